@@ -1,0 +1,57 @@
+"""The journal's records: what changed here, in the order it was acknowledged.
+
+A record names nodes by id, so a rename of a directory on the server does not strand what was
+changed inside it. Content is not in the record: ``Store`` says that a node's content
+changed, and what is sent is the content at the time it goes out.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from awayfs.core.types import Attributes, NodeId
+
+
+class RecordKind(enum.StrEnum):
+    """One change; the comment lists the fields that carry meaning beside ``node``."""
+
+    CREATE = "create"  # parent, name: the node appears there (file, directory, symlink, ...)
+    LINK = "link"  # parent, name: one more name of an existing node
+    STORE = "store"  # content changed (write, truncate, fallocate, copy)
+    SETATTR = "setattr"  # attributes: the values that were set
+    SETXATTR = "setxattr"  # xattr_name, xattr_value (None removes)
+    REMOVE = "remove"  # parent, name: the name goes (unlink, rmdir)
+    RENAME = "rename"  # parent, name -> to_parent, to_name; replaced: the node it displaced
+    EXCHANGE = "exchange"  # parent, name <-> to_parent, to_name; replaced: the other node
+
+
+class RecordState(enum.StrEnum):
+    """Where a record stands."""
+
+    PENDING = "pending"  # waiting; may still be optimised away
+    FROZEN = "frozen"  # went out: never cancelled or merged, only followed
+    PARKED = "parked"  # in conflict or refused; waits for a decision
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One acknowledged change.
+
+    ``seq`` orders records and never repeats. ``at_ns`` is wall time, for display only.
+    """
+
+    seq: int
+    kind: RecordKind
+    node: NodeId
+    parent: NodeId = 0
+    name: bytes = b""
+    to_parent: NodeId = 0
+    to_name: bytes = b""
+    replaced: NodeId = 0
+    attributes: Attributes = field(default_factory=Attributes)
+    xattr_name: bytes = b""
+    xattr_value: bytes | None = None
+    state: RecordState = RecordState.PENDING
+    reason: str = ""  # why it is parked
+    at_ns: int = 0

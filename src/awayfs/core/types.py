@@ -1,0 +1,138 @@
+"""The values that all layers share. Names are ``bytes``, times are integer nanoseconds."""
+
+from __future__ import annotations
+
+import enum
+import stat
+from dataclasses import dataclass
+
+NodeId = int
+"""A node's local id, allotted once, never reused; it is the node's ``st_ino``."""
+
+ROOT: NodeId = 1
+
+RemotePath = bytes
+"""A path on the server relative to the volume's root: ``b"a/b"``; the root is ``b""``."""
+
+OpId = str
+"""Identity of one replayed operation: 1 to 32 characters of ``[0-9a-z]``."""
+
+
+class Kind(enum.IntEnum):
+    """What a node is; the values are those of ``S_IFMT``, so ``kind | mode`` is ``st_mode``."""
+
+    FILE = stat.S_IFREG
+    DIRECTORY = stat.S_IFDIR
+    SYMLINK = stat.S_IFLNK
+    FIFO = stat.S_IFIFO
+    SOCKET = stat.S_IFSOCK
+    CHARACTER = stat.S_IFCHR
+    BLOCK = stat.S_IFBLK
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One object as a server shows it at one moment.
+
+    ``token`` is the version token: opaque, equal as long as the server shows no sign of a
+    change of content, attributes included where the protocol cannot tell them apart (a
+    ``dir:`` token has the change time in it, so ``chmod`` changes it). ``weak`` says that a
+    later edit could bear the same token (same second, same size over SFTP v3), so that equal
+    weak tokens do not prove equal content. ``file_id`` is an identity that survives renames
+    and is never reused (inode plus birth time, file handle), or None where there is none.
+    """
+
+    name: bytes
+    kind: Kind
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    mtime_ns: int
+    token: bytes
+    weak: bool = False
+    file_id: bytes | None = None
+    nlink: int = 1
+    rdev: int = 0
+    target: bytes | None = None
+    ctime_ns: int | None = None
+    btime_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """Attributes to set; None leaves one as it is."""
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    mtime_ns: int | None = None
+    atime_ns: int | None = None
+
+    def __bool__(self) -> bool:
+        return self != Attributes()
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """A precondition on one path of the server.
+
+    ``token`` None means that nothing must be there. Otherwise what is there must be the
+    revision with this token; ``file_id``, where both sides have one, must agree too.
+    ``content`` False relaxes the check to identity: same kind, and same ``file_id`` where
+    there is one (for renames and attribute changes, which do not touch content).
+    """
+
+    token: bytes | None
+    file_id: bytes | None = None
+    kind: Kind | None = None
+    content: bool = True
+
+
+ABSENT = Expected(token=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The change is on the server; ``entry`` is what stands there now (None when removed)."""
+
+    entry: Entry | None
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """The precondition failed and the server is as it was; ``current`` is what stands there."""
+
+    current: Entry | None
+
+
+Outcome = Committed | Mismatch
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """BLAKE2b-256 of a whole file, with the entry it was read under."""
+
+    entry: Entry
+    blake2b: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """What ``statfs`` tells, in bytes and files."""
+
+    block_size: int
+    blocks: int
+    blocks_free: int
+    blocks_available: int
+    files: int
+    files_free: int
+    name_max: int = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Bytes ``start`` up to, not including, ``end``."""
+
+    start: int
+    end: int

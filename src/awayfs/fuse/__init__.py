@@ -1,0 +1,1 @@
+"""The kernel protocol, spoken directly on /dev/fuse."""

@@ -1,0 +1,1 @@
+"""Protocols with more than one implementation."""

@@ -1,0 +1,244 @@
+"""What awayfs asks of a server, whatever the protocol.
+
+Every call has a deadline of its own inside the adapter or its wrapper and ends in one of:
+a value; ``NotFound``; ``Refused(errno)``; ``AuthenticationRequired``; ``WrongServer``;
+``Implausible``; ``Unreachable``. After ``Unreachable`` a mutation may have been executed:
+the caller keeps its intent and calls ``settle`` before it decides anew.
+
+Guarded mutations (``replace``, ``rename``, ``remove``, ``make``, ``link``) never destroy a
+revision other than the expected one: they either commit or answer ``Mismatch`` with the
+server as it was. Names that an operation needs on the way are derived from its ``OpId``:
+``.awayfs-<op>.new`` for what is staged, ``.awayfs-<op>.old`` for what was moved aside, in
+the directory of the target. ``list`` never shows such names.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Protocol
+
+from awayfs.core.types import (
+    Attributes,
+    Digest,
+    Entry,
+    Expected,
+    Kind,
+    OpId,
+    Outcome,
+    RemotePath,
+    Space,
+)
+
+STAGED_PREFIX = b".awayfs-"
+STAGED_SUFFIX = b".new"
+ASIDE_SUFFIX = b".old"
+
+
+class Guard(enum.StrEnum):
+    """How a replace is guarded against a concurrent writer (REMOTES table)."""
+
+    ATOMIC = "atomic"
+    LOCKED = "locked"
+    COMPOUND = "compound"
+    SWAP = "swap"
+    ASIDE = "aside"
+    CHECK = "check"
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What this server can do, probed at connect time; decisions read it as data."""
+
+    guard: Guard
+    stable_ids: bool  # Entry.file_id is set
+    strong_tokens: bool  # tokens are never weak
+    time_granularity_ns: int
+    symlinks: bool
+    hard_links: bool
+    special_files: bool
+    mode: bool
+    owner: bool  # uid and gid can be set
+    set_mtime: bool
+    xattrs: bool
+    exchange: bool
+    case_sensitive: bool
+    read_only: bool
+    name_max: int
+    largest_io: int
+    in_flight: int  # requests worth having on the way at once
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """What ``connect`` found: capabilities, the root, and who the server is.
+
+    ``identity`` names the volume where the protocol tells it (root handle, host key
+    fingerprint); None where it does not. ``own_uid``/``own_gid`` are the account's ids on
+    the server, None when unknown.
+    """
+
+    capabilities: Capabilities
+    root: Entry
+    identity: bytes | None = None
+    own_uid: int | None = None
+    own_gid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """``length`` bytes were written at their offset; ``entry`` is the file after the read.
+
+    ``length`` is short only at the end of the file. The content belongs to the caller's
+    revision only if ``entry.token`` is the token it expected.
+    """
+
+    length: int
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What a mutation that may have been cut off wanted to do; enough to tidy up after it."""
+
+    op: OpId
+    path: RemotePath
+    expected: Expected
+    other_path: RemotePath | None = None
+    other_expected: Expected | None = None
+    staged: Entry | None = None
+
+
+class Remote(Protocol):
+    """One volume on one server. Not thread-safe; calls may overlap on one event loop."""
+
+    async def connect(self) -> Connected:
+        """Open the session (again). Raises when the path is not a directory on the server."""
+        ...
+
+    async def close(self) -> None:
+        """Drop the session; never raises."""
+        ...
+
+    async def probe(self) -> None:
+        """The cheapest round trip that shows the volume itself answers."""
+        ...
+
+    async def stat(self, path: RemotePath) -> Entry:
+        """The object itself, symlinks not followed; ``NotFound`` proves absence."""
+        ...
+
+    async def list(self, path: RemotePath) -> list[Entry]:
+        """All entries, complete, without ``.``, ``..`` and awayfs's own staged names.
+
+        Raises rather than return a part. Names that cannot be a Linux name (empty, ``/``,
+        NUL, over 255 bytes) are left out.
+        """
+        ...
+
+    async def fetch(self, path: RemotePath, offset: int, length: int, fd: int) -> Fetched:
+        """Copy a range of a file to the same offset of ``fd`` (a cache file).
+
+        The entry is taken after the read, from the same open file where the protocol can.
+        """
+        ...
+
+    async def digest(self, path: RemotePath) -> Digest:
+        """BLAKE2b-256 of the whole file as the server has it."""
+        ...
+
+    async def stage(
+        self, op: OpId, directory: RemotePath, fd: int, size: int, attributes: Attributes
+    ) -> Entry:
+        """Write ``size`` bytes of ``fd`` to the staged name of ``op`` in ``directory``.
+
+        Verified and durable on the server (where it can be asked), attributes set. A staged
+        file left by an earlier try of the same ``op`` is overwritten.
+        """
+        ...
+
+    async def replace(self, op: OpId, path: RemotePath, expected: Expected) -> Outcome:
+        """Move the staged file of ``op`` to ``path``, guarded by ``expected`` (or ABSENT).
+
+        On ``Mismatch`` the staged file is still there. Extended attributes, owner and ACLs
+        of the replaced file are carried over where the protocol can.
+        """
+        ...
+
+    async def discard_staged(self, op: OpId, directory: RemotePath) -> None:
+        """Remove the staged file of ``op``; fine if there is none."""
+        ...
+
+    async def make(
+        self,
+        op: OpId,
+        path: RemotePath,
+        kind: Kind,
+        attributes: Attributes,
+        target: bytes = b"",
+        rdev: int = 0,
+    ) -> Outcome:
+        """Create a directory, symlink (to ``target``), fifo, socket or device; exclusive."""
+        ...
+
+    async def link(self, op: OpId, source: RemotePath, path: RemotePath) -> Outcome:
+        """A hard link; exclusive."""
+        ...
+
+    async def remove(self, op: OpId, path: RemotePath, expected: Expected) -> Outcome:
+        """Remove a name. A directory must be empty (else ``Refused(ENOTEMPTY)``)."""
+        ...
+
+    async def rename(
+        self,
+        op: OpId,
+        source: RemotePath,
+        path: RemotePath,
+        source_expected: Expected,
+        path_expected: Expected,
+    ) -> Outcome:
+        """Rename; what is at ``path`` must be as expected (ABSENT or a revision to replace).
+
+        ``Mismatch.current`` is what stands at ``path`` when that differs; when the source
+        differs from ``source_expected``, or is gone, ``NotFound`` is raised.
+        """
+        ...
+
+    async def exchange(
+        self,
+        op: OpId,
+        a: RemotePath,
+        b: RemotePath,
+        a_expected: Expected,
+        b_expected: Expected,
+    ) -> Outcome:
+        """Swap two names (RENAME_EXCHANGE); only with ``capabilities.exchange``."""
+        ...
+
+    async def set_attributes(
+        self, path: RemotePath, attributes: Attributes, expected: Expected
+    ) -> Outcome:
+        """Change attributes of the object itself; returns the entry after the change."""
+        ...
+
+    async def xattrs(self, path: RemotePath) -> dict[bytes, bytes]:
+        """All extended attributes worth caching (``user.*``); empty where unsupported."""
+        ...
+
+    async def set_xattr(self, path: RemotePath, name: bytes, value: bytes | None) -> Entry:
+        """Set, or with None remove, one extended attribute; the entry after the change."""
+        ...
+
+    async def space(self) -> Space:
+        """Sizes of the file system behind the volume."""
+        ...
+
+    async def settle(self, intent: Intent) -> None:
+        """Bring what an interrupted operation left half-done to one of its two ends.
+
+        After it, no name of ``intent.op`` is left over, every revision that was on the
+        server (or was made by the operation) stands at a proper name, and plain ``stat``
+        tells what happened. Idempotent. A revision that cannot get its name back because
+        another stands there is moved to a visible conflict-copy name beside it.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""One adapter for each protocol a server may speak."""

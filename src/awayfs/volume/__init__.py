@@ -1,0 +1,1 @@
+"""The live volume: what a mounted share does, without FUSE bytes."""
