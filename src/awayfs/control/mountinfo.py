@@ -1,0 +1,136 @@
+"""``/proc/self/mountinfo``, and finding the mount that a path is in without touching it.
+
+Reading that file never hangs, while ``stat`` on a mount whose daemon is stuck may. So a path
+is followed one component at a time: symlinks are read only outside awayfs mounts, and the
+walk knows from the table alone when it enters one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+FSTYPE = "fuse.awayfs"
+"""The file system type under which awayfs mounts appear."""
+
+_LINKS_MAX = 40
+
+
+@dataclass(frozen=True, slots=True)
+class MountEntry:
+    """One line of mountinfo."""
+
+    device: str  # "0:45"; the same for every place a file system is bound to
+    root: bytes  # the directory of the file system that is mounted here
+    mountpoint: bytes
+    fstype: str
+    source: bytes
+    options: str  # of the file system, for example "rw,user_id=1000"
+
+    @property
+    def is_awayfs(self) -> bool:
+        return self.fstype == FSTYPE
+
+    @property
+    def user(self) -> int | None:
+        """The uid of who mounted a FUSE file system."""
+        match = re.search(r"(?:^|,)user_id=(\d+)", self.options)
+        return int(match[1]) if match else None
+
+
+def parse(text: bytes) -> list[MountEntry]:
+    """The entries, in order; of two at one place the later one is on top."""
+    entries = []
+    for line in text.splitlines():
+        before, separator, after = line.partition(b" - ")
+        fields, tail = before.split(b" "), after.split(b" ")
+        if not separator or len(fields) < 6 or len(tail) < 2:
+            continue
+        entries.append(
+            MountEntry(
+                device=fields[2].decode("ascii", "replace"),
+                root=unescape(fields[3]),
+                mountpoint=unescape(fields[4]),
+                fstype=unescape(tail[0]).decode("utf-8", "replace"),
+                source=unescape(tail[1]),
+                options=tail[2].decode("utf-8", "replace") if len(tail) > 2 else "",
+            )
+        )
+    return entries
+
+
+def unescape(field: bytes) -> bytes:
+    """Undo the kernel's octal escapes of space, tab, newline and backslash."""
+    return re.sub(rb"\\([0-3][0-7]{2})", lambda found: bytes([int(found[1], 8)]), field)
+
+
+def read() -> list[MountEntry]:
+    """The mounts that this process sees."""
+    with open("/proc/self/mountinfo", "rb") as file:
+        return parse(file.read())
+
+
+def absolute(path: bytes) -> bytes:
+    """The path with the current directory in front; nothing is looked up."""
+    return path if path.startswith(b"/") else os.path.join(os.getcwdb(), path)
+
+
+def locate(
+    path: bytes,
+    entries: list[MountEntry],
+    readlink: Callable[[bytes], bytes] = os.readlink,
+) -> tuple[bytes, MountEntry | None]:
+    """The path with symlinks outside awayfs mounts followed, and the awayfs mount it is in.
+
+    Inside a mount nothing is looked up, so ``..`` there counts lexically and the last
+    component may be anything. Raises ``OSError`` (ELOOP) for symlinks in a circle.
+    """
+    at = {entry.mountpoint: entry for entry in entries}
+    todo = [part for part in absolute(path).split(b"/") if part]
+    links = 0
+    here: list[bytes] = []
+    while todo:
+        part = todo.pop(0)
+        if part == b".":
+            continue
+        if part == b"..":
+            del here[-1:]
+            continue
+        here.append(part)
+        place = b"/" + b"/".join(here)
+        if _mount_above(here, at) is not None:
+            continue
+        target = _target(place, readlink)
+        if target is None:
+            continue
+        links += 1
+        if links > _LINKS_MAX:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+        here = [] if target.startswith(b"/") else here[:-1]
+        todo = [piece for piece in target.split(b"/") if piece] + todo
+    return b"/" + b"/".join(here), _mount_above(here, at)
+
+
+def inner_path(path: bytes, entry: MountEntry) -> bytes:
+    """The located path relative to the root of the file system that is mounted there."""
+    below = path[len(entry.mountpoint) :] if entry.mountpoint != b"/" else path
+    return b"/".join(part for part in (entry.root + b"/" + below).split(b"/") if part)
+
+
+def _mount_above(parts: list[bytes], at: dict[bytes, MountEntry]) -> MountEntry | None:
+    """The awayfs mount that holds a place; None where another mount is nearer."""
+    for length in range(len(parts), -1, -1):
+        entry = at.get(b"/" + b"/".join(parts[:length]))
+        if entry is not None:
+            return entry if entry.is_awayfs else None
+    return None
+
+
+def _target(place: bytes, readlink: Callable[[bytes], bytes]) -> bytes | None:
+    try:
+        return readlink(place)
+    except OSError:
+        return None  # no symlink, or not there: taken as it is

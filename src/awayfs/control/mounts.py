@@ -1,0 +1,128 @@
+"""Which mounts of ours there are, and which of them a path is in."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+
+from awayfs.control import mountinfo, paths, volumes
+from awayfs.control.address import connectable
+from awayfs.control.messages import ControlError, bytes_of, text_of
+
+
+@dataclass(frozen=True, slots=True)
+class MountInfo:
+    """One mount, as far as it can be known without asking its daemon."""
+
+    volume: str  # the volume's id; empty for a mount that left no description
+    url: str
+    mountpoint: bytes
+    pid: int
+    started: int  # wall time, nanoseconds
+    socket: str  # the control socket
+    running: bool  # somebody listens on the socket
+    mounted: bool  # it is in this process's mount table
+
+
+def announce(volume: str, url: str, mountpoint: bytes) -> None:
+    """In the daemon: describe this process's mount for the commands to find."""
+    paths.ensure_runtime()
+    values = {
+        "pid": os.getpid(),
+        "mountpoint": text_of(mountpoint),
+        "url": url,
+        "started": time.time_ns(),
+    }
+    volumes.write_json(paths.info_file(volume), values)
+
+
+def withdraw(volume: str) -> None:
+    """In the daemon, at its end: take the description away."""
+    try:
+        os.unlink(paths.info_file(volume))
+    except FileNotFoundError:
+        pass
+
+
+def find_mounts() -> list[MountInfo]:
+    """All mounts of this user, by mount point: running ones and dead ones.
+
+    A description whose daemon is gone and whose mount is gone is passed over.
+    """
+    entries = mountinfo.read()
+    here = {entry.mountpoint for entry in entries if entry.is_awayfs}
+    found: dict[bytes, MountInfo] = {}
+    for directory in paths.runtime_dirs():
+        for name in sorted(os.listdir(directory)):
+            info = _described(directory, name, here)
+            if info is not None and (info.running or info.mounted):
+                present = found.get(info.mountpoint)
+                if present is None or info.running > present.running:
+                    found[info.mountpoint] = info
+    described = {entry.device for entry in entries if entry.mountpoint in found}
+    for entry in entries:
+        if entry.is_awayfs and entry.user == os.getuid() and entry.device not in described:
+            found.setdefault(entry.mountpoint, _undescribed(entry))
+    return sorted(found.values(), key=lambda info: info.mountpoint)
+
+
+def mount_of(path: bytes) -> tuple[MountInfo, bytes]:
+    """The mount that a path is in, and the path from the volume's root (``b""`` is the root).
+
+    Raises ``ControlError`` (kind ``usage``) where it is in no mount of ours.
+    """
+    shown = text_of(path)
+    entries = mountinfo.read()
+    try:
+        place, entry = mountinfo.locate(path, entries)
+    except OSError as error:
+        raise ControlError(f"{shown}: {error.strerror}; give another path", "usage") from None
+    if entry is None:
+        raise ControlError(
+            f"{shown}: not inside an awayfs mount; see 'awayfs status' for the mounts there are",
+            "usage",
+        )
+    inner = mountinfo.inner_path(place, entry)
+    mount = _of_entry(entry, entries)
+    if mount is None:
+        raise ControlError(
+            f"{shown}: is in a mount of uid {entry.user}; run this as that user", "usage"
+        )
+    return mount, inner
+
+
+def _of_entry(entry: mountinfo.MountEntry, entries: list[mountinfo.MountEntry]) -> MountInfo | None:
+    """Our mount behind an entry, which may be a bind mount of it."""
+    places = {other.mountpoint for other in entries if other.device == entry.device}
+    for mount in find_mounts():
+        if mount.mountpoint in places:
+            return mount
+    return None
+
+
+def _described(directory: str, name: str, here: set[bytes]) -> MountInfo | None:
+    volume, suffix = os.path.splitext(name)
+    if suffix != ".json":
+        return None
+    values = volumes.read_json(os.path.join(directory, name))
+    mountpoint, url = values.get("mountpoint"), values.get("url")
+    if not isinstance(mountpoint, str) or not isinstance(url, str):
+        return None
+    pid, started = values.get("pid"), values.get("started")
+    address = os.path.join(directory, volume + ".sock")
+    return MountInfo(
+        volume=volume,
+        url=url,
+        mountpoint=bytes_of(mountpoint),
+        pid=pid if isinstance(pid, int) else 0,
+        started=started if isinstance(started, int) else 0,
+        socket=address,
+        running=connectable(address),
+        mounted=bytes_of(mountpoint) in here,
+    )
+
+
+def _undescribed(entry: mountinfo.MountEntry) -> MountInfo:
+    url = entry.source.decode("utf-8", "surrogateescape")
+    return MountInfo("", url, entry.mountpoint, 0, 0, "", running=False, mounted=True)

@@ -1,0 +1,150 @@
+"""The ``-o`` options of a mount, for the command that takes them and the daemon that obeys."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from awayfs.core.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class MountOptions:
+    """What a mount was asked to be. None and empty text mean "the default of whoever uses it"."""
+
+    ro: bool = False
+    allow_other: bool = False
+    default_permissions: bool = False
+    fresh: float = 3.0  # seconds an observation counts
+    writes: str = "behind"  # behind, close, through
+    cache_size: int | None = None  # bytes
+    errno: str = "posix"  # posix, distinct
+    conflicted: str = "local"  # local, server, error
+    base_limit: int | None = None  # bytes; larger base content is not copied
+    identity: str = ""  # absolute file names, or empty
+    known_hosts: str = ""
+    ssh_config: str = ""
+    timeout: float | None = None  # seconds
+    passthrough: str = "auto"  # auto, off
+    writeback: bool = False
+    volume_id: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields by name, as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> MountOptions:
+        """Back from ``as_dict``; names of a newer version are left out."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_IGNORED = frozenset(
+    ("_netdev", "nofail", "noauto", "auto", "user", "users", "nouser", "owner", "group")
+) | frozenset(("defaults", "nosuid", "nodev", "noatime", "relatime", "async", "exec"))
+
+
+def size(text: str) -> int:
+    """Bytes from ``500M`` and the like; raises ``ValueError``."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmgt]?)(?:i?b)?", text.strip().lower())
+    if not match:
+        raise ValueError("a size such as 500M or 20G")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e9:
+        raise ValueError("a number of seconds")
+    return value
+
+
+def _positive(text: str) -> float:
+    value = _seconds(text)
+    if not value:
+        raise ValueError("a number of seconds above 0")
+    return value
+
+
+def _file(text: str) -> str:
+    if not text:
+        raise ValueError("a file name")
+    return os.path.abspath(os.path.expanduser(text))
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", text):
+        raise ValueError("letters, digits, '.', '_' and '-'")
+    return text
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if text not in choices:
+            raise ValueError(", ".join(choices[:-1]) + " or " + choices[-1])
+        return text
+
+    return check
+
+
+_FLAGS = frozenset(("ro", "allow_other", "default_permissions", "writeback"))
+_VALUES: dict[str, Callable[[str], Any]] = {
+    "fresh": _seconds,
+    "writes": _one_of("behind", "close", "through"),
+    "cache-size": size,
+    "errno": _one_of("posix", "distinct"),
+    "conflicted": _one_of("local", "server", "error"),
+    "base-limit": size,
+    "identity": _file,
+    "known_hosts": _file,
+    "ssh_config": _file,
+    "timeout": _positive,
+    "passthrough": _one_of("auto", "off"),
+    "volume-id": _name,
+}
+
+
+def parse(text: str) -> MountOptions:
+    """The options of ``-o`` text; raises ``UsageError`` naming what is wrong and what is right.
+
+    What fstab lines carry for others (``_netdev``, ``nofail``, ``x-...``) is passed over; of
+    two that contradict each other the last one counts, as with ``mount``.
+    """
+    values: dict[str, Any] = {}
+    for part in _split(text):
+        name, equals, value = part.partition("=")
+        if name == "rw":
+            values["ro"] = False
+        elif name in _IGNORED or name.startswith(("x-", "comment=", "X-")):
+            continue
+        elif name in _FLAGS:
+            if equals:
+                raise UsageError(f"-o {name}: takes no value; write just {name}")
+            values[name] = True
+        elif name in _VALUES:
+            values[name.replace("-", "_")] = _value(name, value)
+        else:
+            known = ", ".join(sorted(_FLAGS | _VALUES.keys()))
+            raise UsageError(f"-o {name}: unknown option; known ones are {known}")
+    return replace(MountOptions(), **values)
+
+
+def _value(name: str, value: str) -> Any:
+    try:
+        return _VALUES[name](value)
+    except ValueError as error:
+        raise UsageError(f"-o {name}={value}: not understood; give {error}") from None
+
+
+def _split(text: str) -> list[str]:
+    """Parts between commas; ``\\,`` is a comma inside a value, as in file names."""
+    parts = re.split(r"(?<!\\),", text)
+    return [part.strip().replace("\\,", ",") for part in parts if part.strip()]
