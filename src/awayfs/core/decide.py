@@ -1,0 +1,542 @@
+"""What to do with one record, given what stands on the server: one pure decision.
+
+The shell observes, calls ``decide``, and acts with guarded operations. What counts as the same:
+
+* *Content unchanged* is proved by an equal strong token, or by an equal digest. Equal weak
+  tokens prove nothing; where the base's digest is known the server's is asked for
+  (``NeedDigest``). Where it is not known, the content was never complete here, so no change
+  of ours was derived from it: equal tokens are then accepted, and ``Apply.unproven`` asks the
+  shell to keep what the operation displaces.
+* *Identity* (kind, and ``file_id`` where both sides have one) is enough for renames, links and
+  attributes, which do not touch content. A regular file with a new ``file_id`` under its old
+  name is the same file after an editor's save.
+* Directories are never compared by version: their tokens change with every child.
+
+A precondition is always built from what stands there now, once that was found acceptable, so
+that a change in between is caught by the guard. The rules are those of DESIGN section 5.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from awayfs.core.conflicts import ConflictKind
+from awayfs.core.records import Record, RecordKind
+from awayfs.core.types import ABSENT, Attributes, Entry, Expected, Kind
+
+
+class Parent(enum.StrEnum):
+    """Where the directory stands that the record works in (for renames: the target's)."""
+
+    PRESENT = "present"
+    UNBORN = "unborn"  # created here, not on the server yet
+    GONE = "gone"  # was on the server, and the server said it is not there now
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything a decision may look at.
+
+    ``current`` stands at the node's own path on the server (for REMOVE the path of the name,
+    for LINK any name of the node, for RENAME and EXCHANGE the source). ``target_current``
+    stands at the name that a CREATE, LINK, RENAME or EXCHANGE wants. None is ``NotFound``
+    and nothing else. Digests are None while not computed or not known.
+    """
+
+    record: Record
+    kind: Kind
+    base: Entry | None = None  # the node as we last agreed with the server; None: never there
+    current: Entry | None = None
+    target_base: Entry | None = None  # base of ``record.replaced``
+    target_current: Entry | None = None
+    local_size: int | None = None
+    base_digest: bytes | None = None
+    local_digest: bytes | None = None
+    current_digest: bytes | None = None
+    target_base_digest: bytes | None = None
+    target_digest: bytes | None = None  # of ``target_current``
+    symlink_target: bytes | None = None
+    rdev: int = 0
+    base_xattrs: Mapping[bytes, bytes] | None = None
+    current_xattrs: Mapping[bytes, bytes] | None = None
+    ours: Entry | None = None  # what an earlier attempt of this record left (staged entry)
+    retried: bool = False  # an earlier attempt may have been executed
+    moved: bool = False  # the node's file_id was seen elsewhere on the server
+    unknown_children: int = 0  # on the server, in the directory to remove or displace
+    parent: Parent = Parent.PRESENT
+    complete: bool = True  # the content to send is all here
+    read_only: bool = False
+    name_max: int = 255
+    unsupported: bool = False  # the server cannot hold this kind of object or attribute
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Do it. ``expected`` guards the node's path, ``target`` the wanted name.
+
+    ``attributes`` are what is left to set for a SETATTR. ``unproven``: keep what is displaced.
+    """
+
+    expected: Expected
+    target: Expected = ABSENT
+    attributes: Attributes | None = None
+    unproven: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AlreadyDone:
+    """The server is as the record wants it; ``entry`` is the node there (None: removed)."""
+
+    entry: Entry | None
+
+
+@dataclass(frozen=True, slots=True)
+class NeedDigest:
+    """Compute a digest and ask again.
+
+    ``current`` and ``target`` are those of ``Facts.current`` and ``Facts.target_current`` on
+    the server; ``local`` is that of the local content.
+    """
+
+    which: Literal["current", "target", "local"]
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Park the record and keep all variants. ``on_target``: it is about the displaced node."""
+
+    kind: ConflictKind
+    detail: str
+    on_target: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The server would say no; park the record with its data."""
+
+    errno: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Not yet."""
+
+    reason: str
+
+
+Decision = Apply | AlreadyDone | NeedDigest | Conflict | Refused | Wait
+
+
+def decide(facts: Facts) -> Decision:
+    """The decision for one record."""
+    return _obstacle(facts) or _RULES[facts.record.kind](facts)
+
+
+# --- Before anything else -------------------------------------------------------------------
+
+_NAMING = (RecordKind.CREATE, RecordKind.LINK, RecordKind.RENAME, RecordKind.EXCHANGE)
+
+
+def _obstacle(f: Facts) -> Decision | None:
+    """What makes the record impossible whatever stands on the server."""
+    kind = f.record.kind
+    if f.read_only:
+        return Refused(errno.EROFS, "the server's volume is read-only")
+    if f.unsupported:
+        return Refused(errno.EOPNOTSUPP, "the server cannot hold this")
+    if kind in _NAMING:
+        wanted = f.record.name if kind in (RecordKind.CREATE, RecordKind.LINK) else b""
+        if max(len(wanted), len(f.record.to_name)) > f.name_max:
+            return Refused(errno.ENAMETOOLONG, "the name is too long for the server")
+    if f.parent is Parent.UNBORN:
+        return Wait("the directory is not on the server yet")
+    if f.parent is Parent.GONE and kind is not RecordKind.REMOVE:
+        return _conflict(ConflictKind.UPDATE_REMOVE, "the directory was removed on the server")
+    return None
+
+
+# --- What is the same -----------------------------------------------------------------------
+
+
+def same_object(known: Entry, seen: Entry) -> bool:
+    """Same kind, and no evidence of another object."""
+    if known.kind is not seen.kind:
+        return False
+    return known.file_id is None or seen.file_id is None or known.file_id == seen.file_id
+
+
+def _proved_same(known: Entry | None, seen: Entry | None) -> bool:
+    """Evidence of the same object: an equal id, or an equal strong token."""
+    if known is None or seen is None or known.kind is not seen.kind:
+        return False
+    if known.file_id is not None and seen.file_id is not None:
+        return known.file_id == seen.file_id
+    return known.token == seen.token and not (known.weak or seen.weak)
+
+
+def _looks_same(known: Entry | None, seen: Entry | None) -> bool:
+    """For a retried rename without ids: the same as far as anything can tell."""
+    if known is None or seen is None or not same_object(known, seen):
+        return False
+    if known.kind is Kind.DIRECTORY:
+        return True
+    fields = ("size", "mtime_ns", "target", "rdev")
+    return all(getattr(known, name) == getattr(seen, name) for name in fields)
+
+
+def _is_ours(f: Facts, seen: Entry) -> bool:
+    """What stands there was put there by an earlier attempt of this very record."""
+    if f.ours is None or f.ours.kind is not seen.kind:
+        return False
+    if f.ours.file_id is not None and seen.file_id is not None:
+        return f.ours.file_id == seen.file_id and f.ours.size == seen.size
+    return f.ours.token == seen.token and not seen.weak
+
+
+class _Content(enum.Enum):
+    """How the server's content compares with a known revision."""
+
+    UNCHANGED = enum.auto()
+    UNPROVEN = enum.auto()
+    CHANGED = enum.auto()
+    ASK = enum.auto()  # a digest of the server's would tell
+
+
+def _compare(
+    known: Entry, known_digest: bytes | None, seen: Entry, seen_digest: bytes | None
+) -> _Content:
+    """The content of a node as we knew it against what stands there now (same kind)."""
+    if seen.kind is not Kind.FILE:
+        same = seen.target == known.target and seen.rdev == known.rdev
+        return _Content.UNCHANGED if same else _Content.CHANGED
+    if seen.size != known.size:
+        return _Content.CHANGED
+    equal_tokens = seen.token == known.token
+    if equal_tokens and not (seen.weak or known.weak):
+        return _Content.UNCHANGED
+    if seen.size == 0:
+        return _Content.UNCHANGED  # an empty file holds nothing that could have changed
+    if known_digest is None:
+        return _Content.UNPROVEN if equal_tokens and same_object(known, seen) else _Content.CHANGED
+    if seen_digest is None:
+        return _Content.ASK
+    return _Content.UNCHANGED if seen_digest == known_digest else _Content.CHANGED
+
+
+def _revision(entry: Entry) -> Expected:
+    """Exactly what stands there now."""
+    content = entry.kind is not Kind.DIRECTORY
+    return Expected(entry.token, entry.file_id, entry.kind, content=content)
+
+
+def _identity(entry: Entry) -> Expected:
+    """The object that stands there now, whatever its content."""
+    return Expected(entry.token, entry.file_id, entry.kind, content=False)
+
+
+def _conflict(kind: ConflictKind, detail: str, *, on_target: bool = False) -> Conflict:
+    return Conflict(kind, detail, on_target)
+
+
+def _type_conflict(here: Kind, there: Kind) -> Conflict:
+    detail = f"a {here.name.lower()} here, a {there.name.lower()} on the server"
+    return _conflict(ConflictKind.TYPE, detail)
+
+
+# --- One rule a record kind -----------------------------------------------------------------
+
+
+def _create(f: Facts) -> Decision:
+    """A new name: free, or taken by the same thing, or a conflict."""
+    there = f.target_current
+    if there is None:
+        return Apply(ABSENT)
+    return _meet(f, there, f.target_digest, "target")
+
+
+def _meet(
+    f: Facts, there: Entry, digest: bytes | None, which: Literal["current", "target"]
+) -> Decision:
+    """An object made here meets a stranger under its name on the server."""
+    if f.retried and _is_ours(f, there):
+        return AlreadyDone(there)
+    if there.kind is not f.kind:
+        return _type_conflict(f.kind, there.kind)
+    if f.kind is Kind.FILE:
+        return _meet_file(f, there, digest, which)
+    same = {
+        Kind.SYMLINK: there.target == f.symlink_target,
+        Kind.CHARACTER: there.rdev == f.rdev,
+        Kind.BLOCK: there.rdev == f.rdev,
+    }
+    if same.get(f.kind, True):
+        return AlreadyDone(there)
+    return _conflict(ConflictKind.NAME_NAME, "created on both sides, differently")
+
+
+def _meet_file(
+    f: Facts, there: Entry, digest: bytes | None, which: Literal["current", "target"]
+) -> Decision:
+    """Equal content is adopted; so is the empty file that a lost CREATE left behind."""
+    if f.retried and there.size == 0 and f.record.kind is RecordKind.CREATE:
+        return AlreadyDone(there)
+    if f.local_size != there.size:
+        return _conflict(ConflictKind.NAME_NAME, "created on both sides with different content")
+    if there.size == 0:
+        return AlreadyDone(there)
+    if f.local_digest is None:
+        return NeedDigest("local")
+    if digest is None:
+        return NeedDigest(which)
+    if digest == f.local_digest:
+        return AlreadyDone(there)
+    return _conflict(ConflictKind.NAME_NAME, "created on both sides with different content")
+
+
+def _link(f: Facts) -> Decision:
+    """One more name: the node must be there, the name free or already this node's."""
+    source, there = f.current, f.target_current
+    if there is not None:
+        known = source or f.base
+        if _proved_same(known, there) or (f.retried and _looks_same(known, there)):
+            return AlreadyDone(there)
+        if there.kind is not f.kind:
+            return _type_conflict(f.kind, there.kind)
+        return _conflict(ConflictKind.NAME_NAME, "the name was taken on the server")
+    if source is None:
+        return _conflict(ConflictKind.UPDATE_REMOVE, "linked here, removed on the server")
+    if source.kind is not f.kind:
+        return _type_conflict(f.kind, source.kind)
+    return Apply(_identity(source), ABSENT)
+
+
+def _store(f: Facts) -> Decision:
+    """Content changed here; it goes out over the revision it was based on, and no other."""
+    if not f.complete:
+        return Wait("a part of the content is not here yet")
+    current = f.current
+    if current is None:
+        return _store_on_nothing(f)
+    if f.retried and _is_ours(f, current):
+        return AlreadyDone(current)
+    if f.base is None:
+        return _meet(f, current, f.current_digest, "current")
+    if current.kind is not f.kind:
+        return _type_conflict(f.kind, current.kind)
+    return _store_over(f, f.base, current)
+
+
+def _store_on_nothing(f: Facts) -> Decision:
+    if f.base is None:
+        return Apply(ABSENT)
+    if f.moved:
+        return _conflict(ConflictKind.UPDATE_REMOVE, "changed here, moved on the server")
+    return _conflict(ConflictKind.UPDATE_REMOVE, "changed here, removed on the server")
+
+
+def _store_over(f: Facts, base: Entry, current: Entry) -> Decision:
+    if f.current_digest is not None and f.current_digest == f.local_digest:
+        return AlreadyDone(current)
+    verdict = _compare(base, f.base_digest, current, f.current_digest)
+    if verdict in (_Content.UNCHANGED, _Content.UNPROVEN):
+        return Apply(_revision(current), unproven=verdict is _Content.UNPROVEN)
+    if verdict is _Content.ASK:
+        return NeedDigest("current")
+    if current.size == f.local_size and current.kind is Kind.FILE:
+        if current.size == 0:
+            return AlreadyDone(current)
+        if f.local_digest is None:
+            return NeedDigest("local")
+        if f.current_digest is None:
+            return NeedDigest("current")
+    return _conflict(ConflictKind.UPDATE_UPDATE, "content changed on both sides")
+
+
+_OWNED = ("mode", "uid", "gid")
+_TIMES = ("mtime_ns", "atime_ns")
+
+
+def _setattr(f: Facts) -> Decision:
+    """Attributes that do not overlap are merged; times that describe lost content are not set.
+
+    A server edit of data with a local change of mode is no conflict. The modification time of
+    content that the server has since replaced would be a lie, so it is left out.
+    """
+    absent = _gone_or_other(f, "attributes changed here, removed on the server")
+    if absent is not None or f.current is None:
+        return absent or Wait("unreachable")
+    base, current, wanted = f.base, f.current, f.record.attributes
+    for name in _OWNED:
+        value, there = getattr(wanted, name), getattr(current, name)
+        if value is None or value == there:
+            continue
+        if base is not None and there != getattr(base, name):
+            return _conflict(ConflictKind.ATTRIBUTE, f"{name} changed on both sides")
+    left = _still_to_set(wanted, base, current)
+    if not left:
+        return AlreadyDone(current)
+    return Apply(_identity(current), attributes=left)
+
+
+def _still_to_set(wanted: Attributes, base: Entry | None, current: Entry) -> Attributes:
+    """What of ``wanted`` the server does not show yet and may be set."""
+    left = wanted
+    for name in (*_OWNED, "mtime_ns"):
+        if getattr(wanted, name) == getattr(current, name):
+            left = replace(left, **{name: None})
+    if base is not None and current.kind is Kind.FILE:
+        edited = (current.size, current.mtime_ns) != (base.size, base.mtime_ns)
+        if edited and wanted.mtime_ns != current.mtime_ns:
+            left = replace(left, mtime_ns=None, atime_ns=None)
+    return left
+
+
+def _setxattr(f: Facts) -> Decision:
+    """Extended attributes are compared one by one, where the server's are known."""
+    absent = _gone_or_other(f, "attributes changed here, removed on the server")
+    if absent is not None or f.current is None:
+        return absent or Wait("unreachable")
+    name, wanted = f.record.xattr_name, f.record.xattr_value
+    if f.current_xattrs is not None:
+        there = f.current_xattrs.get(name)
+        if there == wanted:
+            return AlreadyDone(f.current)
+        if f.base_xattrs is not None and there != f.base_xattrs.get(name):
+            return _conflict(ConflictKind.ATTRIBUTE, "the same attribute changed on both sides")
+    return Apply(_identity(f.current))
+
+
+def _gone_or_other(f: Facts, removed: str) -> Conflict | None:
+    """The node's path holds nothing, or another kind of thing."""
+    if f.current is None:
+        return _conflict(ConflictKind.UPDATE_REMOVE, removed)
+    if f.current.kind is not f.kind:
+        return _type_conflict(f.kind, f.current.kind)
+    return None
+
+
+def _remove(f: Facts) -> Decision:
+    """Removed here. Absent there: done. Unchanged: goes. Changed: content beats deletion."""
+    base, current = f.base, f.current
+    if current is None:
+        return AlreadyDone(None)
+    if base is None:  # ours never got there, or it is what we made and nobody touched since
+        return Apply(_revision(current)) if _is_ours(f, current) else AlreadyDone(None)
+    if current.kind is not base.kind:
+        return _conflict(ConflictKind.REMOVE_UPDATE, "removed here, replaced on the server")
+    if current.kind is Kind.DIRECTORY:
+        if f.unknown_children:
+            return _conflict(ConflictKind.REMOVE_UPDATE, "the server's directory is not empty")
+        return Apply(_identity(current))
+    if current.nlink > 1 and current.file_id is not None and current.file_id == base.file_id:
+        return Apply(_identity(current))  # its content stays under its other names
+    verdict = _compare(base, f.base_digest, current, f.current_digest)
+    if verdict in (_Content.UNCHANGED, _Content.UNPROVEN):
+        return Apply(_revision(current), unproven=verdict is _Content.UNPROVEN)
+    if verdict is _Content.ASK:
+        return NeedDigest("current")
+    return _conflict(ConflictKind.REMOVE_UPDATE, "removed here, changed on the server")
+
+
+def _rename(f: Facts) -> Decision:
+    """The source must be the node we know, the target free or what we meant to displace."""
+    source, there = f.current, f.target_current
+    if _rename_was_done(f):
+        return AlreadyDone(there)
+    if source is None:
+        if f.moved:
+            return _conflict(ConflictKind.RENAME_RENAME, "renamed on both sides")
+        return _conflict(ConflictKind.UPDATE_REMOVE, "renamed here, removed on the server")
+    if source.kind is not f.kind:
+        return _type_conflict(f.kind, source.kind)
+    if f.base is not None and not same_object(f.base, source):
+        if f.moved:
+            return _conflict(ConflictKind.RENAME_RENAME, "renamed on both sides")
+        if source.kind is Kind.DIRECTORY:
+            return _conflict(ConflictKind.UPDATE_REMOVE, "another directory has its name now")
+    if there is None:
+        return Apply(_identity(source), ABSENT)
+    if _only_case_differs(f) and _proved_same(source, there):
+        return Apply(_identity(source), _identity(there))
+    return _displace(f, source, there)
+
+
+def _rename_was_done(f: Facts) -> bool:
+    """The node stands at the target already: our lost answer, or the same rename there."""
+    there = f.target_current
+    if there is None or f.base is None:
+        return False
+    if f.current is not None and _proved_same(f.current, there):
+        return False  # two names of one object, or one name seen twice
+    if f.current is None and _proved_same(f.base, there):
+        return True
+    has_ids = f.base.file_id is not None and there.file_id is not None
+    if has_ids:
+        return f.base.file_id == there.file_id
+    return f.retried and f.current is None and _looks_same(f.base, there)
+
+
+def _only_case_differs(f: Facts) -> bool:
+    """A rename by case alone: a case-insensitive server shows the source at the target."""
+    record = f.record
+    return record.parent == record.to_parent and (
+        record.name.decode(errors="surrogateescape").casefold()
+        == record.to_name.decode(errors="surrogateescape").casefold()
+    )
+
+
+def _displace(f: Facts, source: Entry, there: Entry) -> Decision:
+    """Something stands at the target of a rename."""
+    if not f.record.replaced or f.target_base is None:
+        return _conflict(ConflictKind.NAME_NAME, "the name was taken on the server")
+    if there.kind is not f.target_base.kind:
+        return replace(_type_conflict(f.target_base.kind, there.kind), on_target=True)
+    if there.kind is Kind.DIRECTORY:
+        if f.unknown_children:
+            detail = "the server's directory to be replaced is not empty"
+            return _conflict(ConflictKind.REMOVE_UPDATE, detail, on_target=True)
+        return Apply(_identity(source), _identity(there))
+    if f.target_digest is not None and f.target_digest == f.local_digest:
+        return Apply(_identity(source), _revision(there))  # the same content goes over it
+    verdict = _compare(f.target_base, f.target_base_digest, there, f.target_digest)
+    if verdict in (_Content.UNCHANGED, _Content.UNPROVEN):
+        unproven = verdict is _Content.UNPROVEN
+        return Apply(_identity(source), _revision(there), unproven=unproven)
+    if verdict is _Content.ASK:
+        return NeedDigest("target")
+    detail = "replaced here, changed on the server"
+    return _conflict(ConflictKind.UPDATE_UPDATE, detail, on_target=True)
+
+
+def _exchange(f: Facts) -> Decision:
+    """Both names must hold the nodes we know; crossed ones are our lost answer."""
+    here, there = f.current, f.target_current
+    if here is None or there is None:
+        kind = ConflictKind.RENAME_RENAME if f.moved else ConflictKind.UPDATE_REMOVE
+        return _conflict(kind, "exchanged here, one of the two is gone on the server")
+    if _proved_same(f.base, there) and _proved_same(f.target_base, here):
+        return AlreadyDone(there)
+    if here.kind is not f.kind:
+        return _type_conflict(f.kind, here.kind)
+    if f.target_base is not None and f.target_base.kind is not there.kind:
+        return replace(_type_conflict(f.target_base.kind, there.kind), on_target=True)
+    if f.moved:
+        return _conflict(ConflictKind.RENAME_RENAME, "renamed on both sides")
+    return Apply(_identity(here), _identity(there))
+
+
+_RULES: Mapping[RecordKind, Callable[[Facts], Decision]] = {
+    RecordKind.CREATE: _create,
+    RecordKind.LINK: _link,
+    RecordKind.STORE: _store,
+    RecordKind.SETATTR: _setattr,
+    RecordKind.SETXATTR: _setxattr,
+    RecordKind.REMOVE: _remove,
+    RecordKind.RENAME: _rename,
+    RecordKind.EXCHANGE: _exchange,
+}

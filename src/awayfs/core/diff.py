@@ -1,0 +1,282 @@
+"""Directory diffing: what changed on the server in one directory.
+
+Compares a complete listing with what was listed last and says what happened, in the words of
+nodes. Renames are found by ``file_id``. All changes of one answer hold at the same time (two
+files that swapped names are two ``Moved``), so they are applied together, not one by one.
+
+The rules come from DESIGN sections 3 and 5:
+
+* A regular file with another ``file_id`` under a known name is an editor's save: the node
+  keeps its name and its content changed. So is "old one renamed to a backup, new one created":
+  the name keeps its node and the backup is a new node.
+* Any other change of identity under a name is ``Replaced``.
+* An equal token that was weak when we saw it and is strong now proves nothing about the
+  moments between: ``SUSPECT``. If it is still weak, the question stays open for next time.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from awayfs.core.types import Entry, Kind, NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class KnownChild:
+    """One name as it was last in step with the server (not the local tree's view)."""
+
+    name: bytes
+    node: NodeId
+    base: Entry
+
+
+class Content(enum.StrEnum):
+    """What an update did to the content of a file, or to the listing of a directory."""
+
+    CHANGED = "changed"
+    SUSPECT = "suspect"  # cannot be told from the entry: compare digests or fetch again
+    SAME = "same"  # attributes only
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A new object."""
+
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Updated:
+    """The same node under the same name, with another revision."""
+
+    node: NodeId
+    entry: Entry
+    content: Content
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """The name is gone; the node may live on under another name of its own."""
+
+    node: NodeId
+    name: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Renamed within this directory; ``content`` as in ``Updated``."""
+
+    node: NodeId
+    old_name: bytes
+    entry: Entry
+    content: Content
+
+
+@dataclass(frozen=True, slots=True)
+class MovedIn:
+    """A node known in another directory has come here."""
+
+    node: NodeId
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """One more name of a known node, which keeps (or may keep) its others."""
+
+    node: NodeId
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """The name holds another object; ``old_node`` lost it."""
+
+    name: bytes
+    old_node: NodeId
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """As it was; ``entry`` is the newer observation."""
+
+    node: NodeId
+    entry: Entry
+
+
+Change = Created | Updated | Removed | Moved | MovedIn | Linked | Replaced | Unchanged
+
+
+def _nowhere(_: bytes) -> NodeId | None:
+    return None
+
+
+def diff_listing(
+    known: Sequence[KnownChild],
+    listed: Sequence[Entry],
+    known_by_file_id: Callable[[bytes], NodeId | None] = _nowhere,
+) -> list[Change]:
+    """The changes that turn ``known`` into ``listed``, removals first.
+
+    ``known_by_file_id`` finds a node anywhere in the volume by its base's ``file_id``
+    (a mapping's ``get`` will do). A change of a node that has local changes is only an
+    observation; what it means for them is decided at replay.
+    """
+    return _Diff(known, listed, known_by_file_id).run()
+
+
+def compare_entries(base: Entry, entry: Entry) -> Content | None:
+    """What changed between two entries of one object; None when nothing did."""
+    if entry.kind is Kind.FILE:
+        return _compare_files(base, entry)
+    if entry.target != base.target or entry.rdev != base.rdev:
+        return Content.CHANGED
+    if entry.kind is Kind.DIRECTORY and entry.token != base.token:
+        return Content.CHANGED
+    return None if _attributes(base) == _attributes(entry) else Content.SAME
+
+
+def _compare_files(base: Entry, entry: Entry) -> Content | None:
+    if entry.size != base.size or entry.mtime_ns != base.mtime_ns:
+        return Content.CHANGED
+    if base.file_id is not None and entry.file_id is not None and base.file_id != entry.file_id:
+        return Content.CHANGED
+    if entry.token != base.token or (base.weak and not entry.weak):
+        return Content.SUSPECT
+    return None if _attributes(base) == _attributes(entry) else Content.SAME
+
+
+def _attributes(entry: Entry) -> tuple[object, ...]:
+    """What a user sees of an entry beside its content."""
+    return (entry.mode, entry.uid, entry.gid, entry.mtime_ns, entry.nlink, entry.file_id)
+
+
+class _Diff:
+    """One comparison; near-linear in the two lengths."""
+
+    def __init__(
+        self,
+        known: Sequence[KnownChild],
+        listed: Sequence[Entry],
+        elsewhere: Callable[[bytes], NodeId | None],
+    ) -> None:
+        self.known = known
+        self.listed = listed
+        self.elsewhere = elsewhere
+        self.known_by_name = {child.name: child for child in known}
+        self.listed_by_name = {entry.name: entry for entry in listed}
+        self.known_here: dict[bytes, list[KnownChild]] = {}
+        for child in known:
+            if child.base.file_id is not None:
+                self.known_here.setdefault(child.base.file_id, []).append(child)
+        self.listed_by_id: dict[bytes, list[Entry]] = {}
+        for entry in listed:
+            if entry.file_id is not None:
+                self.listed_by_id.setdefault(entry.file_id, []).append(entry)
+        self.moved_names: set[bytes] = set()
+        self.displaced: list[KnownChild] = []
+
+    def run(self) -> list[Change]:
+        changes = [self._entry(entry) for entry in self.listed]
+        removed: list[Change] = [
+            Removed(child.node, child.name)
+            for child in self.known
+            if child.name not in self.moved_names and child.name not in self.listed_by_name
+        ]
+        removed += [
+            Removed(child.node, child.name)
+            for child in self.displaced
+            if child.name not in self.moved_names
+        ]
+        return removed + changes
+
+    def _entry(self, entry: Entry) -> Change:
+        """What happened to bring this entry under its name."""
+        child = self.known_by_name.get(entry.name)
+        if child is not None and _same_identity(child.base, entry):
+            content = compare_entries(child.base, entry)
+            if content is None:
+                return Unchanged(child.node, entry)
+            return Updated(child.node, entry, content)
+        arrival = self._arrival(entry)
+        if arrival is not None:
+            if child is not None:
+                self.displaced.append(child)
+            return arrival
+        if child is None:
+            return Created(entry)
+        if child.base.kind is Kind.FILE and entry.kind is Kind.FILE:
+            return Updated(child.node, entry, Content.CHANGED)
+        if child.name in self.moved_names or self._moves_away(child):
+            return Created(entry)  # the old node only moved: its Moved tells the rest
+        return Replaced(entry.name, child.node, entry)
+
+    def _arrival(self, entry: Entry) -> Change | None:
+        """A known node under a new name, or None for an object we do not know."""
+        if entry.file_id is None:
+            return None
+        here = [c for c in self.known_here.get(entry.file_id, ()) if c.base.kind is entry.kind]
+        if here:
+            return self._arrival_from_here(here, entry)
+        node = self.elsewhere(entry.file_id)
+        if node is None:
+            return None
+        if entry.nlink > 1 and entry.kind is not Kind.DIRECTORY:
+            return Linked(node, entry)
+        return MovedIn(node, entry)
+
+    def _arrival_from_here(self, here: list[KnownChild], entry: Entry) -> Change | None:
+        left = next((c for c in here if self._has_left(c)), None)
+        if left is not None:
+            self.moved_names.add(left.name)
+            content = compare_entries(left.base, entry) or Content.SAME
+            return Moved(left.node, left.name, entry, content)
+        if any(self._stays(c) or c.name in self.moved_names for c in here):
+            return Linked(here[0].node, entry)
+        return None  # every old name was saved over: this is the editor's backup, a new node
+
+    def _stays(self, child: KnownChild) -> bool:
+        """The old name still holds the same object."""
+        entry = self.listed_by_name.get(child.name)
+        return entry is not None and _same_identity(child.base, entry)
+
+    def _has_left(self, child: KnownChild) -> bool:
+        """The old name is gone, or holds something that is not an editor's save of it."""
+        if child.name in self.moved_names:
+            return False
+        entry = self.listed_by_name.get(child.name)
+        if entry is None:
+            return True
+        return not _same_identity(child.base, entry) and not self._saved_over(child, entry)
+
+    def _saved_over(self, child: KnownChild, entry: Entry) -> bool:
+        """A regular file nobody knows stands where a regular file stood."""
+        if child.base.kind is not Kind.FILE or entry.kind is not Kind.FILE:
+            return False
+        if entry.file_id is None:
+            return True
+        return entry.file_id not in self.known_here and self.elsewhere(entry.file_id) is None
+
+    def _moves_away(self, child: KnownChild) -> bool:
+        """Whether the node of ``child`` shows up under a name it did not have."""
+        return any(
+            entry.file_id == child.base.file_id and entry.kind is child.base.kind
+            for entry in self._listed_with_id(child.base.file_id)
+            if entry.name not in self.known_by_name
+            or self.known_by_name[entry.name].base.file_id != entry.file_id
+        )
+
+    def _listed_with_id(self, file_id: bytes | None) -> Sequence[Entry]:
+        if file_id is None:
+            return ()
+        return self.listed_by_id.get(file_id, ())
+
+
+def _same_identity(base: Entry, entry: Entry) -> bool:
+    """Same kind, and the same id where both have one."""
+    if base.kind is not entry.kind:
+        return False
+    return base.file_id is None or entry.file_id is None or base.file_id == entry.file_id

@@ -1,0 +1,82 @@
+"""Names that awayfs gives: conflict copies.
+
+``report.odt`` that lost its name becomes ``report (conflict HOST 2026-11-22).odt``. Names are
+bytes and may be any bytes; the extension is kept so that the copy opens with the same program.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Container
+
+NAME_MAX = 255
+_EXTENSION_MAX = 32
+_MARK = re.compile(rb" \(conflict [^()/]{1,100} \d{4}-\d\d-\d\d(?: \d+)?\)")
+_DOUBLE_EXTENSION = re.compile(rb"\.tar\.[A-Za-z0-9]{1,5}\Z")
+
+
+def conflict_copy_name(
+    name: bytes,
+    host: str,
+    when: str,
+    taken: Callable[[bytes], bool] | Container[bytes] = (),
+    name_max: int = NAME_MAX,
+) -> bytes:
+    """A free name for a conflict copy of ``name``, at most ``name_max`` bytes long.
+
+    ``when`` is a date like ``2026-11-22``. The copy of a conflict copy is named after the
+    original. The stem is shortened, at a character boundary, where the name is too long.
+    """
+    is_taken = taken if callable(taken) else taken.__contains__
+    stem, extension = split_extension(original_name(name))
+    label = _printable(host)
+    number = 1
+    while True:
+        count = "" if number == 1 else f" {number}"
+        mark = f" (conflict {label} {when}{count})".encode()
+        room = max(1, name_max - len(mark) - len(extension))
+        candidate = cut(stem, room) + mark + extension
+        if not is_taken(candidate):
+            return candidate
+        number += 1
+
+
+def is_conflict_copy(name: bytes) -> bool:
+    """Whether awayfs gave this name: a conflict copy is never itself a conflict."""
+    return _MARK.search(name) is not None
+
+
+def original_name(name: bytes) -> bytes:
+    """The name without the marks of a conflict copy."""
+    return _MARK.sub(b"", name) or name
+
+
+def split_extension(name: bytes) -> tuple[bytes, bytes]:
+    """``(stem, extension)``; a leading dot starts a name, it does not end one.
+
+    Something long after a dot is no extension but part of a sentence.
+    """
+    double = _DOUBLE_EXTENSION.search(name)
+    at = double.start() if double else name.rfind(b".")
+    if at <= 0 or not name[:at].strip(b".") or len(name) - at > _EXTENSION_MAX:
+        return name, b""
+    if b" " in name[at:] or at == len(name) - 1:
+        return name, b""
+    return name[:at], name[at:]
+
+
+def cut(name: bytes, length: int) -> bytes:
+    """The first ``length`` bytes at most, never half a UTF-8 character."""
+    if len(name) <= length:
+        return name
+    end = length
+    while end > 0 and length - end < 4 and name[end] & 0xC0 == 0x80:
+        end -= 1
+    if end == 0 or name[end] & 0xC0 == 0x80:  # not UTF-8 here: any place is as good
+        end = length
+    return name[:end]
+
+
+def _printable(host: str) -> str:
+    """A host name fit to stand in a file name."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", host)[:40] or "here"
