@@ -427,9 +427,9 @@ class CopyFileRange(Request):
 
     fh: int
     offset: int
-    target_nodeid: int
-    target_fh: int
-    target_offset: int
+    new_nodeid: int
+    new_fh: int
+    new_offset: int
     length: int
     flags: int
     wide: bool
