@@ -1,0 +1,82 @@
+"""Base variants: content as it was before the first local change.
+
+A base is not worth an fsync on the event loop: its row says ``synced = 0`` until the next
+sync, and after a power cut such bases are dropped. What is lost is a three-way merge.
+"""
+
+from __future__ import annotations
+
+import os
+
+from awayfs.core.types import NodeId, Range
+from awayfs.store.db import Database
+from awayfs.store.files import Files, clone_or_copy
+from awayfs.store.ranges import pack, unpack
+
+
+class Bases:
+    """Base content by node, at most one each."""
+
+    def __init__(self, db: Database, files: Files) -> None:
+        self._db = db
+        self._files = files
+        self._serial = int(db.value("SELECT coalesce(max(version), 0) FROM bases"))
+
+    def keep(
+        self, node: NodeId, source: str, ranges: list[Range], token: bytes | None, limit: int
+    ) -> bool:
+        """Keep ``ranges`` of the file ``source`` unless there is a base (``Content.keep_base``)."""
+        if self.path(node) is not None:
+            return True
+        self._serial += 1
+        path = self._files.path("base", node, self._serial)
+        try:
+            copied = clone_or_copy(source, path, ranges, limit)
+        except OSError:
+            return False
+        if copied is None:
+            return False
+        with self._db.transaction():
+            self._db.on_rollback(_unlink, path)
+            self._db.execute(
+                "INSERT INTO bases VALUES (?, ?, ?, ?, ?, 0)",
+                (node, self._serial, token, pack(ranges), copied),
+            )
+        return True
+
+    def path(self, node: NodeId) -> str | None:
+        """Where the base's content is."""
+        version = self._db.value("SELECT version FROM bases WHERE node = ?", (node,))
+        return None if version is None else self._files.path("base", node, version)
+
+    def ranges(self, node: NodeId) -> list[Range]:
+        row = self._db.row("SELECT ranges FROM bases WHERE node = ?", (node,))
+        return [] if row is None else unpack(row[0])
+
+    def token(self, node: NodeId) -> bytes | None:
+        token: bytes | None = self._db.value("SELECT token FROM bases WHERE node = ?", (node,))
+        return token
+
+    def drop(self, node: NodeId) -> None:
+        """No base any more: the row now, the file after the commit."""
+        row = self._db.row("SELECT version FROM bases WHERE node = ?", (node,))
+        if row is not None:
+            with self._db.transaction():
+                self._db.execute("DELETE FROM bases WHERE node = ?", (node,))
+                self._files.delete_after_commit(self._files.path("base", node, row[0]))
+
+    def unsynced(self) -> list[NodeId]:
+        """Nodes whose base may not be durable."""
+        return [row[0] for row in self._db.rows("SELECT node FROM bases WHERE synced = 0")]
+
+    def mark_synced(self, node: NodeId, path: str) -> None:
+        """The base at ``path`` is durable; nothing if it is another one by now."""
+        if self.path(node) == path:
+            self._db.execute("UPDATE bases SET synced = 1 WHERE node = ?", (node,))
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass  # fsck finds it

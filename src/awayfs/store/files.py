@@ -1,0 +1,150 @@
+"""The files of a volume beside its database: where they are, and how they go.
+
+A file is deleted after the commit that makes it unneeded, never before. What a crash leaves
+over is in ``staging/``, which is emptied at open, or is found by fsck.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterable
+from itertools import count
+from typing import Final
+
+from awayfs.core.types import NodeId, Range
+from awayfs.store.db import Database
+
+FOLDERS: Final = ("content", "base", "variants", "staging")
+_FANNED: Final = ("content", "base")
+_FICLONE: Final = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int)
+_LARGE: Final = 32 * 1024 * 1024
+"""Deleting more than this takes long enough to be left to the next sync's thread."""
+_CHUNK: Final = 8 * 1024 * 1024
+
+
+class Files:
+    """Paths, and the queue of deletions."""
+
+    def __init__(self, directory: str, db: Database) -> None:
+        self.directory = directory
+        self._db = db
+        self._doomed: list[str] = []
+        self._serial = count(1)
+        self.to_unlink: list[str] = []
+
+    def path(self, folder: str, node: NodeId, version: int) -> str:
+        """``content`` or ``base`` file of a node; version 0 has no suffix."""
+        name = f"{node}.{version}" if version else str(node)
+        return f"{self.directory}/{folder}/{node & 0xFF:02x}/{name}"
+
+    def variant(self, conflict: int, which: str) -> str:
+        return f"{self.directory}/variants/{conflict}.{which}"
+
+    def stage_path(self) -> str:
+        """A free name in ``staging/``."""
+        return f"{self.directory}/staging/{os.getpid()}-{next(self._serial)}"
+
+    def delete_after_commit(self, path: str) -> None:
+        """Queue a deletion; dropped when the transaction rolls back."""
+        if not self._doomed:
+            self._db.on_commit(self._delete_doomed)
+            self._db.on_rollback(self._doomed.clear)
+        self._doomed.append(path)
+
+    def _delete_doomed(self) -> None:
+        for path in self._doomed:
+            self._delete(path)
+        self._doomed.clear()
+
+    def _delete(self, path: str) -> None:
+        """Never raises: the commit stands, and fsck finds what is left over."""
+        try:
+            if os.stat(path).st_blocks * 512 > _LARGE:
+                aside = self.stage_path()
+                os.rename(path, aside)
+                self.to_unlink.append(aside)
+            else:
+                os.unlink(path)
+        except OSError:
+            pass
+
+
+def make_folders(directory: str) -> None:
+    """Create what is missing of the layout, 0700, and make it durable."""
+    for folder in FOLDERS:
+        os.makedirs(f"{directory}/{folder}", 0o700, exist_ok=True)
+    for folder in _FANNED:
+        for fan in range(256):
+            os.makedirs(f"{directory}/{folder}/{fan:02x}", 0o700, exist_ok=True)
+        fsync_path(f"{directory}/{folder}")
+    fsync_path(directory)
+
+
+def empty_staging(directory: str) -> None:
+    """Remove what an earlier process left unfinished."""
+    with os.scandir(f"{directory}/staging") as entries:
+        for entry in entries:
+            os.unlink(entry.path)
+
+
+def fsync_path(path: str) -> None:
+    """Make a file or directory durable. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def clone_or_copy(source: str, target: str, ranges: Iterable[Range], limit: int) -> int | None:
+    """Make ``target`` a copy of ``source``: a reflink, else the given ranges.
+
+    Returns the bytes copied (0 for a reflink), or None when it would be more than ``limit``;
+    then, and on an error, there is no ``target``. Not durable.
+    """
+    read = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        write = os.open(target, flags, 0o600)
+        try:
+            copied = _clone_or_copy(read, write, list(ranges), limit)
+        except BaseException:
+            os.unlink(target)
+            raise
+        finally:
+            os.close(write)
+    finally:
+        os.close(read)
+    if copied is None:
+        os.unlink(target)
+    return copied
+
+
+def _clone_or_copy(read: int, write: int, ranges: list[Range], limit: int) -> int | None:
+    try:
+        fcntl.ioctl(write, _FICLONE, read)
+        return 0
+    except OSError:
+        pass  # not a file system that shares blocks
+    total = sum(r.end - r.start for r in ranges)
+    if total > limit:
+        return None
+    os.ftruncate(write, os.fstat(read).st_size)
+    for r in ranges:
+        _copy(read, write, r)
+    return total
+
+
+def _copy(read: int, write: int, part: Range) -> None:
+    at = part.start
+    while at < part.end:
+        data = os.pread(read, min(_CHUNK, part.end - at), at)
+        if not data:
+            raise OSError(errno.EIO, "a cache file is shorter than its range map says")
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(write, view, at)
+            view = view[written:]
+            at += written

@@ -1,0 +1,245 @@
+"""The journal: local changes in the order they were acknowledged.
+
+What the volume asks on each write (is there a STORE of this node, any record at all, how many
+bytes are pending) is answered from an index in memory, built at open and kept in step with
+transactions: each change of it registers its opposite for a rollback.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, Final
+
+from awayfs.core.records import Record, RecordKind, RecordState
+from awayfs.core.types import Attributes, NodeId
+from awayfs.store.db import Database, Row
+from awayfs.store.names import missing
+
+_FIELDS: Final = (
+    "kind, node, parent, name, to_parent, to_name, replaced, set_mode, set_uid, set_gid,"
+    " set_mtime, set_atime, xattr_name, xattr_value, state, reason, at_ns"
+)
+_SELECT: Final = f"SELECT seq, {_FIELDS} FROM journal"  # noqa: S608
+_INSERT: Final = f"INSERT INTO journal ({_FIELDS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"  # noqa: S608
+_REPLACE: Final = (
+    f"UPDATE journal SET ({_FIELDS}) = (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) WHERE seq = ?"  # noqa: S608
+)
+_KINDS: Final = {str(kind): kind for kind in RecordKind}
+_STATES: Final = {str(state): state for state in RecordState}
+
+
+class Journal:
+    """All records, and what is known of them without a query."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._seqs: dict[NodeId, list[int]] = {}
+        self._stores: dict[NodeId, int] = {}
+        self._sizes: dict[NodeId, int] = {}
+        self._pending = 0
+        self._states: Counter[RecordState] = Counter()
+        self._load()
+
+    def _load(self) -> None:
+        store = str(RecordKind.STORE)
+        for seq, kind, node, replaced, state in self._db.rows(
+            "SELECT seq, kind, node, replaced, state FROM journal ORDER BY seq"
+        ):
+            self._states[_STATES[state]] += 1
+            for of in {node, replaced} - {0}:
+                self._seqs.setdefault(of, []).append(seq)
+            if _KINDS[kind] == store:
+                self._stores[node] = self._stores.get(node, 0) + 1
+        for node, size in self._db.rows(
+            "SELECT DISTINCT nodes.id, nodes.size FROM journal JOIN nodes ON nodes.id = node"
+            " WHERE journal.kind = ?",
+            (store,),
+        ):
+            self._sizes[node] = size
+        self._pending = sum(self._sizes.values())
+
+    # -- answered from memory -----------------------------------------------------------
+
+    def has_store(self, node: NodeId) -> bool:
+        """Whether a change of this node's content is in the journal."""
+        return node in self._stores
+
+    def has_any(self, node: NodeId) -> bool:
+        """Whether any record has this node as ``node`` or ``replaced``."""
+        return node in self._seqs
+
+    def count(self) -> int:
+        return self._states.total()
+
+    def counts(self) -> dict[RecordState, int]:
+        """Number of records in each state, states without one included."""
+        return {state: self._states[state] for state in RecordState}
+
+    def pending_bytes(self) -> int:
+        """Sum of the sizes of nodes whose content is to be sent."""
+        return self._pending
+
+    # -- queries ------------------------------------------------------------------------
+
+    def get(self, seq: int) -> Record | None:
+        row = self._db.row(f"{_SELECT} WHERE seq = ?", (seq,))
+        return None if row is None else _record(row)
+
+    def all(self, *, limit: int | None = None, after: int = 0) -> list[Record]:
+        """Records with a seq above ``after``, in order, at most ``limit``."""
+        most = -1 if limit is None else limit
+        rows = self._db.rows(f"{_SELECT} WHERE seq > ? ORDER BY seq LIMIT ?", (after, most))
+        return [_record(row) for row in rows]
+
+    def of_node(self, node: NodeId) -> list[Record]:
+        """Records that have this node as ``node`` or ``replaced``, in order."""
+        found = (self.get(seq) for seq in self._seqs.get(node, ()))
+        return [record for record in found if record is not None]
+
+    def touching_name(self, parent: NodeId, name: bytes) -> list[Record]:
+        """Records whose name or new name is this one, in order."""
+        rows = self._db.rows(
+            f"{_SELECT} WHERE parent != 0 AND parent = ? AND name = ?"
+            f" UNION {_SELECT} WHERE to_parent != 0 AND to_parent = ? AND to_name = ?"
+            " ORDER BY seq",
+            (parent, name, parent, name),
+        )
+        return [_record(row) for row in rows]
+
+    def inside(self, parent: NodeId) -> list[Record]:
+        """Records whose name or new name is in this directory, in order."""
+        rows = self._db.rows(
+            f"{_SELECT} WHERE parent != 0 AND parent = ?"
+            f" UNION {_SELECT} WHERE to_parent != 0 AND to_parent = ? ORDER BY seq",
+            (parent, parent),
+        )
+        return [_record(row) for row in rows]
+
+    # -- changes ------------------------------------------------------------------------
+
+    def append(self, kind: RecordKind, node: NodeId, **fields: Any) -> Record:
+        """A new last record; ``fields`` are those of ``Record``."""
+        record = Record(0, kind, node, **fields)
+        with self._db.transaction():
+            seq = self._db.insert(_INSERT, _values(record))
+            record = Record(seq, kind, node, **fields)
+            self._index(record)
+        return record
+
+    def replace(self, record: Record) -> None:
+        """New fields for the record of the same seq; ENOENT without one."""
+        with self._db.transaction():
+            old = self._require(record.seq)
+            self._db.execute(_REPLACE, (*_values(record), record.seq))
+            self._unindex(old)
+            self._index(record)
+
+    def remove(self, seqs: Iterable[int]) -> None:
+        """Take records out, and their intents; those that are not there are ignored."""
+        with self._db.transaction():
+            for seq in seqs:
+                record = self.get(seq)
+                if record is not None:
+                    self._db.execute("DELETE FROM journal WHERE seq = ?", (seq,))
+                    self._db.execute("DELETE FROM intents WHERE seq = ?", (seq,))
+                    self._unindex(record)
+
+    def set_state(self, seq: int, state: RecordState, reason: str = "") -> None:
+        """Where a record stands; ENOENT without it."""
+        with self._db.transaction():
+            old = self._require(seq)
+            self._db.execute(
+                "UPDATE journal SET state = ?, reason = ? WHERE seq = ?", (str(state), reason, seq)
+            )
+            self._count_state(old.state, -1)
+            self._count_state(state, 1)
+
+    def _require(self, seq: int) -> Record:
+        record = self.get(seq)
+        if record is None:
+            raise missing(f"record {seq}")
+        return record
+
+    # -- the index in memory ------------------------------------------------------------
+
+    def size_changed(self, node: NodeId, size: int) -> None:
+        """A node's size is new; counts only when its content is to be sent."""
+        old = self._sizes.get(node)
+        if old is not None and old != size:
+            self._db.on_rollback(self._set_size, node, old)
+            self._set_size(node, size)
+
+    def _set_size(self, node: NodeId, size: int | None) -> None:
+        self._pending += (size or 0) - self._sizes.pop(node, 0)
+        if size is not None:
+            self._sizes[node] = size
+
+    def _index(self, record: Record) -> None:
+        if record.kind is RecordKind.STORE and record.node not in self._sizes:
+            row = self._db.row("SELECT size FROM nodes WHERE id = ?", (record.node,))
+            self._db.on_rollback(self._set_size, record.node, None)
+            self._set_size(record.node, row[0] if row else 0)
+        self._db.on_rollback(self._drop, record)
+        self._put(record)
+
+    def _unindex(self, record: Record) -> None:
+        self._db.on_rollback(self._put, record)
+        self._drop(record)
+        if record.kind is RecordKind.STORE and record.node not in self._stores:
+            self._db.on_rollback(self._set_size, record.node, self._sizes.get(record.node))
+            self._set_size(record.node, None)
+
+    def _put(self, record: Record) -> None:
+        self._states[record.state] += 1
+        node, replaced = record.node, record.replaced
+        insort(self._seqs.setdefault(node, []), record.seq)
+        if replaced and replaced != node:
+            insort(self._seqs.setdefault(replaced, []), record.seq)
+        if record.kind is RecordKind.STORE:
+            self._stores[node] = self._stores.get(node, 0) + 1
+
+    def _drop(self, record: Record) -> None:
+        self._states[record.state] -= 1
+        for node in {record.node, record.replaced} - {0}:
+            seqs = self._seqs[node]
+            seqs.remove(record.seq)
+            if not seqs:
+                del self._seqs[node]
+        if record.kind is RecordKind.STORE:
+            self._stores[record.node] -= 1
+            if not self._stores[record.node]:
+                del self._stores[record.node]
+
+    def _count_state(self, state: RecordState, by: int) -> None:
+        self._db.on_rollback(self._states.update, {state: -by})
+        self._states[state] += by
+
+
+def _record(row: Row) -> Record:
+    mode, uid, gid, mtime_ns, atime_ns = row[8:13]
+    return Record(
+        seq=row[0],
+        kind=_KINDS[row[1]],
+        node=row[2],
+        parent=row[3],
+        name=row[4],
+        to_parent=row[5],
+        to_name=row[6],
+        replaced=row[7],
+        attributes=Attributes(mode, uid, gid, mtime_ns, atime_ns),
+        xattr_name=row[13],
+        xattr_value=row[14],
+        state=_STATES[row[15]],
+        reason=row[16],
+        at_ns=row[17],
+    )
+
+
+def _values(r: Record) -> Row:
+    a = r.attributes
+    names = (r.parent, r.name, r.to_parent, r.to_name, r.replaced)
+    attributes = (a.mode, a.uid, a.gid, a.mtime_ns, a.atime_ns)
+    rest = (r.xattr_name, r.xattr_value, str(r.state), r.reason, r.at_ns)
+    return (str(r.kind), r.node, *names, *attributes, *rest)

@@ -1,0 +1,87 @@
+"""A tree of names over node ids; there are two of them, the local one and the server's."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from awayfs.core.types import ROOT, NodeId
+from awayfs.store.db import ConstraintError, Database
+
+_DEEPEST = 10_000
+"""More directories above a node than this is a cycle."""
+
+
+class Names:
+    """Rows (parent, name, node) of one table. Writing needs a transaction around it."""
+
+    def __init__(self, db: Database, table: str) -> None:
+        self._db = db
+        t = table  # a constant of this package, never input
+        self._child = f"SELECT node FROM {t} WHERE parent = ? AND name = ?"  # noqa: S608
+        self._parent = f"SELECT parent, name FROM {t} WHERE node = ? LIMIT 1"  # noqa: S608
+        self._names = f"SELECT parent, name FROM {t} WHERE node = ?"  # noqa: S608
+        self._any = f"SELECT 1 FROM {t} WHERE parent = ? LIMIT 1"  # noqa: S608
+        self._children = f"SELECT name, node FROM {t} WHERE parent = ? ORDER BY name"  # noqa: S608
+        self._add = f"INSERT INTO {t} VALUES (?, ?, ?)"  # noqa: S608
+        self._remove = f"DELETE FROM {t} WHERE parent = ? AND name = ?"  # noqa: S608
+
+    def child(self, parent: NodeId, name: bytes) -> NodeId | None:
+        """The node that a name leads to."""
+        row = self._db.row(self._child, (parent, name))
+        return None if row is None else row[0]
+
+    def children(self, parent: NodeId) -> list[tuple[bytes, NodeId]]:
+        """Names in a directory, ordered."""
+        return self._db.rows(self._children, (parent,))
+
+    def has_children(self, parent: NodeId) -> bool:
+        return self._db.row(self._any, (parent,)) is not None
+
+    def of(self, node: NodeId) -> list[tuple[NodeId, bytes]]:
+        """All names of a node, ordered by parent and name."""
+        return self._db.rows(self._names, (node,))
+
+    def parent(self, node: NodeId) -> NodeId | None:
+        """The directory of the first name."""
+        row = self._db.row(self._parent, (node,))
+        return None if row is None else row[0]
+
+    def path(self, node: NodeId) -> bytes | None:
+        """Path by first names; ``b""`` for the root; None without a name up to the root."""
+        parts: list[bytes] = []
+        while node != ROOT:
+            row = self._db.row(self._parent, (node,))
+            if row is None or len(parts) > _DEEPEST:
+                return None
+            node, name = row
+            parts.append(name)
+        return b"/".join(reversed(parts))
+
+    def is_ancestor(self, ancestor: NodeId, node: NodeId) -> bool:
+        """Whether ``ancestor`` is above ``node`` (by first names), or is it."""
+        for _ in range(_DEEPEST):
+            if node == ancestor:
+                return True
+            parent = self.parent(node)
+            if parent is None:
+                return False
+            node = parent
+        return False
+
+    def add(self, parent: NodeId, name: bytes, node: NodeId) -> None:
+        """Raises FileExistsError where the name is taken."""
+        try:
+            self._db.execute(self._add, (parent, name, node))
+        except ConstraintError:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name) from None
+
+    def remove(self, parent: NodeId, name: bytes) -> None:
+        """Raises FileNotFoundError where there is no such name."""
+        if self._db.execute(self._remove, (parent, name)) == 0:
+            raise missing(name)
+
+
+def missing(what: object) -> FileNotFoundError:
+    """ENOENT for a name or a node id."""
+    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(what))

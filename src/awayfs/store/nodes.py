@@ -1,0 +1,224 @@
+"""The local tree: nodes, their names and xattrs."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+from awayfs.core.types import ROOT, Kind, NodeId
+from awayfs.store.db import Database, Row
+from awayfs.store.names import Names, missing
+
+KINDS: Final[dict[int, Kind]] = {int(kind): kind for kind in Kind}
+_DIRECTORY: Final = int(Kind.DIRECTORY)
+
+_COLUMNS: Final = (
+    "id, kind, mode, uid, gid, rdev, size, atime_ns, mtime_ns, ctime_ns, btime_ns, nlink, target"
+)
+_CHANGEABLE: Final = frozenset(_COLUMNS.split(", ")) - {"id", "nlink"}
+_GET: Final = f"SELECT {_COLUMNS} FROM nodes WHERE id = ?"  # noqa: S608
+_CHILD: Final = (
+    f"SELECT {_COLUMNS} FROM nodes WHERE id ="  # noqa: S608
+    " (SELECT node FROM names WHERE parent = ? AND name = ?)"
+)
+_CHILDREN: Final = (
+    f"SELECT {_COLUMNS}, name FROM names JOIN nodes ON nodes.id = names.node"  # noqa: S608
+    " WHERE parent = ? ORDER BY name"
+)
+_INSERT: Final = f"INSERT INTO nodes ({_COLUMNS}) VALUES (NULL, ?,?,?,?,?,?,?,?,?,?,?,?)"  # noqa: S608
+_LINKS: Final = "UPDATE nodes SET nlink = nlink + ? WHERE id = ?"
+
+
+@dataclass(slots=True)
+class Node:
+    """One file system object as this machine shows it; times in ns, sizes in bytes."""
+
+    id: NodeId
+    kind: Kind
+    mode: int
+    uid: int
+    gid: int
+    rdev: int
+    size: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+    btime_ns: int
+    nlink: int
+    target: bytes | None
+
+
+def _node(row: Row) -> Node:
+    return Node(row[0], KINDS[row[1]], *row[2:13])
+
+
+class Nodes:
+    """Reading is free of side effects; each change is a transaction or joins the current one.
+
+    ``on_size`` and ``on_remove`` are told of new sizes and of removed nodes, so that the
+    other parts of the store follow.
+    """
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._names = Names(db, "names")
+        self.child_id = self._names.child
+        self.has_children = self._names.has_children
+        self.names = self._names.of
+        self.parent = self._names.parent
+        self.path = self._names.path
+        self.is_ancestor = self._names.is_ancestor
+        self.on_size: list[Callable[[NodeId, int], None]] = []
+        self.on_remove: list[Callable[[NodeId], None]] = []
+
+    def get(self, node: NodeId) -> Node | None:
+        row = self._db.row(_GET, (node,))
+        return None if row is None else _node(row)
+
+    def child(self, parent: NodeId, name: bytes) -> Node | None:
+        """The node that a name in a directory leads to."""
+        row = self._db.row(_CHILD, (parent, name))
+        return None if row is None else Node(row[0], KINDS[row[1]], *row[2:])
+
+    def children(self, parent: NodeId) -> list[tuple[bytes, Node]]:
+        """Names and nodes in a directory, ordered by name."""
+        return [(row[13], _node(row)) for row in self._db.rows(_CHILDREN, (parent,))]
+
+    def resolve(self, path: bytes) -> Node | None:
+        """The node at a path relative to the root, symlinks not followed."""
+        node: NodeId | None = ROOT
+        for part in path.split(b"/"):
+            if part and node is not None:
+                node = self.child_id(node, part)
+        return None if node is None else self.get(node)
+
+    def count(self) -> int:
+        """Number of nodes, the root included."""
+        return int(self._db.value("SELECT count(*) FROM nodes"))
+
+    def orphans(self) -> list[NodeId]:
+        """Nodes without a name, the root left out."""
+        rows = self._db.rows(
+            "SELECT id FROM nodes WHERE id != ? AND NOT EXISTS"
+            " (SELECT 1 FROM names WHERE node = id) ORDER BY id",
+            (ROOT,),
+        )
+        return [row[0] for row in rows]
+
+    def add(
+        self,
+        kind: Kind,
+        mode: int,
+        uid: int,
+        gid: int,
+        *,
+        rdev: int = 0,
+        size: int = 0,
+        atime_ns: int,
+        mtime_ns: int,
+        ctime_ns: int,
+        btime_ns: int,
+        target: bytes | None = None,
+    ) -> Node:
+        """A new node without a name: nlink 0, or 2 for a directory."""
+        links = 2 if kind == _DIRECTORY else 0
+        times = (atime_ns, mtime_ns, ctime_ns, btime_ns)
+        with self._db.transaction():
+            node = self._db.insert(
+                _INSERT, (kind, mode, uid, gid, rdev, size, *times, links, target)
+            )
+        return Node(node, KINDS[kind], mode, uid, gid, rdev, size, *times, links, target)
+
+    def update(self, node: NodeId, **columns: Any) -> None:
+        """Set columns by name (not id and nlink). Unknown ones: ValueError; no node: ENOENT."""
+        if not columns:
+            return
+        with self._db.transaction():
+            if self._db.execute(_update(tuple(columns)), (*columns.values(), node)) == 0:
+                raise missing(node)
+            if "size" in columns:
+                for call in self.on_size:
+                    call(node, columns["size"])
+
+    def add_name(self, parent: NodeId, name: bytes, node: NodeId) -> None:
+        """One more name. A directory can have one only (EPERM); a taken name is EEXIST."""
+        with self._db.transaction():
+            kind = self._kind(node)
+            if kind == _DIRECTORY and (node == ROOT or self.parent(node) is not None):
+                raise OSError(errno.EPERM, "a directory can have one name only", name)
+            self._names.add(parent, name, node)
+            self._db.execute(_LINKS, (1, parent if kind == _DIRECTORY else node))
+
+    def remove_name(self, parent: NodeId, name: bytes) -> None:
+        """Take a name away; the node stays, if need be as an orphan."""
+        with self._db.transaction():
+            node = self.child_id(parent, name)
+            if node is None:
+                raise missing(name)
+            self._names.remove(parent, name)
+            links_of = parent if self._kind(node) == _DIRECTORY else node
+            self._db.execute(_LINKS, (-1, links_of))
+
+    def move_name(self, parent: NodeId, name: bytes, to_parent: NodeId, to_name: bytes) -> None:
+        """Rename to a free name (else EEXIST); a directory never into itself (EINVAL)."""
+        with self._db.transaction():
+            node = self.child_id(parent, name)
+            if node is None:
+                raise missing(name)
+            directory = self._kind(node) == _DIRECTORY
+            if directory and parent != to_parent and self.is_ancestor(node, to_parent):
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), to_name)
+            self._names.add(to_parent, to_name, node)
+            self._names.remove(parent, name)
+            if directory and parent != to_parent:
+                self._db.execute(_LINKS, (-1, parent))
+                self._db.execute(_LINKS, (1, to_parent))
+
+    def remove(self, node: NodeId) -> None:
+        """Forget a node and everything of it: names, xattrs, server view, content, pin.
+
+        Content files go after the commit. A directory must be empty (ENOTEMPTY).
+        """
+        with self._db.transaction():
+            if self.has_children(node):
+                raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(node))
+            for parent, name in self.names(node):
+                self.remove_name(parent, name)
+            for call in self.on_remove:
+                call(node)
+            self._db.execute("DELETE FROM xattrs WHERE node = ?", (node,))
+            self._db.execute("DELETE FROM nodes WHERE id = ?", (node,))
+
+    def _kind(self, node: NodeId) -> int:
+        row = self._db.row("SELECT kind FROM nodes WHERE id = ?", (node,))
+        if row is None:
+            raise missing(node)
+        return int(row[0])
+
+    # -- xattrs -------------------------------------------------------------------------
+
+    def xattrs(self, node: NodeId) -> dict[bytes, bytes]:
+        return dict(self._db.rows("SELECT name, value FROM xattrs WHERE node = ?", (node,)))
+
+    def set_xattr(self, node: NodeId, name: bytes, value: bytes | None) -> None:
+        """Set one, or with None remove it (fine if there is none)."""
+        with self._db.transaction():
+            if value is None:
+                self._db.execute("DELETE FROM xattrs WHERE node = ? AND name = ?", (node, name))
+            else:
+                self._db.execute(
+                    "INSERT OR REPLACE INTO xattrs VALUES (?,?,?)", (node, name, value)
+                )
+
+
+@cache
+def _update(columns: tuple[str, ...]) -> str:
+    """The UPDATE statement for a set of columns, checked once."""
+    unknown = set(columns) - _CHANGEABLE
+    if unknown:
+        raise ValueError(f"not columns of a node: {', '.join(sorted(unknown))}")
+    return f"UPDATE nodes SET {', '.join(c + ' = ?' for c in columns)} WHERE id = ?"  # noqa: S608

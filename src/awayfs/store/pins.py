@@ -1,0 +1,81 @@
+"""What the user wants to keep here. Pins are few, so all of them are in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from awayfs.core.types import ROOT, NodeId
+from awayfs.store.db import Database
+from awayfs.store.nodes import Nodes
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """``priority``: higher is fetched first; ``recursive``: everything below too."""
+
+    node: NodeId
+    priority: int
+    recursive: bool
+
+
+class Pins:
+    """Pins by node."""
+
+    def __init__(self, db: Database, nodes: Nodes) -> None:
+        self._db = db
+        self._nodes = nodes
+        self._pins: dict[NodeId, Pin] = {}
+        for node, priority, recursive in db.rows("SELECT node, priority, recursive FROM pins"):
+            self._pins[node] = Pin(node, priority, bool(recursive))
+        nodes.on_remove.append(self.remove)
+
+    def add(self, node: NodeId, priority: int, recursive: bool) -> None:
+        """Set or change a pin."""
+        with self._db.transaction():
+            self._db.execute(
+                "INSERT OR REPLACE INTO pins VALUES (?, ?, ?)", (node, priority, int(recursive))
+            )
+            self._remember(node, Pin(node, priority, recursive))
+
+    def remove(self, node: NodeId) -> None:
+        """Unpin; fine if it was not."""
+        if node in self._pins:
+            with self._db.transaction():
+                self._db.execute("DELETE FROM pins WHERE node = ?", (node,))
+                self._remember(node, None)
+
+    def get(self, node: NodeId) -> Pin | None:
+        """The node's own pin."""
+        return self._pins.get(node)
+
+    def all(self) -> list[Pin]:
+        """All pins, the highest priority first."""
+        return sorted(self._pins.values(), key=lambda pin: (-pin.priority, pin.node))
+
+    def is_pinned(self, node: NodeId) -> bool:
+        """Whether the node, or recursively a directory above any of its names, is pinned."""
+        if not self._pins:
+            return False
+        if node in self._pins:
+            return True
+        seen: set[NodeId] = set()
+        above = [parent for parent, _ in self._nodes.names(node)]
+        while above:
+            directory = above.pop()
+            pin = self._pins.get(directory)
+            if pin is not None and pin.recursive:
+                return True
+            if directory != ROOT and directory not in seen:
+                seen.add(directory)
+                above.extend(parent for parent, _ in self._nodes.names(directory))
+        return False
+
+    def _remember(self, node: NodeId, pin: Pin | None) -> None:
+        self._db.on_rollback(self._put, node, self._pins.get(node))
+        self._put(node, pin)
+
+    def _put(self, node: NodeId, pin: Pin | None) -> None:
+        if pin is None:
+            self._pins.pop(node, None)
+        else:
+            self._pins[node] = pin

@@ -1,0 +1,191 @@
+"""The server's view: what was last seen there and adopted; the base of every change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from awayfs.core.types import Entry, Kind, NodeId
+from awayfs.store.db import Database
+from awayfs.store.facts import Facts
+from awayfs.store.names import Names, missing
+from awayfs.store.nodes import KINDS
+
+_EPOCH: Final = "server.epoch"
+_FIELDS: Final = (
+    "kind, mode, uid, gid, size, mtime_ns, token, weak, file_id, nlink, rdev, target,"
+    " ctime_ns, btime_ns"
+)
+_GET: Final = f"SELECT node, {_FIELDS}, digest, seen_ns, epoch FROM server_nodes WHERE node = ?"  # noqa: S608
+_SET: Final = (
+    f"INSERT INTO server_nodes (node, {_FIELDS}, seen_ns, epoch, digest)"  # noqa: S608
+    " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+    " ON CONFLICT (node) DO UPDATE SET digest = CASE WHEN excluded.digest IS NULL"
+    " AND token = excluded.token THEN digest ELSE excluded.digest END, "
+    + ", ".join(f"{c} = excluded.{c}" for c in f"{_FIELDS}, seen_ns, epoch".split(", "))
+)
+
+
+@dataclass(slots=True)
+class ServerNode:
+    """What stands on the server for a node, as far as is known.
+
+    ``digest`` is BLAKE2b-256 of the content of this revision, if known. ``seen_ns`` is when
+    it was seen, 0 after ``stale_all``.
+    """
+
+    node: NodeId
+    kind: Kind
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    mtime_ns: int
+    token: bytes
+    weak: bool
+    file_id: bytes | None
+    nlink: int
+    rdev: int
+    target: bytes | None
+    ctime_ns: int | None
+    btime_ns: int | None
+    digest: bytes | None
+    seen_ns: int
+
+    def entry(self, name: bytes = b"") -> Entry:
+        """The same as a remote's ``Entry``."""
+        return Entry(
+            name=name,
+            kind=self.kind,
+            mode=self.mode,
+            uid=self.uid,
+            gid=self.gid,
+            size=self.size,
+            mtime_ns=self.mtime_ns,
+            token=self.token,
+            weak=self.weak,
+            file_id=self.file_id,
+            nlink=self.nlink,
+            rdev=self.rdev,
+            target=self.target,
+            ctime_ns=self.ctime_ns,
+            btime_ns=self.btime_ns,
+        )
+
+
+class ServerView:
+    """Server nodes, the server's names, and when directories were listed."""
+
+    def __init__(self, db: Database, facts: Facts) -> None:
+        self._db = db
+        self._facts = facts
+        self._names = Names(db, "server_names")
+        self._epoch = int(facts.get(_EPOCH) or 0)
+        self.child = self._names.child
+        self.children = self._names.children
+        self.names = self._names.of
+        self.path = self._names.path
+
+    def get(self, node: NodeId) -> ServerNode | None:
+        row = self._db.row(_GET, (node,))
+        if row is None:
+            return None
+        seen = row[16] if row[17] == self._epoch else 0
+        fields = (*row[2:8], bool(row[8]), *row[9:16], seen)
+        return ServerNode(row[0], KINDS[row[1]], *fields)
+
+    def set(self, node: NodeId, entry: Entry, *, seen_ns: int, digest: bytes | None = None) -> None:
+        """Adopt an observation. A known digest stays while the token does."""
+        e = entry
+        shape = (int(e.kind), e.mode, e.uid, e.gid, e.size, e.mtime_ns)
+        identity = (e.token, int(e.weak), e.file_id, e.nlink, e.rdev, e.target)
+        values = (node, *shape, *identity, e.ctime_ns, e.btime_ns, seen_ns, self._epoch, digest)
+        with self._db.transaction():
+            self._db.execute(_SET, values)
+
+    def set_digest(self, node: NodeId, digest: bytes | None) -> None:
+        """Note the digest of the current revision."""
+        with self._db.transaction():
+            self._db.execute("UPDATE server_nodes SET digest = ? WHERE node = ?", (digest, node))
+
+    def touch(self, node: NodeId, seen_ns: int) -> None:
+        """Seen again, unchanged."""
+        with self._db.transaction():
+            self._db.execute(
+                "UPDATE server_nodes SET seen_ns = ?, epoch = ? WHERE node = ?",
+                (seen_ns, self._epoch, node),
+            )
+
+    def forget(self, node: NodeId) -> None:
+        """No longer on the server: its row, its names and that it was listed.
+
+        Names inside a directory stay for the caller to walk; forgetting those nodes removes
+        them.
+        """
+        with self._db.transaction():
+            self._db.execute("DELETE FROM server_nodes WHERE node = ?", (node,))
+            self._db.execute("DELETE FROM server_names WHERE node = ?", (node,))
+            self._db.execute("DELETE FROM server_listings WHERE directory = ?", (node,))
+
+    def purge(self, node: NodeId) -> None:
+        """``forget`` for a node that ceases to exist: also the names inside it."""
+        with self._db.transaction():
+            self.forget(node)
+            self._db.execute("DELETE FROM server_names WHERE parent = ?", (node,))
+
+    def by_file_id(self, file_id: bytes) -> NodeId | None:
+        """A node that bears this identity on the server (the lowest id of hard links)."""
+        row = self._db.row(
+            "SELECT node FROM server_nodes WHERE file_id = ? ORDER BY node LIMIT 1", (file_id,)
+        )
+        return None if row is None else row[0]
+
+    # -- names --------------------------------------------------------------------------
+
+    def add_name(self, parent: NodeId, name: bytes, node: NodeId) -> None:
+        """A name stands on the server. Raises FileExistsError where one is known."""
+        with self._db.transaction():
+            self._names.add(parent, name, node)
+
+    def remove_name(self, parent: NodeId, name: bytes) -> None:
+        """A name is gone. Raises FileNotFoundError where none was known."""
+        with self._db.transaction():
+            self._names.remove(parent, name)
+
+    def move_name(self, parent: NodeId, name: bytes, to_parent: NodeId, to_name: bytes) -> None:
+        """A name was renamed; the new one must be free."""
+        with self._db.transaction():
+            node = self.child(parent, name)
+            if node is None:
+                raise missing(name)
+            self._names.add(to_parent, to_name, node)
+            self._names.remove(parent, name)
+
+    # -- freshness ----------------------------------------------------------------------
+
+    def listed_ns(self, directory: NodeId) -> int | None:
+        """When a directory was listed: None never, 0 before the last ``stale_all``."""
+        row = self._db.row(
+            "SELECT listed_ns, epoch FROM server_listings WHERE directory = ?", (directory,)
+        )
+        if row is None:
+            return None
+        return row[0] if row[1] == self._epoch else 0
+
+    def set_listed(self, directory: NodeId, ns: int | None) -> None:
+        """The names of a directory are complete as of ``ns``; None: they are not."""
+        with self._db.transaction():
+            if ns is None:
+                self._db.execute("DELETE FROM server_listings WHERE directory = ?", (directory,))
+            else:
+                self._db.execute(
+                    "INSERT OR REPLACE INTO server_listings VALUES (?, ?, ?)",
+                    (directory, ns, self._epoch),
+                )
+
+    def stale_all(self) -> None:
+        """Nothing counts as fresh any more: a new epoch, so that no row has to change."""
+        with self._db.transaction():
+            self._db.on_rollback(setattr, self, "_epoch", self._epoch)
+            self._epoch += 1
+            self._facts.set(_EPOCH, str(self._epoch))

@@ -1,0 +1,224 @@
+"""The state of one volume on disk: opening, closing, and the parts by name.
+
+Layout of a volume's directory (0700; files 0600):
+
+    volume.db          the database, with its log ``-wal`` and shared memory ``-shm``
+    lock               flock of the daemon; its pid
+    running            there while open: the boot id. At open it means an unclean shutdown
+    content/xx/NODE    current content, sparse; xx is the id's low byte
+    base/xx/NODE.N     base variants
+    variants/ID.WHICH  variants of conflicts
+    staging/           unfinished files; emptied at open
+    damaged-TIME/      a database that was set aside
+    lost+found/        unsent content that fsck found without a row
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from typing import Final
+
+from awayfs.core.errors import StoreError
+from awayfs.core.types import NodeId
+from awayfs.store import sync
+from awayfs.store.conflicts import Conflicts
+from awayfs.store.content import Content
+from awayfs.store.db import Database
+from awayfs.store.facts import Facts
+from awayfs.store.files import Files, empty_staging, fsync_path, make_folders
+from awayfs.store.intents import Intents
+from awayfs.store.journal import Journal
+from awayfs.store.lock import Lock
+from awayfs.store.nodes import Nodes
+from awayfs.store.pins import Pins
+from awayfs.store.salvage import SalvageReport, open_or_salvage
+from awayfs.store.server import ServerView
+
+_WAL_LIMIT: Final = 256 * 1024 * 1024
+"""A log beyond this is emptied even if the event loop has to wait for it."""
+
+
+class Store:
+    """Everything a volume keeps. All methods belong to the event loop unless they say not."""
+
+    def __init__(self, directory: str, lock: Lock, db: Database) -> None:
+        self.directory = directory
+        self._lock = lock
+        self.db = db
+        self.salvaged: SalvageReport | None = None
+        self.suspect: list[NodeId] = []
+        self.facts = Facts(db)
+        self.nodes = Nodes(db)
+        self.server = ServerView(db, self.facts)
+        self.journal = Journal(db)
+        self.intents = Intents(db)
+        self.pins = Pins(db, self.nodes)
+        self.files = Files(directory, db)
+        self.content = Content(db, self.files, self._busy)
+        self.conflicts = Conflicts(db, self.files)
+        self.nodes.on_size.append(self.journal.size_changed)
+        self.nodes.on_remove += (self.server.purge, self.content.drop, self.content.drop_base)
+        self.nodes.on_remove.append(self._size_gone)
+
+    def _busy(self, node: NodeId) -> bool:
+        return self.journal.has_any(node) or self.pins.is_pinned(node)
+
+    def _size_gone(self, node: NodeId) -> None:
+        self.journal.size_changed(node, 0)
+
+    # -- opening and closing ------------------------------------------------------------
+
+    @classmethod
+    def open(cls, directory: str, *, create: bool = False, boot_id: str | None = None) -> Store:
+        """Open a volume's state, or with ``create`` make it.
+
+        ``boot_id`` is for tests; the default is the kernel's. Raises StoreInUse, and
+        StoreError with one line that says why the directory cannot be used. A damaged
+        database is set aside and what can be read goes into a new one: ``salvaged``.
+        """
+        try:
+            return cls._open(directory, create, boot_id or _boot_id())
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            raise StoreError(f"the state in {directory} cannot be used: {reason}") from error
+
+    @classmethod
+    def _open(cls, directory: str, create: bool, boot_id: str) -> Store:
+        if create:
+            os.makedirs(directory, 0o700, exist_ok=True)
+        elif not os.path.exists(f"{directory}/volume.db") and not _was_open(directory):
+            raise StoreError(f"there is no volume in {directory}")
+        lock = Lock.take(directory)
+        try:
+            make_folders(directory)
+            empty_staging(directory)
+            return cls._open_locked(directory, lock, boot_id)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def _open_locked(cls, directory: str, lock: Lock, boot_id: str) -> Store:
+        last_boot = _read_marker(directory)
+        unclean = last_boot is not None
+
+        def load(db: Database) -> Store:
+            return cls(directory, lock, db)
+
+        store, report = open_or_salvage(directory, unclean, load)
+        try:
+            store.salvaged = report
+            if unclean and last_boot != boot_id:
+                store.suspect = store._after_power_cut()
+            store.facts.set("store.boot_id", boot_id)
+            _write_marker(directory, boot_id)
+        except BaseException:
+            store.db.close()
+            raise
+        return store
+
+    def close(self) -> None:
+        """Make all durable, empty the log, let go of the lock. Blocking.
+
+        When that fails the next open treats it as an unclean shutdown; nothing is raised.
+        """
+        try:
+            self.sync()
+            if not self.db.damaged and self.db.checkpoint(truncate=True):
+                os.unlink(f"{self.directory}/running")
+                fsync_path(self.directory)
+        except OSError:
+            pass  # the marker stays
+        finally:
+            try:
+                self.db.close()
+            finally:
+                self._lock.release()
+
+    # -- changing -----------------------------------------------------------------------
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """One commit for all that is done inside; nested ones join the outermost.
+
+        An exception rolls back the database and what is known in memory. OSError(ENOSPC)
+        when the disk is full.
+        """
+        return self.db.transaction()
+
+    # -- durability ---------------------------------------------------------------------
+
+    def begin_sync(self, nodes: Iterable[NodeId] | None = None) -> sync.SyncWork:
+        """Note what is to be made durable: given nodes, or with None all; always the log.
+
+        Call ``run()`` of the result in an executor, then ``finish_sync``. An empty iterable
+        makes the log alone durable.
+        """
+        return sync.begin(self.db, self.content, self.files, nodes)
+
+    def finish_sync(self, work: sync.SyncWork) -> None:
+        """After ``work.run()``: note what is durable now."""
+        sync.finish(self.db, self.content, work)
+
+    def sync(self, nodes: Iterable[NodeId] | None = None) -> None:
+        """``begin_sync``, ``run`` and ``finish_sync`` in one; blocks the event loop."""
+        work = self.begin_sync(nodes)
+        work.run()
+        self.finish_sync(work)
+
+    def checkpoint(self) -> bool:
+        """Move the log into the database; blocking, callable from any thread.
+
+        True when all of it was moved, so that the next commit starts the log over.
+        """
+        return self.db.checkpoint(truncate=self.db.wal_bytes() > _WAL_LIMIT)
+
+    def wal_bytes(self) -> int:
+        """Size of the log: worth a ``checkpoint`` from some megabytes on."""
+        return self.db.wal_bytes()
+
+    def _after_power_cut(self) -> list[NodeId]:
+        """Drop clean content that may not have reached the disk; the dirty nodes concerned."""
+        suspect: list[NodeId] = []
+        with self.transaction():
+            for node in self.content.doubtful():
+                if self.journal.has_store(node):
+                    self.content.mark_unsynced(node)
+                    suspect.append(node)
+                else:
+                    self.content.drop(node)
+            for node in self.content.bases.unsynced():
+                self.content.drop_base(node)
+        return suspect
+
+
+def _boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def _was_open(directory: str) -> bool:
+    return os.path.exists(f"{directory}/running")
+
+
+def _read_marker(directory: str) -> str | None:
+    """The boot id of an unclean shutdown; None after a clean one."""
+    try:
+        with open(f"{directory}/running", encoding="ascii", errors="replace") as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        return None
+
+
+def _write_marker(directory: str, boot_id: str) -> None:
+    """Durable before anything is changed, and after the log file exists."""
+    fd = os.open(f"{directory}/running", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        if os.write(fd, boot_id.encode()) != len(boot_id):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    fsync_path(directory)
