@@ -126,3 +126,14 @@ def _described(directory: str, name: str, here: set[bytes]) -> MountInfo | None:
 def _undescribed(entry: mountinfo.MountEntry) -> MountInfo:
     url = entry.source.decode("utf-8", "surrogateescape")
     return MountInfo("", url, entry.mountpoint, 0, 0, "", running=False, mounted=True)
+
+
+def clear_leftovers(mount: MountInfo) -> None:
+    """Remove what a daemon that was killed left in the runtime directory."""
+    if not mount.socket or connectable(mount.socket):
+        return
+    for path in (mount.socket, os.path.splitext(mount.socket)[0] + ".json"):
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass

@@ -46,7 +46,7 @@ class MountOptions:
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _IGNORED = frozenset(
     ("_netdev", "nofail", "noauto", "auto", "user", "users", "nouser", "owner", "group")
-) | frozenset(("defaults", "nosuid", "nodev", "noatime", "relatime", "async", "exec"))
+) | frozenset(("defaults", "nosuid", "nodev", "noatime", "relatime", "async", "exec", "noexec"))
 
 
 def size(text: str) -> int:

@@ -27,9 +27,12 @@ class VolumeInfo:
 
 
 def read(volume: str) -> VolumeInfo | None:
-    """What is written of a volume; fields that cannot be read count as unknown."""
+    """What is written of a volume; fields that cannot be read count as unknown.
+
+    A directory with nothing but a log in it belongs to a mount that never came about.
+    """
     directory = paths.volume_dir(volume)
-    if not os.path.isdir(directory):
+    if not os.path.isdir(directory) or set(os.listdir(directory)) <= {"daemon.log"}:
         return None
     values = read_json(os.path.join(directory, "volume.json"))
     url, pending = values.get("url"), values.get("pending")

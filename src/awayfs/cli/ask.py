@@ -1,0 +1,168 @@
+"""From what a person names (SCOPE, PATH) to daemons, and the requests to them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from awayfs.cli import show
+from awayfs.control.client import Client, ControlError, MountInfo, find_mounts, mount_of
+from awayfs.control.messages import ANSWER_WITHIN, text_of
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Failed(click.ClickException):
+    """It did not work: one line, exit status 1."""
+
+    exit_code = 1
+
+
+def PATH(value: str | bytes) -> bytes:
+    """A path as bytes. click's own type looks at the file, which can hang on a mount."""
+    path = os.fsencode(value)
+    if not path or b"\0" in path:
+        raise click.BadParameter("an empty path")
+    return path
+
+
+def json_option(function: Function) -> Function:
+    """Add ``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+def shown(mount: MountInfo) -> str:
+    """The mount point as text."""
+    return text_of(mount.mountpoint)
+
+
+def full(mount: MountInfo, path: str) -> str:
+    """A path of a reply as one that can be typed."""
+    return os.path.join(shown(mount), path) if path else shown(mount)
+
+
+def request(
+    mount: MountInfo,
+    method: str,
+    params: dict[str, Any] | None = None,
+    *,
+    what: str = "",
+    on_progress: Callable[[dict[str, Any]], None] | None = None,
+    timeout: float = ANSWER_WITHIN,
+) -> dict[str, Any]:
+    """What the mount's daemon answers; failures name ``what`` was asked about."""
+    what = what or shown(mount)
+    if not mount.running:
+        raise Failed(
+            f"{what}: its daemon is not running; run 'awayfs umount {shown(mount)}' and mount again"
+        )
+    try:
+        with Client(mount.socket) as client:
+            return client.call(method, params, timeout, on_progress)
+    except ControlError as error:
+        if error.kind == "unknown-method":
+            name = method.replace("_", " ")
+            raise Failed(
+                f"{what}: this version of the daemon does not offer {name}; mount again to use it"
+            ) from None
+        message = str(error)
+        raise Failed(message if message.startswith(what) else f"{what}: {message}") from None
+
+
+def located(path: bytes) -> tuple[MountInfo, str]:
+    """The mount that a PATH is in, and the path for a request."""
+    mount, inner = mount_of(path)
+    return mount, text_of(inner)
+
+
+def about(path: bytes, method: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Ask about one PATH."""
+    mount, inner = located(path)
+    return request(mount, method, {**(params or {}), "path": inner}, what=text_of(path))
+
+
+def scoped(scope: str | None) -> list[MountInfo]:
+    """The mounts of a SCOPE: a mount point, ``server:HOST``, or all; never none."""
+    if scope and scope.startswith("server:"):
+        return _of_server(scope.removeprefix("server:"))
+    if scope:
+        return [mounted_at(os.fsencode(scope))]
+    mounts = find_mounts()
+    if not mounts:
+        raise Failed("nothing is mounted; mount something with 'awayfs mount URL MOUNTPOINT'")
+    return mounts
+
+
+def mounted_at(place: bytes) -> MountInfo:
+    """The mount at exactly this mount point."""
+    mount, inner = mount_of(place)
+    if inner:
+        raise Failed(f"{text_of(place)}: not a mount point; the mount point is {shown(mount)}")
+    return mount
+
+
+def _of_server(host: str) -> list[MountInfo]:
+    from awayfs.control.urls import server_of
+
+    wanted = host.rpartition("@")[2].strip("[]").lower()
+    mounts = [mount for mount in find_mounts() if wanted and server_of(mount.url) == wanted]
+    if not mounts:
+        raise Failed(f"server:{host}: nothing of it is mounted; see 'awayfs status'")
+    return mounts
+
+
+def in_question(scope: str | None, path: bytes | None) -> list[tuple[MountInfo, str | None]]:
+    """Mounts with the path to ask for: one for a PATH, else all in scope."""
+    if path is not None:
+        return [located(path)]
+    return [(mount, None) for mount in scoped(scope)]
+
+
+def each(
+    mounts: list[MountInfo], method: str, params: dict[str, Any] | None = None
+) -> tuple[list[dict[str, Any]], bool]:
+    """Ask every mount; the replies of those that answered, each with what it is about.
+
+    A mount that fails is complained about and does not keep the others from being asked.
+    """
+    replies, well = [], True
+    for mount in mounts:
+        try:
+            reply = request(mount, method, params)
+        except Failed as error:
+            show.complain(error.message)
+            well = False
+            continue
+        replies.append({"volume": mount.volume, "mountpoint": shown(mount), **reply})
+    return replies, well
+
+
+def the_mount(place: bytes | None) -> MountInfo:
+    """The one mount that a command without PATH means: named, around us, or the only one."""
+    if place is not None:
+        return mount_of(place)[0]
+    try:
+        return mount_of(b".")[0]
+    except (ControlError, OSError):
+        mounts = scoped(None)
+    if len(mounts) > 1:
+        raise Failed("several volumes are mounted; say which one with --mount MOUNTPOINT")
+    return mounts[0]
+
+
+def mount_option(function: Function) -> Function:
+    """Add ``--mount``, for commands that name no PATH."""
+    return click.option(
+        "--mount", "-m", "place", type=PATH, metavar="MOUNTPOINT", help="Which mount is meant."
+    )(function)
+
+
+def sure(question: str, yes: bool) -> None:
+    """Ask a person; a script that gives the command has decided already."""
+    import sys
+
+    if not yes and sys.stdin.isatty() and not click.confirm(question, err=True):
+        raise Failed("left as it is")

@@ -1,0 +1,104 @@
+"""``offline``, ``online``, ``auto`` and ``sync``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from awayfs.cli import show
+from awayfs.cli.ask import PATH, Failed, each, in_question, json_option, request, scoped, shown
+from awayfs.cli.progress import Bar
+
+_SCOPE = click.argument("scope", required=False)
+
+
+def _switch(method: str, scope: str | None, as_json: bool) -> int:
+    """Switch every mount in scope; the exit status."""
+    replies, well = each(scoped(scope), method)
+    one = scope is not None and not scope.startswith("server:")
+    if as_json and (replies or not one):
+        show.as_json(replies[0] if one else replies)
+    elif not as_json:
+        for reply in replies:
+            click.echo(f"{show.printable(reply['mountpoint'])}  {reply.get('mode', '')}")
+    return 0 if well else 1
+
+
+@click.command()
+@_SCOPE
+@json_option
+def offline(scope: str | None, as_json: bool) -> int:
+    """Work disconnected from now on, until 'online' or 'auto'.
+
+    SCOPE is a mount point, server:HOST, or nothing for all mounts.
+    """
+    return _switch("offline", scope, as_json)
+
+
+@click.command()
+@_SCOPE
+@json_option
+def online(scope: str | None, as_json: bool) -> int:
+    """Connect now, and send what is pending.
+
+    SCOPE is a mount point, server:HOST, or nothing for all mounts.
+    """
+    return _switch("online", scope, as_json)
+
+
+@click.command()
+@_SCOPE
+@json_option
+def auto(scope: str | None, as_json: bool) -> int:
+    """Let the link decide: disconnected when it is lost, connected when it is back.
+
+    SCOPE is a mount point, server:HOST, or nothing for all mounts.
+    """
+    return _switch("auto", scope, as_json)
+
+
+@click.command()
+@click.argument("path", type=PATH, required=False)
+@click.option("--wait", is_flag=True, help="Wait until the journal is empty or stuck.")
+@json_option
+def sync(path: bytes | None, wait: bool, as_json: bool) -> int:
+    """Send pending changes now: all, or those of PATH's volume that PATH needs."""
+    replies, well = [], True
+    for mount, inner in in_question(None, path):
+        params: dict[str, Any] = {"wait": wait} | ({} if inner is None else {"path": inner})
+        try:
+            with Bar("sync") as bar:
+                reply = request(mount, "sync", params, on_progress=bar)
+        except Failed as error:
+            show.complain(error.message)
+            well = False
+            continue
+        well = well and not (wait and reply.get("stuck"))
+        if not as_json:
+            _report(shown(mount), reply, wait)
+        replies.append({"volume": mount.volume, "mountpoint": shown(mount), **reply})
+    if as_json and (replies or path is None):
+        show.as_json(replies if path is None else replies[0])
+    return 0 if well else 1
+
+
+def _report(name: str, reply: dict[str, Any], wait: bool) -> None:
+    """Say in a line what is left to send; a stuck journal is an error when waited for."""
+    pending, parked = reply.get("pending", 0), reply.get("parked", 0)
+    conflicts, mode = reply.get("conflicts", 0), reply.get("mode", "")
+    if wait and reply.get("stuck"):
+        show.complain(f"{name}: {_stuck(pending, parked, conflicts, mode)}")
+    elif pending:
+        click.echo(show.printable(f"{name}: {show.count(pending, 'change')} pending ({mode})"))
+    else:
+        click.echo(show.printable(f"{name}: everything is sent"))
+
+
+def _stuck(pending: int, parked: int, conflicts: int, mode: str) -> str:
+    left = f"{show.count(pending, 'change')} cannot be sent now"
+    if conflicts:
+        return f"{left}: {show.count(conflicts, 'conflict')}; see 'awayfs conflicts'"
+    if parked:
+        return f"{left}: {parked} parked; see 'awayfs journal list'"
+    return f"{left}: {mode}; see 'awayfs status'"

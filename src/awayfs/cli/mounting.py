@@ -1,0 +1,171 @@
+"""``mount`` and ``umount``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+
+import click
+
+from awayfs.cli import show
+from awayfs.cli.ask import PATH, Failed, json_option, request, shown
+from awayfs.control import handshake, mountinfo, mounts, volumes
+from awayfs.control.client import MountInfo
+from awayfs.control.messages import text_of
+from awayfs.control.options import parse
+
+_GONE_WITHIN = 10.0
+
+
+@click.command()
+@click.argument("url")
+@click.argument("mountpoint", type=PATH)
+@click.option("-o", "options", multiple=True, metavar="OPT,...", help="Mount options.")
+@click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground.")
+@json_option
+def mount(
+    url: str, mountpoint: bytes, options: tuple[str, ...], foreground: bool, as_json: bool
+) -> None:
+    """Mount a share on an empty directory.
+
+    URL is dir:/path or sftp://user@host/path. A known volume is mounted also while its
+    server is unreachable.
+
+    \b
+    Options: ro, allow_other, default_permissions, fresh=SECONDS, writes=behind|close|through,
+    cache-size=SIZE, base-limit=SIZE, errno=posix|distinct, conflicted=local|server|error,
+    identity=FILE, known_hosts=FILE, ssh_config=FILE, timeout=SECONDS, passthrough=auto|off,
+    writeback, volume-id=NAME
+    """
+    mount_one(url, mountpoint, ",".join(options), foreground=foreground, as_json=as_json)
+
+
+def mount_one(
+    url: str,
+    mountpoint: bytes,
+    options: str,
+    *,
+    foreground: bool = False,
+    fake: bool = False,
+    as_json: bool = False,
+) -> None:
+    """Check everything that can be checked, then start the daemon."""
+    from awayfs.cli import mountpoint as places
+    from awayfs.cli import spawn
+    from awayfs.control.urls import canonical, volume_id
+
+    wanted = parse(options)
+    address = canonical(url)
+    volume = wanted.volume_id or volume_id(address)
+    place = places.check(mountpoint)
+    _refuse_second(volume, address)
+    start = handshake.StartRequest(address, place, volume, wanted)
+    if fake:
+        return
+    if foreground:
+        spawn.in_foreground(start)
+    mode = spawn.in_background(start)
+    if as_json:
+        show.as_json({"volume": volume, "url": address, "mountpoint": place, "mode": mode})
+    else:
+        click.echo(show.printable(f"{address} is mounted on {text_of(place)} ({mode})"))
+
+
+def _refuse_second(volume: str, url: str) -> None:
+    for present in mounts.find_mounts():
+        if present.volume == volume and present.running:
+            raise Failed(
+                f"{url}: is already mounted on {shown(present)}; "
+                f"use it there, or run 'awayfs umount {shown(present)}' first"
+            )
+
+
+@click.command()
+@click.argument("mountpoint", type=PATH)
+@click.option("-l", "--lazy", is_flag=True, help="Detach now, even when in use or stuck.")
+@json_option
+def umount(mountpoint: bytes, lazy: bool, as_json: bool) -> None:
+    """Unmount. Changes that were not sent are kept for the next mount."""
+    name = text_of(mountpoint)
+    target = _mounted(mountpoint)
+    if target.running:
+        pending = _ask(target, lazy)
+    else:
+        _detach(target.mountpoint)
+        mounts.clear_leftovers(target)
+        known = volumes.read(target.volume) if target.volume else None
+        pending = known.pending if known else None
+        if not as_json:
+            click.echo(show.printable(f"{name}: a dead mount was cleaned up"))
+    if as_json:
+        show.as_json({"mountpoint": target.mountpoint, "pending": pending})
+    elif pending:
+        verb = "is" if pending == 1 else "are"
+        changes = show.count(pending, "change")
+        click.echo(f"{changes} {verb} kept and will be sent at the next mount")
+
+
+def _mounted(place: bytes) -> MountInfo:
+    """The mount at a mount point, running or dead."""
+    name = text_of(place)
+    resolved, inside = mountinfo.locate(place, mountinfo.read())
+    for candidate in mounts.find_mounts():
+        if candidate.mountpoint == resolved:
+            return candidate
+    if inside is None:
+        raise Failed(f"{name}: no awayfs mount is there; see 'awayfs status'")
+    if inside.mountpoint != resolved:
+        at = text_of(inside.mountpoint)
+        raise Failed(f"{name}: not a mount point; run 'awayfs umount {at}'")
+    mount, _ = mounts.mount_of(place)  # another user's, which it says; or bound here
+    raise Failed(f"{name}: is bound to the mount on {shown(mount)}; unmount it with umount(8)")
+
+
+def _ask(target: MountInfo, lazy: bool) -> int | None:
+    """Ask the daemon to unmount and see the mount go."""
+    try:
+        pending = request(target, "unmount", {"lazy": lazy}).get("pending")
+    except Failed:
+        if _gone(target, 1.0):
+            known = volumes.read(target.volume)  # it was quicker than its answer
+            return known.pending if known else None
+        if not lazy:
+            raise
+        _detach(target.mountpoint)
+        return None
+    if not _gone(target, _GONE_WITHIN):
+        raise Failed(f"{shown(target)}: still mounted; see what uses it with 'fuser -m', or --lazy")
+    return pending if isinstance(pending, int) else None
+
+
+def _gone(target: MountInfo, within: float) -> bool:
+    deadline = time.monotonic() + within
+    while True:
+        entries = mountinfo.read()
+        if not any(e.is_awayfs and e.mountpoint == target.mountpoint for e in entries):
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+
+
+def _detach(place: bytes) -> None:
+    """Take a mount out of the tree without asking its daemon."""
+    if os.geteuid() == 0:
+        import ctypes
+
+        library = ctypes.CDLL(None, use_errno=True)
+        detach_no_follow = 2 | 8
+        if library.umount2(place, detach_no_follow) != 0:
+            why = os.strerror(ctypes.get_errno())
+            raise Failed(f"{text_of(place)}: cannot be unmounted: {why}; try 'umount -l'")
+        return
+    tool = shutil.which("fusermount3") or shutil.which("fusermount")
+    if tool is None:
+        raise Failed(f"{text_of(place)}: fusermount3 is missing; install fuse3, or ask root")
+    done = subprocess.run([tool, "-u", "-z", "--", place], capture_output=True, check=False)
+    if done.returncode != 0:
+        why = text_of(done.stderr).strip() or f"status {done.returncode}"
+        raise Failed(f"{text_of(place)}: cannot be unmounted: {why}; ask root for 'umount -l'")

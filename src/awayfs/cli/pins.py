@@ -1,0 +1,147 @@
+"""``pin``, ``unpin``, ``pins`` and ``hoard``: what is to be here when the server is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from awayfs.cli import show
+from awayfs.cli.ask import (
+    PATH,
+    Failed,
+    each,
+    full,
+    in_question,
+    json_option,
+    located,
+    request,
+    scoped,
+    shown,
+)
+from awayfs.cli.progress import Bar
+from awayfs.control.messages import ControlError, text_of
+
+_PATHS = click.argument("paths", type=PATH, nargs=-1, required=True)
+
+
+@click.command()
+@_PATHS
+@click.option("--priority", type=click.IntRange(0, 1000), default=100, show_default=True)
+@click.option("--no-walk", is_flag=True, help="Fetch nothing now.")
+@json_option
+def pin(paths: tuple[bytes, ...], priority: int, no_walk: bool, as_json: bool) -> int:
+    """Keep PATHs here, with all that is below, and fetch them now."""
+    params = {"priority": priority, "walk": not no_walk}
+    return _for_each(paths, "pin", params, as_json, "pinned")
+
+
+@click.command()
+@_PATHS
+@json_option
+def unpin(paths: tuple[bytes, ...], as_json: bool) -> int:
+    """Let PATHs be culled again when space is needed."""
+    return _for_each(paths, "unpin", {}, as_json, "no longer pinned")
+
+
+def _for_each(
+    paths: tuple[bytes, ...], method: str, params: dict[str, Any], as_json: bool, verb: str
+) -> int:
+    """Ask for every path; one that fails does not keep the others from being asked."""
+    replies, well = [], True
+    for path in paths:
+        name = text_of(path)
+        try:
+            mount, inner = located(path)
+            with Bar(method) as bar:
+                asked = {**params, "path": inner}
+                reply = request(mount, method, asked, what=name, on_progress=bar)
+        except (Failed, ControlError) as error:
+            show.complain(str(error))
+            well = False
+            continue
+        replies.append({"mountpoint": shown(mount), **reply, "path": inner})
+        if not as_json:
+            click.echo(show.printable(f"{name}: {verb}{_fetched(reply)}"))
+        well = _all_fetched(name, reply) and well
+    if as_json and (replies or len(paths) > 1):
+        show.as_json(replies[0] if len(paths) == 1 else replies)
+    return 0 if well else 1
+
+
+def _fetched(reply: dict[str, Any]) -> str:
+    if not reply.get("files"):
+        return ""
+    return f", {show.count(reply['files'], 'file')} ({show.size(reply.get('bytes'))}) are here"
+
+
+def _all_fetched(name: str, reply: dict[str, Any]) -> bool:
+    failed = reply.get("failed") or []
+    if failed:
+        first = failed[0]
+        show.complain(
+            f"{name}: {show.count(len(failed), 'file')} could not be fetched: "
+            f"{first.get('path')}: {first.get('why')}; try again with 'awayfs hoard'"
+        )
+    return not failed
+
+
+@click.command()
+@json_option
+def pins(as_json: bool) -> int:
+    """List what is pinned, and whether all of it is here."""
+    replies, well = each(scoped(None), "pins")
+    rows = [
+        {"mountpoint": reply["mountpoint"], **item}
+        for reply in replies
+        for item in reply.get("pins", [])
+    ]
+    if as_json:
+        show.as_json({"pins": rows})
+    elif not rows:
+        click.echo("nothing is pinned")
+    else:
+        lines = [
+            (
+                row.get("priority", ""),
+                "yes" if row.get("complete") else f"{row.get('missing', 'some')} missing",
+                f"{row['mountpoint']}/{row.get('path', '')}".rstrip("/"),
+            )
+            for row in rows
+        ]
+        show.table(("PRIORITY", "COMPLETE", "PATH"), lines, right=(0,))
+    return 0 if well else 1
+
+
+@click.command()
+@click.argument("path", type=PATH, required=False)
+@click.option("--check", is_flag=True, help="Only say what would be missing offline.")
+@json_option
+def hoard(path: bytes | None, check: bool, as_json: bool) -> int:
+    """Fetch what is pinned and not here yet; with PATH, everything below it."""
+    replies, well = [], True
+    for mount, inner in in_question(None, path):
+        params: dict[str, Any] = {"check": check} | ({} if inner is None else {"path": inner})
+        try:
+            with Bar("hoard") as bar:
+                reply = request(mount, "hoard", params, on_progress=bar)
+        except Failed as error:
+            show.complain(error.message)
+            well = False
+            continue
+        replies.append({"volume": mount.volume, "mountpoint": shown(mount), **reply})
+        if not as_json:
+            _report(replies[-1], check)
+        well = _all_fetched(full(mount, inner or ""), reply) and well
+    if as_json and (replies or path is None):
+        show.as_json(replies if path is None else replies[0])
+    return 0 if well else 1
+
+
+def _report(reply: dict[str, Any], check: bool) -> None:
+    name, missing = reply["mountpoint"], reply.get("missing") or []
+    have = f"{show.count(reply.get('files', 0), 'file')} ({show.size(reply.get('bytes', 0))})"
+    verb = "would be here offline" if check else "are here"
+    click.echo(show.printable(f"{name}: {have} {verb}, {len(missing)} missing"))
+    for item in missing:
+        click.echo(f"  {show.printable(item.get('path'))}: {show.printable(item.get('why'))}")

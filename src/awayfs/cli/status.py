@@ -1,0 +1,137 @@
+"""``status``: modes, pending changes, cache, conflicts, last contact."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import click
+
+from awayfs.cli import show
+from awayfs.cli.ask import PATH, Failed, about, json_option, request, shown
+from awayfs.control.client import MountInfo, find_mounts
+
+_EVERY = 1.0
+
+
+@click.command()
+@click.argument("path", type=PATH, required=False)
+@json_option
+@click.option("--watch", is_flag=True, help="Refresh every second until interrupted.")
+def status(path: bytes | None, as_json: bool, watch: bool) -> int:
+    """Show all mounts, or the mount and the state of PATH."""
+    if not watch:
+        return _once(path, as_json)
+    try:
+        while True:
+            if sys.stdout.isatty() and not as_json:
+                click.echo("\033[H\033[2J", nl=False)
+            _once(path, as_json, line=True)
+            sys.stdout.flush()
+            time.sleep(_EVERY)
+    except KeyboardInterrupt:
+        return 0
+
+
+def _once(path: bytes | None, as_json: bool, line: bool = False) -> int:
+    """Print one state of things; the exit status."""
+    write = show.as_json_line if line else show.as_json
+    if path is not None:
+        reply = about(path, "status")
+        if as_json:
+            write(reply)
+        else:
+            _show(reply)
+        return 0
+    replies = [_asked(mount) for mount in find_mounts()]
+    if as_json:
+        write(replies)
+    elif not replies:
+        click.echo("nothing is mounted")
+    else:
+        for number, reply in enumerate(replies):
+            if number:
+                click.echo()
+            _show(reply)
+    return 1 if any(reply.get("mode") is None for reply in replies) else 0
+
+
+def _asked(mount: MountInfo) -> dict[str, Any]:
+    """The mount's status; for one that does not answer, what is known without it."""
+    try:
+        return request(mount, "status", timeout=3.0)
+    except Failed as error:
+        show.complain(error.message)
+        return {
+            "volume": mount.volume,
+            "url": mount.url,
+            "mountpoint": shown(mount),
+            "pid": mount.pid or None,
+            "mode": None,
+            "error": error.message,
+        }
+
+
+def _show(reply: dict[str, Any]) -> None:
+    if reply.get("mode") is None:
+        click.echo(show.printable(reply["mountpoint"]) + "  does not answer")
+        show.facts([("volume", reply["url"]), ("process", str(reply["pid"] or "unknown"))])
+        return
+    click.echo(f"{show.printable(reply['mountpoint'])}  {reply['mode']}")
+    pairs = [
+        ("volume", f"{reply.get('url', '')}  ({reply.get('volume', '')})"),
+        ("mode", _mode(reply)),
+        ("pending", _pending(reply)),
+        ("conflicts", _conflicts(reply)),
+        ("cache", _cache(reply.get("cache") or {})),
+        ("last contact", show.ago(reply.get("last_contact_ns"))),
+    ]
+    show.facts(pairs)
+    if node := reply.get("path"):
+        click.echo(show.printable(node.get("path") or "/"))
+        show.facts(_node(node))
+
+
+def _mode(reply: dict[str, Any]) -> str:
+    words = [str(reply["mode"])]
+    if reply.get("since_ns"):
+        words.append(f"since {show.ago(reply['since_ns'])}")
+    if reply.get("by_hand"):
+        words.append("(by hand; 'awayfs auto' ends that)")
+    if reply.get("cause"):
+        words.append(f"- {reply['cause']}")
+    return " ".join(words)
+
+
+def _pending(reply: dict[str, Any]) -> str:
+    pending = reply.get("pending") or {}
+    if not pending.get("records"):
+        return "nothing"
+    text = f"{show.count(pending['records'], 'change')}, {show.size(pending.get('bytes'))}"
+    if pending.get("parked"):
+        text += f", {pending['parked']} parked (see 'awayfs journal list')"
+    return text + (", being sent" if reply.get("replaying") else "")
+
+
+def _conflicts(reply: dict[str, Any]) -> str:
+    number = reply.get("conflicts") or 0
+    return f"{number} (see 'awayfs conflicts')" if number else "none"
+
+
+def _cache(cache: dict[str, Any]) -> str:
+    text = show.size(cache.get("bytes"))
+    if cache.get("limit"):
+        text += f" of {show.size(cache['limit'])}"
+    return text + (f", {show.count(cache['nodes'], 'node')}" if "nodes" in cache else "")
+
+
+def _node(node: dict[str, Any]) -> list[tuple[str, str]]:
+    pin = node.get("pin")
+    pairs = [("state", ", ".join(node.get("state") or []) or "-")]
+    pairs.append(("pin", "no" if pin is None or pin is False else f"priority {pin}"))
+    if node.get("version"):
+        pairs.append(("version", str(node["version"])))
+    if node.get("error"):
+        pairs.append(("error", str(node["error"])))
+    return pairs
