@@ -87,14 +87,16 @@ def _fixed(kind: Callable[..., R], layout: wire.Layout | None = None) -> Callabl
     return decode
 
 
-def _named(kind: Callable[..., R], layout: wire.Layout | None = None) -> Callable[[bytes], R]:
-    """A decoder of requests that end in one name."""
+def _named(
+    kind: Callable[..., R], layout: wire.Layout | None = None, *, slash: bool = False
+) -> Callable[[bytes], R]:
+    """A decoder of requests that end in one name, which may have a slash only if so said."""
     whole = _struct(layout)
     unpack, start = whole.unpack_from, whole.size
 
     def decode(message: bytes) -> R:
         name = message[start:-1]
-        if not name or message[-1] or b"\0" in name or b"/" in name:
+        if not name or message[-1] or b"\0" in name or (b"/" in name and not slash):
             raise MalformedRequest("not one NUL-terminated name")
         return kind(*unpack(message), name)
 
@@ -221,9 +223,9 @@ DECODERS: dict[int, tuple[type[Request], Decoder]] = {
     Opcode.FSYNCDIR: (Fsyncdir, _fixed(Fsyncdir, wire.FSYNC_IN)),
     Opcode.STATFS: (Statfs, _fixed(Statfs)),
     Opcode.SETXATTR: (Setxattr, _setxattr),
-    Opcode.GETXATTR: (Getxattr, _named(Getxattr, wire.GETXATTR_IN)),
+    Opcode.GETXATTR: (Getxattr, _named(Getxattr, wire.GETXATTR_IN, slash=True)),
     Opcode.LISTXATTR: (Listxattr, _fixed(Listxattr, wire.GETXATTR_IN)),
-    Opcode.REMOVEXATTR: (Removexattr, _named(Removexattr)),
+    Opcode.REMOVEXATTR: (Removexattr, _named(Removexattr, slash=True)),
     Opcode.ACCESS: (Access, _fixed(Access, wire.ACCESS_IN)),
     Opcode.IOCTL: (Ioctl, _ioctl),
     Opcode.POLL: (Poll, _fixed(Poll, wire.POLL_IN)),
