@@ -108,7 +108,7 @@ def _line(error: Exception) -> str:
     if isinstance(error, click.UsageError):
         path = error.ctx.command_path if error.ctx else "awayfs"
         command = path.partition(" ")[2]
-        message = error.format_message().rstrip(".")
+        message = " ".join(error.format_message().split()).rstrip(".")
         return f"{command + ': ' if command else ''}{message}; see '{path} --help'"
     if isinstance(error, click.ClickException):
         return error.format_message()

@@ -13,10 +13,11 @@ from awayfs.cli import show
 from awayfs.cli.ask import PATH, Failed, json_option, request, shown
 from awayfs.control import handshake, mountinfo, mounts, volumes
 from awayfs.control.client import MountInfo
-from awayfs.control.messages import text_of
+from awayfs.control.messages import ANSWER_WITHIN, text_of
 from awayfs.control.options import parse
 
 _GONE_WITHIN = 10.0
+_LAZY_WITHIN = 3.0
 
 
 @click.command()
@@ -126,7 +127,8 @@ def _mounted(place: bytes) -> MountInfo:
 def _ask(target: MountInfo, lazy: bool) -> int | None:
     """Ask the daemon to unmount and see the mount go."""
     try:
-        pending = request(target, "unmount", {"lazy": lazy}).get("pending")
+        within = _LAZY_WITHIN if lazy else ANSWER_WITHIN
+        pending = request(target, "unmount", {"lazy": lazy}, timeout=within).get("pending")
     except Failed:
         if _gone(target, 1.0):
             known = volumes.read(target.volume)  # it was quicker than its answer
@@ -137,7 +139,15 @@ def _ask(target: MountInfo, lazy: bool) -> int | None:
         return None
     if not _gone(target, _GONE_WITHIN):
         raise Failed(f"{shown(target)}: still mounted; see what uses it with 'fuser -m', or --lazy")
+    _until_ended(target)
     return pending if isinstance(pending, int) else None
+
+
+def _until_ended(target: MountInfo) -> None:
+    """Wait until the daemon has let go of the volume, so that it can be mounted again at once."""
+    deadline = time.monotonic() + _GONE_WITHIN
+    while time.monotonic() < deadline and mounts.is_served(target):
+        time.sleep(0.02)
 
 
 def _gone(target: MountInfo, within: float) -> bool:

@@ -114,4 +114,4 @@ def facts(pairs: Sequence[tuple[str, str]], indent: str = "  ") -> None:
 
 def complain(message: str) -> None:
     """One line on standard error."""
-    click.echo("awayfs: " + printable(" ".join(message.split())), err=True)
+    click.echo("awayfs: " + printable(message), err=True)

@@ -101,7 +101,7 @@ def locate(
             continue
         here.append(part)
         place = b"/" + b"/".join(here)
-        if _mount_above(here, at) is not None:
+        if _passes_through(here, at):
             continue
         target = _target(place, readlink)
         if target is None:
@@ -127,6 +127,12 @@ def _mount_above(parts: list[bytes], at: dict[bytes, MountEntry]) -> MountEntry 
         if entry is not None:
             return entry if entry.is_awayfs else None
     return None
+
+
+def _passes_through(parts: list[bytes], at: dict[bytes, MountEntry]) -> bool:
+    """Whether looking a place up would ask an awayfs daemon, also on the way to another mount."""
+    prefixes = (b"/" + b"/".join(parts[:length]) for length in range(len(parts) + 1))
+    return any(prefix in at and at[prefix].is_awayfs for prefix in prefixes)
 
 
 def _target(place: bytes, readlink: Callable[[bytes], bytes]) -> bytes | None:

@@ -38,7 +38,10 @@ def announce(volume: str, url: str, mountpoint: bytes) -> None:
 
 
 def withdraw(volume: str) -> None:
-    """In the daemon, at its end: take the description away."""
+    """In the daemon, as the last thing, with the store closed: take the description away.
+
+    ``awayfs umount`` waits for this, and a new mount of the volume may follow at once.
+    """
     try:
         os.unlink(paths.info_file(volume))
     except FileNotFoundError:
@@ -126,6 +129,17 @@ def _described(directory: str, name: str, here: set[bytes]) -> MountInfo | None:
 def _undescribed(entry: mountinfo.MountEntry) -> MountInfo:
     url = entry.source.decode("utf-8", "surrogateescape")
     return MountInfo("", url, entry.mountpoint, 0, 0, "", running=False, mounted=True)
+
+
+def is_served(mount: MountInfo) -> bool:
+    """Whether the mount's daemon is there and has not withdrawn its description yet."""
+    if not os.path.exists(os.path.splitext(mount.socket)[0] + ".json"):
+        return False
+    try:
+        with open(f"/proc/{mount.pid}/stat", "rb") as file:
+            return file.read().rpartition(b") ")[2][:1] not in (b"Z", b"X")
+    except OSError:
+        return False
 
 
 def clear_leftovers(mount: MountInfo) -> None:

@@ -1,0 +1,684 @@
+"""The commands against a real control server with made-up handlers, without a mount."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from awayfs.cli import show
+from awayfs.cli.main import COMMANDS, main, mount_helper
+from awayfs.control import mountinfo, mounts, paths, volumes
+from awayfs.control.messages import ControlError
+from awayfs.control.mountinfo import MountEntry
+from awayfs.control.server import ControlServer, Done
+
+URL = "sftp://me@nas/data"
+PLACE = b"/awayfs-test/share"
+M = PLACE.decode()
+HOSTILE = "a\x1b[31m\n\u202eb\udcff"
+SAFE = r"a\x1b[31m\n\u202eb\xff"
+
+STATUS = {
+    "volume": "v",
+    "url": URL,
+    "mountpoint": M,
+    "pid": 1,
+    "mode": "disconnected",
+    "by_hand": True,
+    "cause": "asked for",
+    "since_ns": time.time_ns(),
+    "pending": {"records": 3, "bytes": 2048, "parked": 1},
+    "cache": {"bytes": 1 << 30, "limit": 20 << 30, "nodes": 1234},
+    "conflicts": 2,
+    "last_contact_ns": None,
+    "server": "nas",
+    "replaying": False,
+}
+
+
+class Daemon:
+    """Answers with ``replies``, remembers what was asked, can be told to fail."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.replies: dict[str, Any] = {"status": STATUS}
+        self.error: ControlError | None = None
+        self.read: bytes = b""
+
+    def handlers(self) -> dict[str, Any]:
+        names = (
+            "status offline online auto unpin pins journal_list journal_show journal_drop "
+            "journal_export conflicts resolve why diff discard cull cache unmount"
+        )
+        plain = {name: self._plain(name) for name in names.split()}
+        return plain | {name: self._working(name) for name in ("pin", "hoard", "sync")}
+
+    def _note(self, name: str, params: dict[str, Any]) -> Any:
+        self.asked.append((name, params))
+        if "with" in params:
+            with open(params["with"], "rb") as file:
+                self.read = file.read()
+        if self.error:
+            raise self.error
+        reply = self.replies.get(name, {})
+        if name == "status" and "path" in params:
+            path = {"path": params["path"], "state": ["dirty"], "pin": 5, "version": "x"}
+            return {**reply, "path": {**path, "error": None}}
+        return reply
+
+    def _plain(self, name: str) -> Callable[[dict[str, Any]], Any]:
+        async def handler(params: dict[str, Any]) -> dict[str, Any]:
+            return dict(self._note(name, params))
+
+        return handler
+
+    def _working(self, name: str) -> Callable[[dict[str, Any]], Any]:
+        async def handler(params: dict[str, Any]) -> Any:
+            yield {"done": 1, "total": 2, "bytes": 10, "path": HOSTILE}
+            yield Done(self._note(name, params))
+
+        return handler
+
+
+@pytest.fixture(autouse=True)
+def _own_directories(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr(mountinfo, "read", list)
+
+
+def entry(place: bytes = PLACE, device: str = "0:99") -> MountEntry:
+    options = f"rw,user_id={os.getuid()}"
+    return MountEntry(device, b"/", place, "fuse.awayfs", URL.encode(), options)
+
+
+@pytest.fixture
+def daemon(monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+    daemon = Daemon()
+    paths.ensure_state()
+    mounts.announce("v", URL, PLACE)
+    monkeypatch.setattr(mountinfo, "read", lambda: [entry()])
+    loop = asyncio.new_event_loop()
+    server = ControlServer(paths.socket_file("v"), daemon.handlers())
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    asyncio.run_coroutine_threadsafe(server.start(), loop).result(5)
+    yield daemon
+    asyncio.run_coroutine_threadsafe(server.close(0.1), loop).result(5)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(5)
+    loop.close()
+
+
+def run(*args: str | bytes) -> Result:
+    words = [arg if isinstance(arg, str) else os.fsdecode(arg) for arg in args]
+    return CliRunner().invoke(main, words)
+
+
+def worked(*args: str | bytes) -> str:
+    result = run(*args)
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    assert result.stderr == ""
+    return result.stdout
+
+
+def data(*args: str | bytes) -> Any:
+    return json.loads(worked(*args, "--json"))
+
+
+def failed(*args: str | bytes, status: int = 1) -> str:
+    """The one line of a command that must fail."""
+    result = run(*args)
+    assert result.exit_code == status, (result.stdout, result.stderr)
+    assert result.stderr.startswith("awayfs: ")
+    assert result.stderr.count("\n") == 1, result.stderr
+    return result.stderr
+
+
+# usage
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str) -> None:
+    if command != "demo":
+        assert "Usage:" in worked(command, "--help")
+
+
+def test_help_and_version() -> None:
+    assert all(command in worked("--help") for command in COMMANDS)
+    assert worked("--version").startswith("awayfs")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["nonsense"],
+        ["mount"],
+        ["mount", "dir:/x"],
+        ["status", "--nonsense"],
+        ["pin"],
+        ["pin", "x", "--priority", "high"],
+        ["resolve", "x"],
+        ["resolve", "x", "--keep", "mine"],
+        ["resolve", "x", "--keep", "both", "--with", "f"],
+        ["journal", "show", "one"],
+        ["why"],
+        ["why", ""],
+        ["mount", "dir:/x", "/m", "-o", "bogus"],
+        ["mount", "dir:/x", "/m", "-o", "fresh=soon"],
+        ["mount", "gopher://x", "/m"],
+        ["mount", "sftp://u:pw@h/", "/m"],
+    ],
+)
+def test_usage_errors_are_status_2(args: list[str]) -> None:
+    failed(*args, status=2)
+
+
+def test_an_unknown_option_is_named() -> None:
+    assert "bogus" in failed("mount", "dir:/x", "/m", "-o", "ro,bogus=1", status=2)
+
+
+# status
+
+
+def test_status_with_nothing_mounted() -> None:
+    assert "nothing is mounted" in worked("status")
+    assert data("status") == []
+
+
+def test_status(daemon: Daemon) -> None:
+    text = worked("status")
+    for part in (M, "disconnected", "3 changes, 2.0 KiB, 1 parked", "1.0 GiB of 20.0 GiB", "never"):
+        assert part in text
+    assert data("status") == [STATUS]
+
+
+def test_status_of_a_path(daemon: Daemon) -> None:
+    reply = data("status", M + "/dir/f")
+    assert reply["path"]["path"] == "dir/f" and reply["mode"] == "disconnected"
+    assert "dirty" in worked("status", M + "/dir/f")
+    assert daemon.asked[0] == ("status", {"path": "dir/f"})
+
+
+def test_status_of_a_dead_mount(monkeypatch: pytest.MonkeyPatch) -> None:
+    paths.ensure_state()
+    mounts.announce("v", URL, PLACE)
+    monkeypatch.setattr(mountinfo, "read", lambda: [entry()])
+    result = run("status", "--json")
+    (reply,) = json.loads(result.stdout)
+    assert (result.exit_code, reply["mode"], reply["url"]) == (1, None, URL)
+    assert "awayfs umount" in failed("status")
+
+
+@pytest.mark.parametrize(
+    "command", ["why", "discard", "unpin", "pin", "conflicts", "hoard", "sync"]
+)
+def test_a_path_outside_any_mount(command: str, daemon: Daemon) -> None:
+    assert "not inside an awayfs mount" in failed(command, "/etc")
+
+
+def test_invalid_bytes_go_through(daemon: Daemon) -> None:
+    daemon.replies["why"] = {"path": "\udcff", "text": "t"}
+    assert data("why", PLACE + b"/\xff\n")["path"] == "\udcff"
+    assert daemon.asked == [("why", {"path": "\udcff\n"})]
+
+
+def test_an_old_daemon(daemon: Daemon) -> None:
+    daemon.error = ControlError("no such method", "unknown-method")
+    assert "does not offer why" in failed("why", M)
+
+
+# modes
+
+
+@pytest.mark.parametrize("mode", ["offline", "online", "auto"])
+@pytest.mark.parametrize("scope", [None, M, "server:nas", "server:NAS"])
+def test_switching(daemon: Daemon, mode: str, scope: str | None) -> None:
+    daemon.replies[mode] = {"mode": "connected"}
+    args = [mode] if scope is None else [mode, scope]
+    assert "connected" in worked(*args)
+    reply = data(*args)
+    one = reply if scope == M else reply[0]
+    assert one == {"volume": "v", "mountpoint": M, "mode": "connected"}
+    assert daemon.asked[0] == (mode, {})
+
+
+@pytest.mark.parametrize("scope", ["server:other", "server:", M + "/sub", "/etc"])
+def test_scopes_that_mean_nothing(daemon: Daemon, scope: str) -> None:
+    failed("offline", scope)
+    assert daemon.asked == []
+
+
+def test_nothing_to_switch() -> None:
+    assert "nothing is mounted" in failed("offline")
+
+
+def test_sync(daemon: Daemon) -> None:
+    done = {"pending": 0, "parked": 0, "conflicts": 0, "stuck": False, "mode": "connected"}
+    daemon.replies["sync"] = done
+    assert "everything is sent" in worked("sync", "--wait")
+    assert daemon.asked == [("sync", {"wait": True})]
+    assert data("sync", M + "/d") == {"volume": "v", "mountpoint": M, **done}
+    daemon.replies["sync"] = {**done, "pending": 2, "conflicts": 1, "stuck": True}
+    assert "1 conflict" in failed("sync", "--wait")
+    assert run("sync").exit_code == 0
+
+
+# pins
+
+
+def test_pin(daemon: Daemon) -> None:
+    daemon.replies["pin"] = {"files": 2, "bytes": 2048, "failed": []}
+    assert "2 files (2.0 KiB)" in worked("pin", M + "/a", M + "/b", "--priority", "7", "--no-walk")
+    assert daemon.asked == [("pin", {"path": p, "priority": 7, "walk": False}) for p in "ab"]
+    assert data("pin", M + "/a")["files"] == 2
+
+
+def test_a_pin_that_could_not_be_fetched(daemon: Daemon) -> None:
+    why = {"path": HOSTILE, "why": "gone"}
+    daemon.replies["pin"] = {"files": 0, "bytes": 0, "failed": [why]}
+    assert f"1 file could not be fetched: {SAFE}: gone" in failed("pin", M)
+
+
+def test_one_bad_path_does_not_stop_the_others(daemon: Daemon) -> None:
+    failed("unpin", "/etc", M + "/a")
+    assert daemon.asked == [("unpin", {"path": "a"})]
+
+
+def test_pins(daemon: Daemon) -> None:
+    assert "nothing is pinned" in worked("pins")
+    pin = {"path": HOSTILE, "priority": 5, "complete": False, "missing": 3}
+    daemon.replies["pins"] = {"pins": [pin]}
+    assert f"3 missing  {M}/{SAFE}" in worked("pins")
+    assert data("pins") == {"pins": [{"mountpoint": M, **pin}]}
+
+
+def test_hoard_check(daemon: Daemon) -> None:
+    missing = [{"path": HOSTILE, "why": "not fetched"}]
+    daemon.replies["hoard"] = {"files": 1, "bytes": 1, "missing": missing, "failed": []}
+    assert f"{SAFE}: not fetched" in worked("hoard", M, "--check")
+    assert daemon.asked == [("hoard", {"check": True, "path": ""})]
+    assert data("hoard")[0]["missing"] == missing
+
+
+# journal
+
+RECORD = {
+    "seq": 4,
+    "kind": "rename",
+    "state": "parked",
+    "path": HOSTILE,
+    "to_path": "b",
+    "node": 9,
+    "at_ns": time.time_ns(),
+    "reason": "refused: EACCES",
+    "size": None,
+}
+
+
+def test_journal_list(daemon: Daemon) -> None:
+    assert "empty" in worked("journal", "list")
+    daemon.replies["journal_list"] = {"records": [RECORD]}
+    assert f"{SAFE} -> b  (refused: EACCES)" in worked("journal", "list")
+    assert data("journal", "list") == {"records": [{"mountpoint": M, **RECORD}]}
+
+
+def test_journal_show_and_drop(daemon: Daemon) -> None:
+    daemon.replies["journal_show"] = {**RECORD, "detail": {"parent": 3}}
+    assert "parent" in worked("journal", "show", "4")
+    assert data("journal", "show", "4", "--mount", M)["detail"] == {"parent": 3}
+    assert "dropped" in worked("journal", "drop", "4")
+    assert daemon.asked[-1] == ("journal_drop", {"seq": 4})
+
+
+def test_journal_export(daemon: Daemon, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    worked("journal", "export", "out")
+    assert daemon.asked == [("journal_export", {"file": str(tmp_path / "out")})]
+    (tmp_path / "out").write_text("")
+    assert "exists" in failed("journal", "export", "out")
+    assert "inside an awayfs mount" in failed("journal", "export", M + "/out")
+
+
+# conflicts
+
+
+NOW = time.time_ns()
+
+
+def conflict(path: str = HOSTILE) -> dict[str, Any]:
+    side = {"size": 5, "mtime_ns": 1, "mode": 0o644, "available": True, "path": ".awayfs/x"}
+    return {
+        "id": 1,
+        "path": path,
+        "kind": "update/update",
+        "detected_ns": NOW,
+        "base": None,
+        "local": side,
+        "server": {**side, "available": False},
+        "note": "",
+    }
+
+
+def test_conflicts(daemon: Daemon) -> None:
+    assert "no conflicts" in worked("conflicts")
+    daemon.replies["conflicts"] = {"conflicts": [conflict()]}
+    text = worked("conflicts", M + "/d")
+    for part in (SAFE, "update/update", "does not exist", "content not here", f"{M}/.awayfs/x"):
+        assert part in text
+    assert daemon.asked[-1] == ("conflicts", {"path": "d"})
+    assert data("conflicts") == {"conflicts": [{"mountpoint": M, **conflict()}]}
+
+
+def test_ten_thousand_conflicts(daemon: Daemon) -> None:
+    daemon.replies["conflicts"] = {"conflicts": [conflict(f"d/{n}") for n in range(10_000)]}
+    assert len(data("conflicts")["conflicts"]) == 10_000
+    assert worked("conflicts").count("update/update") == 10_000
+
+
+def test_resolve(daemon: Daemon, tmp_path: Any) -> None:
+    daemon.replies["resolve"] = {"path": "f", "kept": "both", "copy": "f (conflict)"}
+    assert "f (conflict)" in worked("resolve", M + "/f", "--keep", "both")
+    assert daemon.asked == [("resolve", {"path": "f", "keep": "both"})]
+    assert data("resolve", M + "/f", "--keep", "both")["kept"] == "both"
+    merged = tmp_path / "merged"
+    assert "not a file" in failed("resolve", M + "/f", "--with", str(merged))
+    merged.write_text("both sides")
+    worked("resolve", M + "/f", "--with", str(merged))
+    assert daemon.asked[-1] == ("resolve", {"path": "f", "with": str(merged)})
+
+
+def test_a_file_inside_a_mount_is_copied_for_the_daemon(
+    daemon: Daemon, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = tmp_path / "other"
+    inside.mkdir()
+    (inside / "merged").write_text("merged")
+    table = [entry(), entry(os.fsencode(inside), "0:98")]
+    monkeypatch.setattr(mountinfo, "read", lambda: table)
+    worked("resolve", M + "/f", "--with", str(inside / "merged"))
+    assert daemon.read == b"merged"
+    copy = daemon.asked[-1][1]["with"]
+    assert not copy.startswith(str(inside)) and not os.path.exists(copy)
+
+
+def test_why(daemon: Daemon) -> None:
+    assert "nothing has failed" in worked("why", M + "/f")
+    reply = {"path": "f", "error": "EDISCONDATA", "text": HOSTILE, "help": ["awayfs online"]}
+    daemon.replies["why"] = reply
+    text = worked("why", M + "/f")
+    assert SAFE in text and "EDISCONDATA" in text and "- awayfs online" in text
+
+
+def test_diff_and_discard(daemon: Daemon) -> None:
+    assert "nothing differs" in worked("diff")
+    change = {"path": "f", "change": "content", "text": "-a\n+\x1b[1m\n", "size": 3}
+    daemon.replies["diff"] = {"changes": [change]}
+    assert r"+\x1b[1m" in worked("diff", M)
+    assert data("diff") == {"changes": [{"mountpoint": M, **change}]}
+    assert "dropped" in worked("discard", M + "/f")
+
+
+def test_cache_and_cull(daemon: Daemon) -> None:
+    daemon.replies["cache"] = {"bytes": 2048, "pinned_bytes": 1024, "nodes": 5}
+    assert "1.0 KiB" in worked("cache")
+    assert data("cache", M)["nodes"] == 5
+    assert worked("cull", M)
+
+
+def test_a_daemons_message_stays_one_line(daemon: Daemon) -> None:
+    daemon.error = ControlError(f"{HOSTILE}: no\r\nno", "failed")
+    assert "\x1b" not in failed("why", M)
+
+
+# volumes
+
+
+def test_volumes_and_forget() -> None:
+    assert "no volumes" in worked("volumes")
+    assert data("volumes") == []
+    volumes.note_mounted("sftp-nas-1", URL)
+    volumes.note_unmounted("sftp-nas-1", URL, 3)
+    assert data("volumes")[0]["pending"] == 3
+    assert URL in worked("volumes")
+    assert "3 changes would be lost" in failed("forget", "sftp-nas-1")
+    assert "no such volume" in failed("forget", "other")
+    assert "forgotten" in worked("forget", URL, "--lose-changes")
+    assert data("volumes") == []
+    assert os.listdir(paths.volumes_dir()) == []
+
+
+def test_forget_refuses_what_is_not_known() -> None:
+    volumes.note_mounted("v", URL)
+    assert "may be lost" in failed("forget", "v")
+    volumes.note_unmounted("v", URL, 0)
+    assert "forgotten" in worked("forget", "v", "--yes")
+
+
+def test_forget_and_fsck_refuse_while_mounted(daemon: Daemon) -> None:
+    volumes.note_mounted("v", URL)
+    assert "is mounted" in failed("forget", "v", "--lose-changes")
+    assert "is mounted" in failed("fsck", "v")
+
+
+# mount and umount
+
+
+def test_mount_points_that_are_not_fit(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/x").write_text("")
+    for place, said in (("file", "not a directory"), ("full", "not empty"), ("none", "mkdir -p")):
+        assert said in failed("mount", "dir:/x", str(tmp_path / place))
+    monkeypatch.setattr(mountinfo, "read", lambda: [entry()])
+    assert "dead mount" in failed("mount", "dir:/x", M)
+    assert "inside another" in failed("mount", "dir:/x", M + "/sub")
+
+
+def test_mounting_twice(daemon: Daemon, tmp_path: Any) -> None:
+    assert "already mounted" in failed("mount", "dir:/x", M)
+    (tmp_path / "m").mkdir()
+    mount = ("mount", URL, str(tmp_path / "m"), "-o", "volume-id=v")
+    assert f"already mounted on {M}" in failed(*mount)
+
+
+FAKE = """
+import json, os, sys, time
+request = json.loads(sys.stdin.readline())
+{body}
+"""
+
+
+@pytest.fixture
+def fake_daemon(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Have ``mount`` start a script in the daemon's place."""
+
+    def use(body: str) -> str:
+        from awayfs.cli import spawn
+
+        script = tmp_path / "fake.py"
+        script.write_text(FAKE.format(body=body))
+        monkeypatch.setattr(spawn, "COMMAND", (str(script),))
+        monkeypatch.setattr(spawn.in_background, "__defaults__", (2.0,))
+        (tmp_path / "m").mkdir(exist_ok=True)
+        return str(tmp_path / "m")
+
+    return use
+
+
+def test_mount_starts_a_daemon_and_waits(fake_daemon: Callable[[str], str], tmp_path: Any) -> None:
+    place = fake_daemon(
+        f"json.dump([request, os.getsid(0) == os.getpid()], open({str(tmp_path / 'got')!r}, 'w'))\n"
+        'os.write(request[\'ready_fd\'], b\'{"ready": true, "mode": "connected"}\\n\')'
+    )
+    assert "connected" in worked("mount", "dir:/x/", place, "-o", "ro", "-o", "fresh=7")
+    request, leads = json.loads((tmp_path / "got").read_text())
+    assert leads
+    assert (request["url"], request["mountpoint"]) == ("dir:/x", place)
+    assert request["options"]["ro"] is True and request["options"]["fresh"] == 7
+    assert data("mount", "dir:/x", place)["mode"] == "connected"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("os.write(request['ready_fd'], b'{\"error\": \"no such host\"}\\n')", "no such host"),
+        ("print('last words', file=sys.stderr); sys.exit(3)", "died: last words"),
+        ("sys.exit(3)", "said nothing"),
+        ("os.write(request['ready_fd'], b'what\\n')", "not understood"),
+        ("time.sleep(60)", "not ready after"),
+    ],
+)
+def test_a_daemon_that_does_not_start(
+    fake_daemon: Callable[[str], str], body: str, said: str
+) -> None:
+    assert said in failed("mount", "dir:/x", fake_daemon(body))
+
+
+def test_the_mount_helper(fake_daemon: Callable[[str], str]) -> None:
+    place = fake_daemon("os.write(request['ready_fd'], b'{\"ready\": true}\\n')")
+    options = "rw,_netdev,nofail,user,noexec,nosuid,nodev,x-systemd.automount,allow_other"
+    for args in (["-o", options], ["-s", "-n", "-v", "-t", "awayfs"], ["-f"]):
+        result = CliRunner().invoke(mount_helper, ["dir:/x", place, *args])
+        assert result.exit_code == 0, result.stderr
+    result = CliRunner().invoke(mount_helper, ["dir:/x", place, "-o", "bogus"])
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+
+
+def test_umount(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    daemon.replies["unmount"] = {"pending": 3}
+    table = [entry()]
+    asked = ("unmount", {"lazy": False})
+
+    def read() -> list[MountEntry]:
+        if asked in daemon.asked:
+            mounts.withdraw("v")
+        return [] if asked in daemon.asked else table
+
+    monkeypatch.setattr(mountinfo, "read", read)
+    assert "3 changes are kept and will be sent at the next mount" in worked("umount", M)
+
+
+def test_umount_of_what_is_no_mount(daemon: Daemon) -> None:
+    assert "no awayfs mount is there" in failed("umount", "/etc")
+    assert f"awayfs umount {M}" in failed("umount", M + "/sub")
+
+
+def test_umount_of_a_busy_mount(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    daemon.error = ControlError("a file is open", "busy")
+    assert "a file is open" in failed("umount", M)
+
+
+# the machine
+
+
+def test_doctor() -> None:
+    result = run("doctor", "--json")
+    report = json.loads(result.stdout)
+    assert {check["level"] for check in report["checks"]} <= {"ok", "warn", "fail"}
+    assert result.exit_code == (0 if report["ok"] else 1)
+    assert "sqlite" in run("doctor").stdout
+
+
+def test_doctor_fails_where_the_state_is_open_to_others() -> None:
+    os.chmod(paths.ensure_state(), 0o755)
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert "chmod 700" in result.stdout
+
+
+# how things look
+
+
+@pytest.mark.parametrize(
+    ("text", "safe"),
+    [
+        ("plain ö 名", "plain ö 名"),
+        (HOSTILE, SAFE),
+        (b"\xff\xc3\xb6", r"\xffö"),
+        ("\x9b\x7f\u2066\U000e0001", r"\x9b\x7f\u2066\U000e0001"),
+        (None, "-"),
+    ],
+)
+def test_printable(text: str | bytes | None, safe: str) -> None:
+    assert show.printable(text) == safe
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "just now"),
+        (5, "5 s ago"),
+        (300, "5 min ago"),
+        (7200, "2 h ago"),
+        (864000, "10 days ago"),
+        (-100, "in the future"),
+    ],
+)
+def test_ago(seconds: int, text: str) -> None:
+    now = 2_000_000_000 * 10**9
+    assert show.ago(now - seconds * 10**9, now) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(None, "-"), (0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 40, "5.0 TiB")],
+)
+def test_size(count: int | None, text: str) -> None:
+    assert show.size(count) == text
+
+
+# as a process of its own
+
+AWAYFS = [sys.executable, "-c", "from awayfs.cli.main import main; main()"]
+
+
+def test_status_as_a_process(tmp_path: Any) -> None:
+    done = subprocess.run([*AWAYFS, "status", "--json"], capture_output=True, timeout=20)
+    assert (done.returncode, json.loads(done.stdout), done.stderr) == (0, [], b"")
+
+
+def test_status_imports_nothing_slow() -> None:
+    code = (
+        "import sys\n"
+        "from awayfs.cli import status, ask, progress\n"
+        "slow = ('asyncio', 'asyncssh', 'tqdm', 'msgspec', 'sqlite3')\n"
+        "print([name for name in slow if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_reader_that_goes_away_is_no_trouble() -> None:
+    done = subprocess.run(
+        ["sh", "-c", '"$@" --help | true', "sh", *AWAYFS], capture_output=True, timeout=20
+    )
+    assert b"Traceback" not in done.stderr
+
+
+def test_an_interrupted_watch_ends_well() -> None:
+    child = subprocess.Popen(
+        [*AWAYFS, "status", "--watch", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert child.stdout is not None and child.stdout.readline() == b"[]\n"
+    child.send_signal(signal.SIGINT)
+    _, errors = child.communicate(timeout=20)
+    assert (child.returncode, errors) == (0, b"")
+
+
+def test_demo_passes_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "call", lambda command: seen.append(command) or 0)
+    worked("demo", "--fast", "x")
+    assert seen[0][-4:] == ["-m", "awayfs.daemon.demo", "--fast", "x"]

@@ -1,0 +1,116 @@
+"""Commands as processes beside a mount that answers nothing: none may hang on it."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from awayfs.control import mountinfo, mounts, paths
+
+pytestmark = [
+    pytest.mark.fuse,
+    pytest.mark.skipif(
+        os.getuid() != 0 or not os.path.exists("/dev/fuse"), reason="needs root and /dev/fuse"
+    ),
+]
+
+SERVER = """
+import asyncio, sys
+from awayfs.control import mounts, paths
+from awayfs.control.server import ControlServer
+async def main():
+    async def status(params):
+        return {"mode": "connected", "mountpoint": sys.argv[1]}
+    mounts.announce("v", "dir:/x", sys.argv[1].encode())
+    await ControlServer(paths.socket_file("v"), {"status": status}).start()
+    print("up", flush=True)
+    await asyncio.sleep(600)
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A FUSE mount of ours whose requests nobody reads: looking into it hangs."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "s"))
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    paths.ensure_state()
+    point = tmp_path / "m"
+    point.mkdir()
+    library = ctypes.CDLL(None, use_errno=True)
+    device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    options = f"fd={device},rootmode=40000,user_id=0,group_id=0".encode()
+    target = os.fsencode(point)
+    if library.mount(b"dir:/x", target, b"fuse.awayfs", 2 | 4, options) != 0:
+        os.close(device)
+        pytest.skip(f"cannot mount: {os.strerror(ctypes.get_errno())}")
+    try:
+        yield str(point)
+    finally:
+        os.close(device)  # before the unmount: whoever hangs in there is let go
+        library.umount2(target, 2)
+
+
+@pytest.fixture
+def daemon(place: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A daemon with a control socket, which a test may stop or kill."""
+    child = subprocess.Popen([sys.executable, "-c", SERVER, place], stdout=subprocess.PIPE)
+    assert child.stdout is not None and child.stdout.readline() == b"up\n"
+    yield child
+    child.kill()
+    child.wait()
+    child.stdout.close()
+
+
+def run(*args: str, cwd: str | None = None) -> tuple[int, str, str]:
+    command = [sys.executable, "-c", "from awayfs.cli.main import main; main()", *args]
+    before = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=cwd)
+    assert time.monotonic() - before < 15
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_path_in_a_mount_is_found_without_touching_it(
+    place: str, daemon: subprocess.Popen[bytes], tmp_path: Any
+) -> None:
+    os.symlink(place, tmp_path / "link")
+    for path in (place, place + "/a/b", str(tmp_path / "link/x"), place + "/../m/y"):
+        status, out, _ = run("status", path, "--json")
+        assert (status, json.loads(out)["mode"]) == (0, "connected")
+
+
+@pytest.mark.slow
+def test_a_stopped_daemon(place: str, daemon: subprocess.Popen[bytes]) -> None:
+    daemon.send_signal(signal.SIGSTOP)
+    status, out, errors = run("status", "--json")
+    assert status == 1 and json.loads(out)[0]["mode"] is None
+    assert "not answered" in errors and errors.count("\n") == 1
+    status, _, errors = run("umount", place)
+    assert status == 1 and errors.count("\n") == 1
+    assert run("umount", place, "--lazy")[0] == 0
+    assert not any(entry.mountpoint == place.encode() for entry in mountinfo.read())
+
+
+def test_a_dead_daemon(place: str, daemon: subprocess.Popen[bytes]) -> None:
+    daemon.kill()
+    daemon.wait()
+    (mount,) = mounts.find_mounts()
+    assert not mount.running and mount.mounted
+    status, _, errors = run("mount", "dir:/y", place)
+    assert status == 1 and "dead mount" in errors
+    assert run("doctor")[1].count("dead:") == 1
+    status, _, errors = run("pin", place + "/x")
+    assert status == 1 and "not running" in errors
+    status, out, errors = run("umount", place)
+    assert (status, errors) == (0, "") and "cleaned up" in out
+    assert mounts.find_mounts() == [] and os.listdir(paths.runtime_dir()) == []
+    assert "no awayfs mount" in run("umount", place)[2]
