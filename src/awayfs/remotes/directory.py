@@ -1,0 +1,312 @@
+"""``dir:``: any directory of this machine as a remote, kernel network mounts above all.
+
+Calls block, so they run in threads: a few for bulk transfer and some more for metadata, which
+therefore never waits for bulk. The adapter is meant to live in a worker process of its own
+(``isolated``) that can be killed when a mount hangs; by itself it has no deadlines.
+
+A failure of the caller's own cache file in ``fetch`` and ``stage`` is raised as ``OSError``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import errno
+import os
+import stat
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from awayfs.core.errors import Implausible, Refused, Unreachable
+from awayfs.core.types import (
+    Attributes,
+    Committed,
+    Digest,
+    Entry,
+    Expected,
+    Kind,
+    Mismatch,
+    OpId,
+    Outcome,
+    RemotePath,
+    Space,
+)
+from awayfs.ports.remote import Capabilities, Connected, Fetched, Intent
+from awayfs.remotes import directory_attributes as attributes_of
+from awayfs.remotes import directory_content as content
+from awayfs.remotes import directory_probe, linux, progress
+from awayfs.remotes.directory_guarded import Guarded
+from awayfs.remotes.directory_listing import list_directory
+from awayfs.remotes.directory_making import Maker
+from awayfs.remotes.directory_moves import Mover, satisfies
+from awayfs.remotes.directory_settle import Settler
+from awayfs.remotes.directory_tree import Tree, translate
+
+METADATA_THREADS = 16
+BULK_THREADS = 4
+DIGEST_ATTEMPTS = 3
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class DirectoryRemote:
+    """The directory ``root`` (absolute path) as a ``Remote``."""
+
+    def __init__(self, root: bytes) -> None:
+        self._root = root
+        self._tree = Tree(root)
+        self._mover = Mover(self._tree)
+        self._guarded = Guarded(self._tree, self._mover)
+        self._maker = Maker(self._tree, self._mover)
+        self._settler = Settler(self._tree, self._mover)
+        self._metadata = ThreadPoolExecutor(METADATA_THREADS, "metadata")
+        self._bulk = ThreadPoolExecutor(BULK_THREADS, "bulk")
+
+    async def connect(self) -> Connected:
+        """Look at the root, and find out what its file system can do."""
+        return await self._run(self._connect)
+
+    async def close(self) -> None:
+        """Let the threads go; calls under way end on their own."""
+        self._metadata.shutdown(wait=False, cancel_futures=True)
+        self._bulk.shutdown(wait=False, cancel_futures=True)
+
+    async def probe(self) -> None:
+        """Ask for the root's attributes, past all caches."""
+        await self._run(self._probe)
+
+    async def stat(self, path: RemotePath) -> Entry:
+        """See the port."""
+        return await self._run(self._stat, path)
+
+    async def list(self, path: RemotePath) -> list[Entry]:
+        """See the port."""
+        return await self._run(list_directory, self._tree, path)
+
+    async def fetch(self, path: RemotePath, offset: int, length: int, fd: int) -> Fetched:
+        """See the port; the entry is that of the open file, after the read."""
+        return await self._run_bulk(self._fetch, path, offset, length, fd)
+
+    async def digest(self, path: RemotePath) -> Digest:
+        """See the port; ``Implausible`` if the file keeps changing while it is read."""
+        return await self._run_bulk(self._digest, path)
+
+    async def stage(
+        self, op: OpId, directory: RemotePath, fd: int, size: int, attributes: Attributes
+    ) -> Entry:
+        """See the port."""
+        return await self._run_bulk(self._maker.stage, op, directory, fd, size, attributes)
+
+    async def replace(self, op: OpId, path: RemotePath, expected: Expected) -> Outcome:
+        """See the port; ``NotFound`` also when nothing is staged."""
+        return await self._run(self._guarded.replace, op, path, expected)
+
+    async def discard_staged(self, op: OpId, directory: RemotePath) -> None:
+        """See the port."""
+        await self._run(self._maker.discard_staged, op, directory)
+
+    async def make(
+        self,
+        op: OpId,
+        path: RemotePath,
+        kind: Kind,
+        attributes: Attributes,
+        target: bytes = b"",
+        rdev: int = 0,
+    ) -> Outcome:
+        """See the port."""
+        return await self._run(self._maker.make, op, path, kind, attributes, target, rdev)
+
+    async def link(self, op: OpId, source: RemotePath, path: RemotePath) -> Outcome:
+        """See the port."""
+        return await self._run(self._maker.link, source, path)
+
+    async def remove(self, op: OpId, path: RemotePath, expected: Expected) -> Outcome:
+        """See the port."""
+        return await self._run(self._guarded.remove, op, path, expected)
+
+    async def rename(
+        self,
+        op: OpId,
+        source: RemotePath,
+        path: RemotePath,
+        source_expected: Expected,
+        path_expected: Expected,
+    ) -> Outcome:
+        """See the port."""
+        return await self._run(
+            self._guarded.rename, op, source, path, source_expected, path_expected
+        )
+
+    async def exchange(
+        self,
+        op: OpId,
+        a: RemotePath,
+        b: RemotePath,
+        a_expected: Expected,
+        b_expected: Expected,
+    ) -> Outcome:
+        """See the port."""
+        return await self._run(self._guarded.exchange, a, b, a_expected, b_expected)
+
+    async def set_attributes(
+        self, path: RemotePath, attributes: Attributes, expected: Expected
+    ) -> Outcome:
+        """See the port. The object that was compared is the one that is changed."""
+        return await self._run(self._set_attributes, path, attributes, expected)
+
+    async def xattrs(self, path: RemotePath) -> dict[bytes, bytes]:
+        """See the port."""
+        return await self._run(self._xattrs, path)
+
+    async def set_xattr(self, path: RemotePath, name: bytes, value: bytes | None) -> Entry:
+        """See the port; ``Refused(ENODATA)`` when there is none to remove."""
+        return await self._run(self._set_xattr, path, name, value)
+
+    async def space(self) -> Space:
+        """See the port."""
+        return await self._run(self._space)
+
+    async def settle(self, intent: Intent) -> None:
+        """See the port, and the table in ``directory_settle``."""
+        await self._run(self._settler.settle, intent)
+
+    async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._in_thread(self._metadata, lambda: function(*args, **kwargs))
+
+    async def _run_bulk(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._in_thread(self._bulk, lambda: function(*args, **kwargs))
+
+    async def _in_thread(self, pool: ThreadPoolExecutor, call: Callable[[], T]) -> T:
+        """Run a call in a thread and translate its errno.
+
+        A thread cannot be stopped from outside: when the caller is cancelled, the next tick
+        of the call raises, and the cancellation is passed on once the thread has let go of
+        the caller's descriptor.
+        """
+        stop = _Stop()
+        context = contextvars.copy_context()
+        context.run(stop.listen)
+        loop = asyncio.get_running_loop()
+        future = loop.run_in_executor(pool, context.run, _translated, call)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            stop.wanted = True
+            if not future.cancel():
+                await asyncio.wait([future])
+            raise
+
+    def _connect(self) -> Connected:
+        root, facts = self._tree.adopt_root()
+        capabilities: Capabilities = directory_probe.probe(self._tree, facts)
+        self._mover.can_exchange = capabilities.exchange
+        return Connected(capabilities, root, root.file_id, os.geteuid(), os.getegid())
+
+    def _probe(self) -> None:
+        with self._tree.open_root() as root:
+            if linux.statx(root, fresh=True).nlink == 0:
+                raise Unreachable(f"{os.fsdecode(self._root)} was removed")
+
+    def _stat(self, path: RemotePath) -> Entry:
+        with self._tree.pinned(path) as (fd, name):
+            return self._entry(fd, name)
+
+    def _entry(self, fd: int, name: bytes) -> Entry:
+        return self._tree.entry(fd, name, linux.statx(fd, fresh=True))
+
+    def _fetch(self, path: RemotePath, offset: int, length: int, fd: int) -> Fetched:
+        with self._tree.pinned(path) as (pin, name):
+            source = _open_file(pin)
+            try:
+                moved = content.fetch_range(source, fd, offset, length)
+                return Fetched(moved, self._entry(source, name))
+            finally:
+                os.close(source)
+
+    def _digest(self, path: RemotePath) -> Digest:
+        with self._tree.pinned(path) as (pin, name):
+            source = _open_file(pin)
+            try:
+                for _ in range(DIGEST_ATTEMPTS):
+                    before = self._entry(source, name)
+                    digest = content.digest_content(source)
+                    after = self._entry(source, name)
+                    if before.token == after.token:
+                        return Digest(after, digest)
+            finally:
+                os.close(source)
+        raise Implausible("the file changes while it is read")
+
+    def _set_attributes(
+        self, path: RemotePath, attributes: Attributes, expected: Expected
+    ) -> Outcome:
+        try:
+            with self._tree.pinned(path) as (fd, name):
+                current = self._entry(fd, name)
+                if not satisfies(current, expected):
+                    return Mismatch(current)
+                attributes_of.apply(fd, attributes)
+                return Committed(self._entry(fd, name))
+        except FileNotFoundError:
+            return Mismatch(None)
+
+    def _xattrs(self, path: RemotePath) -> dict[bytes, bytes]:
+        with self._tree.pinned(path) as (fd, _):
+            return attributes_of.read_xattrs(fd)
+
+    def _set_xattr(self, path: RemotePath, name: bytes, value: bytes | None) -> Entry:
+        with self._tree.pinned(path) as (fd, own_name):
+            attributes_of.write_xattr(fd, os.fsdecode(name), value)
+            return self._entry(fd, own_name)
+
+    def _space(self) -> Space:
+        with self._tree.open_root() as root:
+            vfs = os.fstatvfs(root)
+        return Space(
+            block_size=vfs.f_frsize,
+            blocks=vfs.f_blocks,
+            blocks_free=vfs.f_bfree,
+            blocks_available=vfs.f_bavail,
+            files=vfs.f_files,
+            files_free=vfs.f_ffree,
+            name_max=vfs.f_namemax or 255,
+        )
+
+
+class _Stop:
+    """Stands in the listener's place in a thread, so that a tick can end a cancelled call."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self._further = progress.listener.get()
+
+    def listen(self) -> None:
+        progress.listener.set(self._tick)
+
+    def _tick(self, allow: float) -> None:
+        if self.wanted:
+            raise asyncio.CancelledError
+        if self._further is not None:
+            self._further(allow)
+
+
+def _translated(call: Callable[[], T]) -> T:
+    try:
+        return call()
+    except content.LocalFailure:
+        raise
+    except OSError as error:
+        raise translate(error) from error
+
+
+def _open_file(pin: int) -> int:
+    """Open what is pinned for reading; only regular files, as opening others has effects."""
+    mode = os.fstat(pin).st_mode
+    if stat.S_ISDIR(mode):
+        raise Refused(errno.EISDIR)
+    if not stat.S_ISREG(mode):
+        raise Refused(errno.EINVAL, "not a regular file")
+    return os.open(attributes_of.proc_path(pin), os.O_RDONLY | os.O_CLOEXEC)
