@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import quote_from_bytes, unquote_to_bytes
+from urllib.parse import quote, quote_from_bytes, unquote_to_bytes
 
 from awayfs.core.errors import UsageError
 from awayfs.ports.remote import Remote
@@ -67,11 +67,11 @@ def canonical_url(url: str) -> str:
     parsed = parse_url(url)
     if parsed.scheme == "dir":
         return "dir:" + quote_from_bytes(parsed.path, _SAFE)
-    user = f"{parsed.user}@" if parsed.user else ""
+    user = quote(parsed.user, errors="surrogateescape") + "@" if parsed.user else ""
     host = f"[{parsed.host}]" if ":" in parsed.host else parsed.host
     port = f":{parsed.port}" if parsed.port else ""
     path = parsed.path if parsed.path.startswith(b"/") else b"/~/" + parsed.path
-    return f"{parsed.scheme}://{user}{host}{port}{quote_from_bytes(path.rstrip(b'/'), _SAFE)}/"
+    return f"{parsed.scheme}://{user}{host}{port}{quote_from_bytes(path, _SAFE)}"
 
 
 def open_remote(url: str, options: Mapping[str, str]) -> IsolatedRemote:

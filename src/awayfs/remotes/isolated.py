@@ -1,0 +1,411 @@
+"""A remote whose adapter runs in a process of its own, which can be given up at any time.
+
+The daemon's event loop never blocks on a server: it sends a request and waits, at most the
+stall deadline without a sign of progress. When that passes, or the process ends, everything
+under way raises ``Unreachable``, the process gets SIGKILL and is forgotten. One that is stuck
+in an uninterruptible system call dies when the kernel lets it; until then it is a *leftover*,
+and with too many of them ``connect`` refuses rather than pile up more.
+
+After ``Unreachable`` from ``fetch``, a leftover may still be inside the one system call that
+writes to the cache file: the range must not count as filled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+
+from awayfs.core.errors import Unreachable
+from awayfs.core.types import (
+    Attributes,
+    Digest,
+    Entry,
+    Expected,
+    Kind,
+    OpId,
+    Outcome,
+    RemotePath,
+    Space,
+)
+from awayfs.ports.remote import Connected, Fetched, Intent
+from awayfs.remotes import protocol as p
+from awayfs.remotes.channel import Channel
+
+CONNECT_DEADLINE_S = 5.0
+CLOSE_DEADLINE_S = 0.5
+MOST_LEFTOVERS = 4
+BULK_IN_FLIGHT = 4
+COMMAND = (sys.executable, "-m", "awayfs.remotes.worker")
+
+log = logging.getLogger(__name__)
+
+# PR_SET_PDEATHSIG fires when the *thread* that started the worker ends, so that thread must
+# stay: it is this one, for all workers. Starting a process takes some milliseconds, which the
+# event loop has better uses for.
+_starter = ThreadPoolExecutor(1, "worker-starter")
+
+
+class _Pending:
+    """One call under way."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, call: p.Call, deadline: float) -> None:
+        self.call = call
+        self.future: asyncio.Future[Any] = loop.create_future()
+        self.parts: list[Any] = []
+        self.stall = deadline
+        self.due = loop.time() + deadline
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class _Process:
+    """One worker process: requests out, answers in, and its end."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], sock: socket.socket) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._popen = popen
+        self._pending: dict[int, _Pending] = {}
+        self._next_id = 1
+        self._pidfd = os.pidfd_open(popen.pid)
+        self._loop.add_reader(self._pidfd, self._on_exit)
+        self._channel = Channel(sock, self._on_frame, self._on_end)
+        self.pid = popen.pid
+        self.alive = True
+        self.reaped = False
+
+    def open(self, url: str, options: Mapping[str, str]) -> None:
+        """Say what to serve."""
+        self._channel.send(p.encode(p.Open(url, dict(options))))
+
+    async def call(self, call: p.Call, deadline: float, fds: Sequence[int] = ()) -> Any:
+        """Run one call; raises what it raised there, or ``Unreachable``."""
+        if not self.alive:
+            raise Unreachable("not connected")
+        request, self._next_id = self._next_id, self._next_id + 1
+        pending = _Pending(self._loop, call, deadline)
+        self._pending[request] = pending
+        self._watch(pending)
+        frame = p.encode(p.Request(request, call, len(fds)))  # type: ignore[arg-type]
+        self._channel.send(frame, list(fds))
+        try:
+            return await asyncio.shield(pending.future)
+        except asyncio.CancelledError:
+            self._channel.send(p.encode(p.Cancel(request)))
+            # The worker may be writing into the caller's file: wait until it says it is not.
+            if fds and not pending.future.done():
+                await asyncio.wait([pending.future])
+            raise
+        finally:
+            if pending.future.done() and not pending.future.cancelled():
+                pending.future.exception()  # seen, should nobody await it any more
+
+    def end(self, why: str) -> None:
+        """Kill the process and fail what is under way. Does not wait for it to be gone."""
+        if not self.alive:
+            return
+        self.alive = False
+        self._channel.close()
+        if not self.reaped:
+            self._popen.kill()
+        pending, self._pending = list(self._pending.values()), {}
+        for one in pending:
+            self._settle(one, Unreachable(why))
+
+    def _settle(self, one: _Pending, error: Exception | None, value: Any = None) -> None:
+        if one.timer is not None:
+            one.timer.cancel()
+        if one.future.done():
+            return
+        if error is not None:
+            one.future.set_exception(error)
+        else:
+            one.future.set_result(value)
+
+    def _watch(self, one: _Pending) -> None:
+        one.timer = self._loop.call_at(one.due, self._on_due, one)
+
+    def _on_due(self, one: _Pending) -> None:
+        now = self._loop.time()
+        late = now - one.due
+        if late > one.stall / 8:
+            # The loop itself was held up, and the answer may lie in the socket: look first.
+            one.due = now + one.stall / 8
+        if now < one.due:
+            self._watch(one)
+            return
+        name = type(one.call).__name__.removesuffix("Call").lower()
+        self.end(f"no answer to {name} for {one.stall:.1f} s")
+
+    def _on_frame(self, document: bytes) -> None:
+        try:
+            message = p.decode_from_worker(document)
+            one = self._pending.get(message.id)
+            if one is None:
+                return
+            self._on_message(message, one)
+        except msgspec.DecodeError as error:
+            log.warning("a worker sent what cannot be read: %s", error)
+            self.end("the worker process sent what cannot be read")
+
+    def _on_message(self, message: p.FromWorker, one: _Pending) -> None:
+        if isinstance(message, p.Tick):
+            one.due = self._loop.time() + max(one.stall, message.allow)
+            self._reschedule(one)
+        elif isinstance(message, p.Part):
+            one.due = self._loop.time() + one.stall
+            one.parts += _value(one.call, message.value)
+        elif isinstance(message, p.Answer):
+            del self._pending[message.id]
+            value = _value(one.call, message.value)
+            self._settle(one, None, one.parts + value if one.parts else value)
+        else:
+            del self._pending[message.id]
+            self._settle(one, p.error_of(message))
+
+    def _reschedule(self, one: _Pending) -> None:
+        """Only where the new time is earlier: a later one is seen when the timer fires."""
+        if one.timer is not None and one.due < one.timer.when():
+            one.timer.cancel()
+            self._watch(one)
+
+    def _on_end(self) -> None:
+        self.end("the worker process ended")
+
+    def _on_exit(self) -> None:
+        """The process is gone for good (pidfd_open(2)): collect it."""
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._popen.poll()
+        self.reaped = True
+        self.end("the worker process ended")
+
+
+def _value(call: p.Call, raw: msgspec.Raw) -> Any:
+    return msgspec.msgpack.decode(raw, type=call.Result)
+
+
+class IsolatedRemote:
+    """The remote for ``url`` behind a worker process. Implements ``Remote``.
+
+    ``stall``: seconds without progress after which a call is given up; ``connect_deadline``
+    the same for ``connect``, which also starts the process. ``command`` starts the worker
+    (``--socket FD`` is added). Calls before ``connect`` raise ``Unreachable``.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        options: Mapping[str, str],
+        stall: float = 2.0,
+        connect_deadline: float = CONNECT_DEADLINE_S,
+        command: Sequence[str] = COMMAND,
+    ) -> None:
+        self.command = tuple(command)
+        self._url = url
+        self._options = dict(options)
+        self._stall = stall
+        self._connect_deadline = connect_deadline
+        self._process: _Process | None = None
+        self._leftovers: list[_Process] = []
+        self._connecting = asyncio.Lock()
+        self._bulk = asyncio.Semaphore(BULK_IN_FLIGHT)
+        self._metadata = asyncio.Semaphore(1)
+
+    @property
+    def worker_pid(self) -> int | None:
+        """Process id of the worker in use, None when there is none."""
+        return self._process.pid if self._process and self._process.alive else None
+
+    async def connect(self) -> Connected:
+        """Start a worker if there is none that lives, and connect its adapter (again)."""
+        async with self._connecting:
+            process = self._process
+            if process is None or not process.alive:
+                process = await self._start()
+            try:
+                connected: Connected = await process.call(p.ConnectCall(), self._connect_deadline)
+            except asyncio.CancelledError:
+                self.abandon("connecting was cancelled")
+                raise
+            self._metadata = asyncio.Semaphore(max(1, connected.capabilities.in_flight))
+            return connected
+
+    async def close(self) -> None:
+        """Say goodbye to the worker's server, briefly, and end the worker."""
+        process = self._process
+        if process is not None and process.alive:
+            try:
+                await process.call(p.CloseCall(), CLOSE_DEADLINE_S)
+            except Exception as error:
+                log.debug("closing: %s", error)
+        self.abandon("closed")
+
+    def abandon(self, why: str) -> None:
+        """Kill the worker at once; what is under way raises ``Unreachable(why)``."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.end(why)
+            self._leftovers.append(process)
+
+    async def probe(self) -> None:
+        """See the port."""
+        await self._call(p.ProbeCall())
+
+    async def stat(self, path: RemotePath) -> Entry:
+        """See the port."""
+        entry: Entry = await self._call(p.StatCall(path))
+        return entry
+
+    async def list(self, path: RemotePath) -> list[Entry]:
+        """See the port."""
+        entries: list[Entry] = await self._call(p.ListCall(path))
+        return entries
+
+    async def fetch(self, path: RemotePath, offset: int, length: int, fd: int) -> Fetched:
+        """See the port; the worker itself writes to ``fd``. ``OSError`` when that fails."""
+        fetched: Fetched = await self._call(p.FetchCall(path, offset, length), fd)
+        return fetched
+
+    async def digest(self, path: RemotePath) -> Digest:
+        """See the port."""
+        digest: Digest = await self._call(p.DigestCall(path))
+        return digest
+
+    async def stage(
+        self, op: OpId, directory: RemotePath, fd: int, size: int, attributes: Attributes
+    ) -> Entry:
+        """See the port; the worker itself reads ``fd``. ``OSError`` when that fails."""
+        entry: Entry = await self._call(p.StageCall(op, directory, size, attributes), fd)
+        return entry
+
+    async def replace(self, op: OpId, path: RemotePath, expected: Expected) -> Outcome:
+        """See the port."""
+        return await self._mutate(p.ReplaceCall(op, path, expected))
+
+    async def discard_staged(self, op: OpId, directory: RemotePath) -> None:
+        """See the port."""
+        await self._call(p.DiscardCall(op, directory))
+
+    async def make(
+        self,
+        op: OpId,
+        path: RemotePath,
+        kind: Kind,
+        attributes: Attributes,
+        target: bytes = b"",
+        rdev: int = 0,
+    ) -> Outcome:
+        """See the port."""
+        return await self._mutate(p.MakeCall(op, path, kind, attributes, target, rdev))
+
+    async def link(self, op: OpId, source: RemotePath, path: RemotePath) -> Outcome:
+        """See the port."""
+        return await self._mutate(p.LinkCall(op, source, path))
+
+    async def remove(self, op: OpId, path: RemotePath, expected: Expected) -> Outcome:
+        """See the port."""
+        return await self._mutate(p.RemoveCall(op, path, expected))
+
+    async def rename(
+        self,
+        op: OpId,
+        source: RemotePath,
+        path: RemotePath,
+        source_expected: Expected,
+        path_expected: Expected,
+    ) -> Outcome:
+        """See the port."""
+        call = p.RenameCall(op, source, path, source_expected, path_expected)
+        return await self._mutate(call)
+
+    async def exchange(
+        self,
+        op: OpId,
+        a: RemotePath,
+        b: RemotePath,
+        a_expected: Expected,
+        b_expected: Expected,
+    ) -> Outcome:
+        """See the port."""
+        return await self._mutate(p.ExchangeCall(op, a, b, a_expected, b_expected))
+
+    async def set_attributes(
+        self, path: RemotePath, attributes: Attributes, expected: Expected
+    ) -> Outcome:
+        """See the port."""
+        return await self._mutate(p.SetAttributesCall(path, attributes, expected))
+
+    async def xattrs(self, path: RemotePath) -> dict[bytes, bytes]:
+        """See the port."""
+        values: dict[bytes, bytes] = await self._call(p.XattrsCall(path))
+        return values
+
+    async def set_xattr(self, path: RemotePath, name: bytes, value: bytes | None) -> Entry:
+        """See the port."""
+        entry: Entry = await self._call(p.SetXattrCall(path, name, value))
+        return entry
+
+    async def space(self) -> Space:
+        """See the port."""
+        space: Space = await self._call(p.SpaceCall())
+        return space
+
+    async def settle(self, intent: Intent) -> None:
+        """See the port."""
+        await self._call(p.SettleCall(intent))
+
+    async def _mutate(self, call: p.Call) -> Outcome:
+        ended: p.Ended = await self._call(call)
+        return ended.outcome()
+
+    async def _call(self, call: p.Call, *fds: int) -> Any:
+        """One call. It waits for its turn here, where no deadline runs: the worker only ever
+        gets as many as it works on at once."""
+        async with self._bulk if call.bulk else self._metadata:
+            process = self._process
+            if process is None:
+                raise Unreachable("not connected")
+            return await process.call(call, self._stall, fds)
+
+    async def _start(self) -> _Process:
+        self.abandon("replaced")
+        self._leftovers = [one for one in self._leftovers if not one.reaped]
+        if len(self._leftovers) >= MOST_LEFTOVERS:
+            raise Unreachable(
+                f"{len(self._leftovers)} worker processes are stuck in the kernel and cannot "
+                "be ended; the server or mount behind them does not answer"
+            )
+        ours, theirs = socket.socketpair()
+        starting = asyncio.get_running_loop().run_in_executor(
+            _starter, _spawn, self.command, theirs
+        )
+        try:
+            popen = await asyncio.wait_for(asyncio.shield(starting), self._connect_deadline)
+        except BaseException as error:
+            ours.close()  # the worker, should it still come up, ends by that
+            if isinstance(error, TimeoutError | OSError):
+                raise Unreachable(f"the worker process did not start: {error}") from error
+            raise
+        self._process = _Process(popen, ours)
+        self._process.open(self._url, self._options)
+        return self._process
+
+
+def _spawn(command: Sequence[str], sock: socket.socket) -> subprocess.Popen[bytes]:
+    """Start a worker with its end of the socket; by exec, so that it shares nothing else."""
+    with sock:
+        return subprocess.Popen(
+            [*command, "--socket", str(sock.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[sock.fileno()],
+            cwd="/",
+        )

@@ -1,0 +1,385 @@
+"""What the daemon and a worker process say to each other, and how it is framed.
+
+A frame is a length (u32, little endian) and a MessagePack document. A call that needs a file
+descriptor sends it along as SCM_RIGHTS (unix(7)) with the first byte of its frame; frames and
+descriptors arrive in the order they were sent, and ``Request.descriptors`` says how many
+belong to a frame.
+
+    daemon → worker    Open (once), Request, Cancel
+    worker → daemon    Part* then Answer or Failure, and Ticks, for each request
+
+Every class below with a ``run`` is one method of ``Remote``: its fields are the arguments,
+``Result`` is the type of the answer.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import msgspec
+
+from awayfs.core.errors import (
+    AuthenticationRequired,
+    Implausible,
+    NotFound,
+    Refused,
+    RemoteError,
+    Unreachable,
+    UsageError,
+    WrongServer,
+)
+from awayfs.core.types import (
+    Attributes,
+    Committed,
+    Digest,
+    Entry,
+    Expected,
+    Kind,
+    Mismatch,
+    Outcome,
+    Space,
+)
+from awayfs.ports.remote import Connected, Fetched, Intent, Remote
+
+LIST_PART = 512
+"""Entries in one frame of a listing: decoding one must not keep the event loop."""
+
+LARGEST_FRAME = 64 << 20
+
+
+class Call(msgspec.Struct, frozen=True, array_like=True):
+    """One method of ``Remote`` with its arguments."""
+
+    Result: ClassVar[Any] = None
+    bulk: ClassVar[bool] = False  # moves content: few at a time
+
+    async def run(self, remote: Remote, fds: list[int]) -> Any:
+        """Call the method on ``remote``; the value is sent as ``Result``."""
+        raise NotImplementedError
+
+
+class Ended(msgspec.Struct, frozen=True, array_like=True):
+    """An ``Outcome`` on its way."""
+
+    committed: bool
+    entry: Entry | None
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> Ended:
+        """Pack."""
+        if isinstance(outcome, Committed):
+            return cls(True, outcome.entry)
+        return cls(False, outcome.current)
+
+    def outcome(self) -> Outcome:
+        """Unpack."""
+        return Committed(self.entry) if self.committed else Mismatch(self.entry)
+
+
+class ConnectCall(Call, frozen=True, tag="connect"):
+    Result = Connected
+
+    async def run(self, remote: Remote, fds: list[int]) -> Connected:
+        return await remote.connect()
+
+
+class CloseCall(Call, frozen=True, tag="close"):
+    async def run(self, remote: Remote, fds: list[int]) -> None:
+        await remote.close()
+
+
+class ProbeCall(Call, frozen=True, tag="probe"):
+    async def run(self, remote: Remote, fds: list[int]) -> None:
+        await remote.probe()
+
+
+class StatCall(Call, frozen=True, tag="stat"):
+    path: bytes
+    Result = Entry
+
+    async def run(self, remote: Remote, fds: list[int]) -> Entry:
+        return await remote.stat(self.path)
+
+
+class ListCall(Call, frozen=True, tag="list"):
+    path: bytes
+    Result = list[Entry]
+
+    async def run(self, remote: Remote, fds: list[int]) -> list[Entry]:
+        return await remote.list(self.path)
+
+
+class FetchCall(Call, frozen=True, tag="fetch"):
+    path: bytes
+    offset: int
+    length: int
+    Result = Fetched
+    bulk = True
+
+    async def run(self, remote: Remote, fds: list[int]) -> Fetched:
+        return await remote.fetch(self.path, self.offset, self.length, fds[0])
+
+
+class DigestCall(Call, frozen=True, tag="digest"):
+    path: bytes
+    Result = Digest
+    bulk = True
+
+    async def run(self, remote: Remote, fds: list[int]) -> Digest:
+        return await remote.digest(self.path)
+
+
+class StageCall(Call, frozen=True, tag="stage"):
+    op: str
+    directory: bytes
+    size: int
+    attributes: Attributes
+    Result = Entry
+    bulk = True
+
+    async def run(self, remote: Remote, fds: list[int]) -> Entry:
+        return await remote.stage(self.op, self.directory, fds[0], self.size, self.attributes)
+
+
+class ReplaceCall(Call, frozen=True, tag="replace"):
+    op: str
+    path: bytes
+    expected: Expected
+    Result = Ended
+
+    async def run(self, remote: Remote, fds: list[int]) -> Ended:
+        return Ended.of(await remote.replace(self.op, self.path, self.expected))
+
+
+class DiscardCall(Call, frozen=True, tag="discard_staged"):
+    op: str
+    directory: bytes
+
+    async def run(self, remote: Remote, fds: list[int]) -> None:
+        await remote.discard_staged(self.op, self.directory)
+
+
+class MakeCall(Call, frozen=True, tag="make"):
+    op: str
+    path: bytes
+    kind: Kind
+    attributes: Attributes
+    target: bytes
+    rdev: int
+    Result = Ended
+
+    async def run(self, remote: Remote, fds: list[int]) -> Ended:
+        return Ended.of(
+            await remote.make(
+                self.op, self.path, self.kind, self.attributes, self.target, self.rdev
+            )
+        )
+
+
+class LinkCall(Call, frozen=True, tag="link"):
+    op: str
+    source: bytes
+    path: bytes
+    Result = Ended
+
+    async def run(self, remote: Remote, fds: list[int]) -> Ended:
+        return Ended.of(await remote.link(self.op, self.source, self.path))
+
+
+class RemoveCall(Call, frozen=True, tag="remove"):
+    op: str
+    path: bytes
+    expected: Expected
+    Result = Ended
+
+    async def run(self, remote: Remote, fds: list[int]) -> Ended:
+        return Ended.of(await remote.remove(self.op, self.path, self.expected))
+
+
+class RenameCall(Call, frozen=True, tag="rename"):
+    op: str
+    source: bytes
+    path: bytes
+    source_expected: Expected
+    path_expected: Expected
+    Result = Ended
+
+    async def run(self, remote: Remote, fds: list[int]) -> Ended:
+        return Ended.of(
+            await remote.rename(
+                self.op, self.source, self.path, self.source_expected, self.path_expected
+            )
+        )
+
+
+class ExchangeCall(Call, frozen=True, tag="exchange"):
+    op: str
+    a: bytes
+    b: bytes
+    a_expected: Expected
+    b_expected: Expected
+    Result = Ended
+
+    async def run(self, remote: Remote, fds: list[int]) -> Ended:
+        return Ended.of(
+            await remote.exchange(self.op, self.a, self.b, self.a_expected, self.b_expected)
+        )
+
+
+class SetAttributesCall(Call, frozen=True, tag="set_attributes"):
+    path: bytes
+    attributes: Attributes
+    expected: Expected
+    Result = Ended
+
+    async def run(self, remote: Remote, fds: list[int]) -> Ended:
+        return Ended.of(await remote.set_attributes(self.path, self.attributes, self.expected))
+
+
+class XattrsCall(Call, frozen=True, tag="xattrs"):
+    path: bytes
+    Result = dict[bytes, bytes]
+
+    async def run(self, remote: Remote, fds: list[int]) -> dict[bytes, bytes]:
+        return await remote.xattrs(self.path)
+
+
+class SetXattrCall(Call, frozen=True, tag="set_xattr"):
+    path: bytes
+    name: bytes
+    value: bytes | None
+    Result = Entry
+
+    async def run(self, remote: Remote, fds: list[int]) -> Entry:
+        return await remote.set_xattr(self.path, self.name, self.value)
+
+
+class SpaceCall(Call, frozen=True, tag="space"):
+    Result = Space
+
+    async def run(self, remote: Remote, fds: list[int]) -> Space:
+        return await remote.space()
+
+
+class SettleCall(Call, frozen=True, tag="settle"):
+    intent: Intent
+
+    async def run(self, remote: Remote, fds: list[int]) -> None:
+        await remote.settle(self.intent)
+
+
+AnyCall = (
+    ConnectCall
+    | CloseCall
+    | ProbeCall
+    | StatCall
+    | ListCall
+    | FetchCall
+    | DigestCall
+    | StageCall
+    | ReplaceCall
+    | DiscardCall
+    | MakeCall
+    | LinkCall
+    | RemoveCall
+    | RenameCall
+    | ExchangeCall
+    | SetAttributesCall
+    | XattrsCall
+    | SetXattrCall
+    | SpaceCall
+    | SettleCall
+)
+
+
+class Open(msgspec.Struct, frozen=True, array_like=True, tag="open"):
+    """The first frame: what to serve. Secrets are here, never in arguments or environment."""
+
+    url: str
+    options: dict[str, str]
+
+
+class Request(msgspec.Struct, frozen=True, array_like=True, tag="request"):
+    """Run a call."""
+
+    id: int
+    call: AnyCall
+    descriptors: int = 0
+
+
+class Cancel(msgspec.Struct, frozen=True, array_like=True, tag="cancel"):
+    """Stop working on a request; it still ends with an Answer or a Failure."""
+
+    id: int
+
+
+class Part(msgspec.Struct, frozen=True, array_like=True, tag="part"):
+    """Some of a listing; more, or the Answer with the rest, follows."""
+
+    id: int
+    value: msgspec.Raw
+
+
+class Answer(msgspec.Struct, frozen=True, array_like=True, tag="answer"):
+    """The value of a call, encoded as its ``Result``."""
+
+    id: int
+    value: msgspec.Raw
+
+
+class Failure(msgspec.Struct, frozen=True, array_like=True, tag="failure"):
+    """The call raised: ``error`` is a key of ``ERRORS``, or OSError, or Cancelled."""
+
+    id: int
+    error: str
+    text: str
+    code: int = 0
+
+
+class Tick(msgspec.Struct, frozen=True, array_like=True, tag="tick"):
+    """Something moved; the next step may take ``allow`` seconds (0: the usual)."""
+
+    id: int
+    allow: float
+
+
+ToWorker = Open | Request | Cancel
+FromWorker = Part | Answer | Failure | Tick
+
+ERRORS: dict[str, type[RemoteError] | type[UsageError]] = {
+    kind.__name__: kind
+    for kind in (
+        Unreachable,
+        AuthenticationRequired,
+        WrongServer,
+        NotFound,
+        Implausible,
+        UsageError,
+    )
+}
+CANCELLED = "Cancelled"
+
+encode = msgspec.msgpack.Encoder().encode
+decode_to_worker = msgspec.msgpack.Decoder(ToWorker).decode
+decode_from_worker = msgspec.msgpack.Decoder(FromWorker).decode
+
+
+def failure_of(request: int, error: BaseException) -> Failure:
+    """An exception as a message. What is no remote's error at all becomes ``Implausible``."""
+    if isinstance(error, Refused):
+        return Failure(request, "Refused", str(error), error.errno)
+    for name, kind in ERRORS.items():
+        if isinstance(error, kind):
+            return Failure(request, name, str(error))
+    if isinstance(error, OSError):
+        return Failure(request, "OSError", error.strerror or str(error), error.errno or 0)
+    return Failure(request, "Implausible", f"the adapter failed: {error!r}")
+
+
+def error_of(failure: Failure) -> Exception:
+    """The exception that a message stands for."""
+    if failure.error == "Refused":
+        return Refused(failure.code, failure.text)
+    if failure.error == "OSError":
+        return OSError(failure.code, failure.text)
+    return ERRORS.get(failure.error, Implausible)(failure.text)

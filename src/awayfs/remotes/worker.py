@@ -1,0 +1,159 @@
+"""The process in which an adapter runs: ``python -m awayfs.remotes.worker --socket FD``.
+
+It serves one volume to the daemon that started it, over the socket it inherited, and ends
+when that is closed or the daemon's starting thread is gone, whichever it sees first. Threads
+may be stuck in the kernel then, so it leaves without waiting for any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import socket
+import sys
+import time
+from typing import Any, NoReturn
+
+import msgspec
+
+from awayfs.core.errors import AwayfsError
+from awayfs.ports.remote import Remote
+from awayfs.remotes import faults, linux, progress
+from awayfs.remotes.channel import Channel
+from awayfs.remotes.opening import build_adapter
+from awayfs.remotes.protocol import (
+    CANCELLED,
+    LIST_PART,
+    Answer,
+    Cancel,
+    Failure,
+    Open,
+    Part,
+    Request,
+    Tick,
+    decode_to_worker,
+    encode,
+    failure_of,
+)
+
+TICK_INTERVAL_S = 0.1
+
+log = logging.getLogger("awayfs.worker")
+
+
+class Worker:
+    """Serves requests from one socket until it is closed."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._remote: Remote | None = None
+        self._refusal: AwayfsError | None = None
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._channel = Channel(sock, self._on_frame, _leave)
+
+    def _on_frame(self, document: bytes) -> None:
+        message = decode_to_worker(document)
+        if isinstance(message, Request):
+            fds = self._channel.take_descriptors(message.descriptors)
+            task = self._loop.create_task(self._serve(message, fds))
+            self._tasks[message.id] = task
+            task.add_done_callback(lambda _: self._tasks.pop(message.id, None))
+        elif isinstance(message, Cancel):
+            running = self._tasks.get(message.id)
+            if running is not None:
+                running.cancel()
+        elif isinstance(message, Open):
+            try:
+                self._remote = build_adapter(message.url, message.options)
+            except AwayfsError as error:
+                self._refusal = error
+
+    async def _serve(self, request: Request, fds: list[int]) -> None:
+        progress.listener.set(Ticker(self._loop, self._channel, request.id))
+        try:
+            if self._remote is None:
+                raise self._refusal or RuntimeError("a request came before its volume")
+            value = await request.call.run(self._remote, fds)
+            self._answer(request.id, value)
+        except asyncio.CancelledError:
+            self._send(Failure(request.id, CANCELLED, ""))
+        except Exception as error:
+            failure = failure_of(request.id, error)
+            if not isinstance(error, AwayfsError | OSError):
+                log.exception("%s failed", type(request.call).__name__)
+            self._send(failure)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _answer(self, request: int, value: Any) -> None:
+        if isinstance(value, list):
+            while len(value) > LIST_PART:
+                self._send(Part(request, msgspec.Raw(encode(value[:LIST_PART]))))
+                value = value[LIST_PART:]
+        self._send(Answer(request, msgspec.Raw(encode(value))))
+
+    def _send(self, message: Answer | Failure | Part | Tick) -> None:
+        self._channel.send(encode(message))
+
+
+class Ticker:
+    """Passes on the ticks of one call, not more often than is of use; from any thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, channel: Channel, request: int) -> None:
+        self._loop = loop
+        self._channel = channel
+        self._request = request
+        self._last = 0.0
+        self._allowed = 0.0
+
+    def __call__(self, allow: float) -> None:
+        """One tick. One that changes the allowance is never held back."""
+        now = time.monotonic()
+        if allow == self._allowed and now - self._last < TICK_INTERVAL_S:
+            return
+        self._last, self._allowed = now, allow
+        frame = encode(Tick(self._request, allow))
+        self._loop.call_soon_threadsafe(self._channel.send, frame)
+
+
+def _leave() -> NoReturn:
+    # Not sys.exit: it would wait for threads that may be stuck in the kernel.
+    os._exit(0)
+
+
+def _close_all_but(kept: int) -> None:
+    """Close what was inherited by accident, standard streams apart."""
+    for number in [int(name) for name in os.listdir("/proc/self/fd")]:
+        if number > 2 and number != kept:
+            try:
+                os.close(number)
+            except OSError:
+                pass  # the one that listed the directory
+
+
+async def _serve_for_ever(sock: socket.socket) -> None:
+    worker = Worker(sock)
+    await asyncio.get_running_loop().create_future()
+    del worker
+
+
+def main() -> None:
+    """Entry point; ``--cut-at N`` is for tests (``faults``)."""
+    parser = argparse.ArgumentParser(prog="awayfs-worker")
+    parser.add_argument("--socket", type=int, required=True)
+    parser.add_argument("--cut-at", type=int, default=0)
+    arguments = parser.parse_args()
+    linux.die_with_parent()
+    _close_all_but(arguments.socket)
+    logging.basicConfig(stream=sys.stderr, format="worker %(process)d: %(message)s")
+    if arguments.cut_at:
+        faults.arm(arguments.cut_at, kill=True)
+    sock = socket.socket(fileno=arguments.socket)
+    asyncio.run(_serve_for_ever(sock))
+
+
+if __name__ == "__main__":
+    main()
