@@ -1,0 +1,115 @@
+"""What a replay decision may look at, and what it can say; the rules are in ``decide``."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from awayfs.core.conflicts import ConflictKind
+from awayfs.core.records import Record
+from awayfs.core.types import ABSENT, Attributes, Entry, Expected, Kind
+
+
+class Parent(enum.StrEnum):
+    """Where the directory stands that the record works in (for renames: the target's)."""
+
+    PRESENT = "present"
+    UNBORN = "unborn"  # created here, not on the server yet
+    GONE = "gone"  # was on the server, and the server said it is not there now
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything a decision may look at.
+
+    ``current`` stands at the node's own path on the server (for REMOVE the path of the name,
+    for LINK any name of the node, for RENAME and EXCHANGE the source). ``target_current``
+    stands at the name that a CREATE, LINK, RENAME or EXCHANGE wants. None is ``NotFound``
+    and nothing else. Digests are None while not computed or not known.
+    """
+
+    record: Record
+    kind: Kind
+    base: Entry | None = None  # the node as we last agreed with the server; None: never there
+    current: Entry | None = None
+    target_base: Entry | None = None  # base of ``record.replaced``
+    target_current: Entry | None = None
+    local_size: int | None = None
+    base_digest: bytes | None = None
+    local_digest: bytes | None = None
+    current_digest: bytes | None = None
+    target_base_digest: bytes | None = None
+    target_digest: bytes | None = None  # of ``target_current``
+    symlink_target: bytes | None = None
+    rdev: int = 0
+    base_xattrs: Mapping[bytes, bytes] | None = None
+    current_xattrs: Mapping[bytes, bytes] | None = None
+    ours: Entry | None = None  # what an earlier attempt of this record left (staged entry)
+    retried: bool = False  # an earlier attempt may have been executed
+    moved: bool = False  # the node's file_id was seen elsewhere on the server
+    unknown_children: int = 0  # on the server, in the directory to remove or displace
+    parent: Parent = Parent.PRESENT
+    complete: bool = True  # the content to send is all here
+    read_only: bool = False
+    name_max: int = 255
+    unsupported: bool = False  # the server cannot hold this kind of object or attribute
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Do it. ``expected`` guards the node's path, ``target`` the wanted name.
+
+    ``attributes`` are what is left to set for a SETATTR. ``unproven``: keep what is displaced.
+    """
+
+    expected: Expected
+    target: Expected = ABSENT
+    attributes: Attributes | None = None
+    unproven: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AlreadyDone:
+    """The server is as the record wants it; ``entry`` is the node there (None: removed)."""
+
+    entry: Entry | None
+
+
+@dataclass(frozen=True, slots=True)
+class NeedDigest:
+    """Compute a digest and ask again.
+
+    ``current`` and ``target`` are those of ``Facts.current`` and ``Facts.target_current`` on
+    the server; ``local`` is that of the local content.
+    """
+
+    which: Literal["current", "target", "local"]
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Park the record and keep all variants. ``on_target``: it is about the displaced node."""
+
+    kind: ConflictKind
+    detail: str
+    on_target: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The server would say no; park the record with its data."""
+
+    errno: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Not yet."""
+
+    reason: str
+
+
+Decision = Apply | AlreadyDone | NeedDigest | Conflict | Refused | Wait
