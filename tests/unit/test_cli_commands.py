@@ -442,6 +442,28 @@ def test_a_daemons_message_stays_one_line(daemon: Daemon) -> None:
     assert "\x1b" not in failed("why", M)
 
 
+BAR = """
+import fcntl, struct, termios
+fcntl.ioctl(2, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+from awayfs.cli.progress import Bar
+with Bar("pin") as bar:
+    for done in range(1000):
+        bar({"done": done, "total": 1000, "bytes": 2048, "path": "x\\x1b[31m"})
+"""
+
+
+def test_the_bar_on_a_terminal() -> None:
+    master, slave = os.openpty()
+    try:
+        subprocess.run([sys.executable, "-c", BAR], stderr=slave, timeout=20, check=True)
+        drawn = os.read(master, 1 << 16)
+    finally:
+        os.close(master)
+        os.close(slave)
+    assert b"2.0 KiB x\\x1b[31m" in drawn and b"\x1b[31m" not in drawn
+    assert drawn.count(b"\r") < 50
+
+
 # volumes
 
 

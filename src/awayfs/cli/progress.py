@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+import time
 from types import TracebackType
 from typing import Any, Self
 
 from awayfs.cli import show
+
+_EVERY = 0.1
 
 
 class Bar:
@@ -17,11 +20,14 @@ class Bar:
         self._bar: Any = None
         self._wanted = sys.stderr.isatty()
         self._most = 0
+        self._drawn = 0.0
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Draw an event: ``done`` of ``total``, or ``pending`` going down."""
-        if not self._wanted:
+        now = time.monotonic()
+        if not self._wanted or now - self._drawn < _EVERY:
             return
+        self._drawn = now
         if self._bar is None:
             from tqdm import tqdm  # slow to import; most commands show no bar
 
