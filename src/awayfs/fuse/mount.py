@@ -112,7 +112,7 @@ def is_dead_mount(path: Path) -> bool:
 
     def look() -> None:
         try:
-            os.stat(mounted.mountpoint)
+            os.statvfs(mounted.mountpoint)  # stat(2) may be answered from the kernel's cache
         except OSError as error:
             if error.errno in (errno.ENOTCONN, errno.ECONNABORTED):
                 dead.set()

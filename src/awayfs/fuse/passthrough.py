@@ -4,6 +4,22 @@
 An OPEN or CREATE answered with FOPEN_PASSTHROUGH and that id is served by the kernel:
 no READ and no WRITE request comes. Needs CAP_SYS_ADMIN, Linux 6.9 with
 CONFIG_FUSE_PASSTHROUGH, and `Negotiated.passthrough`.
+
+The rules (``fs/fuse/iomode.c``; seen on Linux 6.18, and held by tests/mount):
+
+* While an inode is open for passthrough, every other open of it must carry
+  FOPEN_PASSTHROUGH and the same backing id. Another id, or none, fails with EIO
+  (with FOPEN_DIRECT_IO alone, too).
+* While it is open through the page cache (neither flag), a passthrough open fails with
+  EIO. Opens with FOPEN_DIRECT_IO alone do not stand in the way of a later passthrough.
+* FOPEN_KEEP_CACHE beside FOPEN_PASSTHROUGH fails with EIO.
+* FOPEN_PASSTHROUGH | FOPEN_DIRECT_IO: READ and WRITE requests come to the daemon, and a
+  passthrough reader sees what the daemon writes into the backing file at once. Only
+  a shared mapping of such a file goes past the daemon, to the backing file.
+* FOPEN_PASSTHROUGH alone, opened for writing: no write is told. The kernel asks for the
+  attributes again after its own writes, so answer GETATTR from the backing file's size.
+* FSYNC, FALLOCATE, LSEEK, SETATTR (truncation) and COPY_FILE_RANGE still come.
+* The mode ends with the last such file's close, not with our answer to its RELEASE.
 """
 
 from __future__ import annotations

@@ -70,6 +70,10 @@ class MemoryFS:
         self.valid = valid
         self.backing = backing
         self.open_flags = open_flags
+        self.forced: int | None = None
+        """FOPEN_* flags for all opens, whatever would be right."""
+        self.fresh_backing = False
+        """Whether each open registers the backing file anew, under another id."""
         self.fuse_fd = -1
         self.notifier: Notifier | None = None
         self.lookups = LookupCounts()
@@ -289,17 +293,22 @@ class MemoryFS:
 
     def _open_mode(self, node: Node, flags: int) -> tuple[int, int]:
         """The FOPEN_* flags and the backing id for opening `node`."""
-        if not node.backing or not passthrough.probe(self.fuse_fd):
-            return self.open_flags, 0
-        backing_id = self._backing_ids.get(node.attr.ino)
-        if backing_id is None:
+        how = self.open_flags
+        if node.backing and passthrough.probe(self.fuse_fd):
+            writing = flags & os.O_ACCMODE != os.O_RDONLY
+            how = wire.FOPEN_PASSTHROUGH | (wire.FOPEN_DIRECT_IO if writing else 0)
+        if self.forced is not None:
+            how = self.forced
+        return how, self._backing_id(node) if how & wire.FOPEN_PASSTHROUGH else 0
+
+    def _backing_id(self, node: Node) -> int:
+        """The id under which the kernel knows the node's backing file."""
+        known = self._backing_ids.get(node.attr.ino)
+        if known is None or self.fresh_backing:
             fd = os.open(node.backing, os.O_RDWR)
-            backing_id = self._backing_ids[node.attr.ino] = passthrough.open_backing(
-                self.fuse_fd, fd
-            )
+            known = self._backing_ids[node.attr.ino] = passthrough.open_backing(self.fuse_fd, fd)
             os.close(fd)
-        writing = flags & os.O_ACCMODE != os.O_RDONLY
-        return wire.FOPEN_PASSTHROUGH | (wire.FOPEN_DIRECT_IO if writing else 0), backing_id
+        return known
 
     def on_create(self, request: requests.Create) -> bytes:
         mode = request.mode & ~request.umask

@@ -73,6 +73,10 @@ class Server:
     async def do_wake(self) -> None:
         self.fs.wake()
 
+    async def do_force(self, flags: int | None, fresh: bool = False) -> None:
+        """Open with these FOPEN_* flags from now on, perhaps with another backing id."""
+        self.fs.forced, self.fs.fresh_backing = flags, fresh
+
     async def do_closed(self) -> str:
         return (await self.session.wait_closed()).value
 
@@ -85,6 +89,15 @@ class Server:
         getattr(self.notifier, kind)(*encoded)
         await self.notifier.drain()
         return [self.notifier.sent, self.notifier.missed]
+
+    async def do_tell(self, kind: str, *arguments: Any) -> None:
+        """Send a notification without waiting for it."""
+        encoded = [a.encode() if isinstance(a, str) else a for a in arguments]
+        getattr(self.notifier, kind)(*encoded)
+
+    async def do_told(self) -> int:
+        """How many notifications the kernel has taken."""
+        return self.notifier.sent + self.notifier.missed
 
     async def do_set_data(self, name: str, text: str) -> int:
         """Change a file in the root behind the kernel's back; its node id."""

@@ -180,9 +180,9 @@ def test_the_session_of_an_old_kernel_ends_with_the_reason() -> None:
             session.attach()
             with pytest.raises(OSError, match="Protocol error"):
                 await kernel.init()
-            with pytest.raises(SessionError, match="7.30"):
+            with pytest.raises(SessionError, match=r"7.30"):
                 await session.wait_closed()
-            with pytest.raises(SessionError, match="7.30"):
+            with pytest.raises(SessionError, match=r"7.30"):
                 await session.wait_ready()
         kernel.close_daemon_end()
 
