@@ -17,6 +17,7 @@ from awayfs.control.options import MountOptions, size
 from awayfs.control.options import parse as parse_options
 from awayfs.control.urls import canonical, server_of, volume_id
 from awayfs.core.errors import StoreError, UsageError
+from awayfs.remotes.opening import canonical_url
 
 
 @pytest.fixture(autouse=True)
@@ -117,12 +118,20 @@ def test_options_survive_the_handshake() -> None:
         ("sftp://host:2222/x", "sftp://host:2222/x"),
         ("sftp://u@[::1]:22/x", "sftp://u@[::1]/x"),
         ("sftp://host/~/x", "sftp://host/~/x"),
+        ("sftp://host/~", "sftp://host/~/"),
+        ("sftp://h/a%20b", "sftp://h/a%20b"),
+        ("sftp://h/a b", "sftp://h/a%20b"),
+        ("sftp://h/%7eö", "sftp://h/~%C3%B6"),
+        ("sftp://a%40b@h/", "sftp://a%40b@h/"),
+        ("dir:/x\udcff", "dir:/x%FF"),
+        ("dir:/a?b#c", "dir:/a%3Fb%23c"),
     ],
 )
 def test_canonical(url: str, expected: str) -> None:
     assert canonical(url) == expected
     assert canonical(expected) == expected
     assert volume_id(url) == volume_id(expected)
+    assert canonical_url(url) == expected, "the remotes read URLs in another way"
 
 
 @pytest.mark.parametrize(
@@ -139,12 +148,20 @@ def test_canonical(url: str, expected: str) -> None:
         ("sftp://u:secret@h/x", "password"),
         ("sftp://h/a/../b", "plain path"),
         ("sftp://h/a\nb", "control"),
+        ("sftp://h/a/%2e%2e/b", "plain path"),
+        ("dir:/a%00", "NUL"),
     ],
 )
 def test_urls_refused(url: str, said: str) -> None:
     with pytest.raises(UsageError, match=said) as caught:
         canonical(url)
     assert "secret" not in str(caught.value)
+
+
+def test_a_relative_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    (tmp_path / "a b").mkdir()
+    monkeypatch.chdir(tmp_path / "a b")
+    assert canonical("dir:x") == f"dir:{tmp_path}/a%20b/x"
 
 
 def test_volume_ids_are_short_and_differ() -> None:

@@ -1,10 +1,15 @@
-"""What names a volume: its URL, the canonical form of that, and the id made from it."""
+"""What names a volume: its URL, the canonical form of that, and the id made from it.
+
+Paths and users are percent-encoded bytes (RFC 3986, section 2.1), so spellings that differ
+in encoding alone name one volume; ``sftp://host/~/x`` is below the account's home directory.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
+from urllib.parse import quote, quote_from_bytes, unquote_to_bytes
 
 from awayfs.core.errors import UsageError
 
@@ -14,6 +19,7 @@ OFFERED = ("dir", "sftp")
 PLANNED = ("smb", "nfs", "davs", "s3")
 
 _PORTS = {"sftp": 22}
+_SAFE = "/~!$&'()*+,;=:@"
 _AUTHORITY = re.compile(r"(?:(?P<user>[^@]*)@)?(?P<host>\[[^\]]+\]|[^:\[\]]+)(?::(?P<port>\d+))?")
 
 
@@ -33,7 +39,7 @@ def canonical(url: str) -> str:
     scheme = scheme_of(url)
     rest = url.partition(":")[2]
     if any(ord(c) < 32 or ord(c) == 127 for c in url):
-        raise UsageError("the URL has control characters in it")
+        raise UsageError("the URL has control characters in it; write them as %0A and the like")
     if scheme == "dir":
         return "dir:" + _local(rest)
     if not rest.startswith("//"):
@@ -56,7 +62,7 @@ def volume_id(url: str) -> str:
     address = canonical(url)
     digest = hashlib.blake2b(address.encode("utf-8", "surrogateescape"), digest_size=6)
     scheme, _, rest = address.partition(":")
-    words = re.findall(r"[A-Za-z0-9]+", rest)
+    words = re.findall(r"[A-Za-z0-9]+", re.sub(r"%[0-9A-F]{2}", "-", rest))
     slug = "-".join([scheme, *words]).lower()
     if len(slug) > 35:
         slug = slug[:16].rstrip("-") + "-" + slug[-18:].lstrip("-")
@@ -74,7 +80,7 @@ def _authority(url: str, scheme: str, authority: str) -> str:
         )
     if port and not 0 < int(port) < 65536:
         raise UsageError(f"{port}: not a port; use 1 to 65535")
-    prefix = f"{user}@" if user else ""
+    prefix = f"{quote(unquote_to_bytes(user))}@" if user else ""
     suffix = f":{int(port)}" if port and int(port) != _PORTS.get(scheme) else ""
     return prefix + host + suffix
 
@@ -82,15 +88,25 @@ def _authority(url: str, scheme: str, authority: str) -> str:
 def _local(path: str) -> str:
     if not path:
         raise UsageError("dir: a path is missing; write dir:/path")
-    path = os.path.abspath(path)
-    return path[1:] if path.startswith("//") else path
+    if not path.startswith("/"):
+        path = quote_from_bytes(os.getcwdb(), _SAFE) + "/" + path
+    return "/" + "/".join(_parts(path))
 
 
 def _path(path: str) -> str:
-    parts = [part for part in path.split("/") if part not in ("", ".")]
-    if ".." in parts:
+    parts = _parts(path)
+    return "/~/" + "/".join(parts[1:]) if parts[:1] == ["~"] else "/" + "/".join(parts)
+
+
+def _parts(path: str) -> list[str]:
+    """The names of a path, each in its one encoding."""
+    decoded = unquote_to_bytes(os.fsencode(path))
+    parts = [part for part in decoded.split(b"/") if part not in (b"", b".")]
+    if b".." in parts:
         raise UsageError(f"{path}: '..' in a URL may mean another directory; write the plain path")
-    return "/" + "/".join(parts)
+    if b"\0" in decoded:
+        raise UsageError(f"{path}: a path cannot have a NUL in it; write the plain path")
+    return [quote_from_bytes(part, _SAFE) for part in parts]
 
 
 def _choice() -> str:
