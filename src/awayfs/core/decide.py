@@ -265,17 +265,19 @@ def _store_over(f: Facts, base: Entry, current: Entry) -> Decision:
     if f.current_digest is not None and f.current_digest == f.local_digest:
         return AlreadyDone(current)
     verdict = _compare(base, f.base_digest, current, f.current_digest)
-    if verdict in (_Content.UNCHANGED, _Content.UNPROVEN):
-        return Apply(_revision(current), unproven=verdict is _Content.UNPROVEN)
+    if verdict is _Content.UNCHANGED:
+        return Apply(_revision(current))
     if verdict is _Content.ASK:
         return NeedDigest("current")
-    if current.size == f.local_size and current.kind is Kind.FILE:
+    if current.size == f.local_size and current.kind is Kind.FILE:  # perhaps the same content
         if current.size == 0:
             return AlreadyDone(current)
         if f.local_digest is None:
             return NeedDigest("local")
         if f.current_digest is None:
             return NeedDigest("current")
+    if verdict is _Content.UNPROVEN:
+        return Apply(_revision(current), unproven=True)
     return _conflict(ConflictKind.UPDATE_UPDATE, "content changed on both sides")
 
 

@@ -302,7 +302,7 @@ class _Pass:
         self._lives(record.node)
         self._follow_names(position, record)
         if record.replaced and self._may_cancel(record.replaced):
-            record = replace(record, replaced=self._cancel(record.replaced, target, displaced=True))
+            record = replace(record, replaced=self._cancel(record.replaced, target, record))
             if record.replaced and self._is_dead(record.replaced):
                 self.journal.removed_at[record.replaced] = position
         arrived = self._open(record.node, self.arrival.pop(source, None))
@@ -360,11 +360,14 @@ class _Pass:
         """Created here, nameless now, and no record that stays works inside it."""
         return node in self.fresh and self._is_dead(node) and not self.journal.inside.get(node)
 
-    def _cancel(self, node: NodeId, last: Slot, displaced: bool = False) -> NodeId:
-        """Drop all that concerns only this node; returns what now stands at ``last``.
+    def _cancel(self, node: NodeId, last: Slot, displacing: Record | None = None) -> NodeId:
+        """Drop all that concerns only this node, which lost its last name, ``last``.
 
-        Where the node displaced another, that one stays there until the node left the name:
-        whoever displaced the node displaces it, or else it is removed when the node came.
+        Where the node displaced another, the heir to its place, there are two ways. Who
+        displaced the node now displaces the heir, which stood there meanwhile; ``displacing``
+        is to do so with the node that is returned. Otherwise the heir is removed when the node
+        came: where the node left by itself, or the heir itself displaced it (a rename over
+        oneself does nothing).
         """
         journal = self.journal
         held: dict[Slot, tuple[int, Record]] = {}  # what brought the node there
@@ -372,7 +375,7 @@ class _Pass:
             record = journal.live[position]
             source, target = (record.parent, record.name), (record.to_parent, record.to_name)
             if record.replaced == node:
-                heir = held.pop(target)[1].replaced
+                heir = self._inherit(record, *held.pop(target))
                 journal.put(position, replace(record, replaced=heir))
                 if heir and self._is_dead(heir):
                     journal.removed_at[heir] = position
@@ -384,11 +387,15 @@ class _Pass:
                 held[target] = (position, record)
             elif record.kind in (RecordKind.CREATE, RecordKind.LINK):
                 held[source] = (position, record)
-        came, arrival = held.pop(last)
-        if not displaced:
-            self._bury(came, arrival)
         self.fresh.discard(node)
         self.cancelled.add(node)
+        return self._inherit(displacing, *held.pop(last))
+
+    def _inherit(self, displacing: Record | None, position: int, arrival: Record) -> NodeId:
+        """The node for ``displacing`` to displace instead of the cancelled one."""
+        if displacing is None or displacing.node == arrival.replaced:
+            self._bury(position, arrival)
+            return 0
         return arrival.replaced
 
     def _bury(self, position: int, arrival: Record) -> None:

@@ -1,0 +1,179 @@
+"""Which records may go out: named cases, and the property that every allowed order will do."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_core_namespace import History, K, histories
+
+from awayfs.core.order import claims, dependencies, ready, runs_alone
+from awayfs.core.records import Record, RecordState
+from awayfs.core.types import ROOT, Attributes
+
+EXAMPLES = int(os.environ.get("AWAYFS_EXAMPLES", "200"))
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(histories(), st.randoms(use_true_random=False), st.booleans())
+def test_every_allowed_order_ends_in_the_same_tree(
+    history: History, random: Random, kinds_known: bool
+) -> None:
+    is_directory = history.is_directory if kinds_known else None
+    journal, flying, tree = list(history.records), [], history.base
+    while journal:
+        going = ready(journal, {r.seq for r in flying}, is_directory=is_directory)
+        assert going or flying, "stuck"
+        flying += random.sample(going, random.randint(0 if flying else 1, len(going)))
+        if any(runs_alone(r, is_directory) for r in flying):
+            flying.sort(key=lambda r: not runs_alone(r, is_directory))
+            flying = flying[: 1 if runs_alone(flying[0], is_directory) else None]
+        done = flying.pop(random.randrange(len(flying)))
+        tree = tree.apply(done, history.contents.get(done.node), history.kinds[done.node])
+        journal.remove(done)
+    assert tree == history.tree
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(histories(), st.sets(st.integers(1, 30), max_size=3))
+def test_a_parked_record_holds_back_its_dependents_alone(
+    history: History, parked: set[int]
+) -> None:
+    journal, tree = list(history.records), history.base
+    before = dependencies(journal, history.is_directory)
+    held = {record.seq for record in journal if record.seq in parked}
+    for record in journal:
+        if before[record.seq] & held:
+            held.add(record.seq)
+    while going := ready(journal, parked=parked, is_directory=history.is_directory, limit=1):
+        done = going[0]
+        tree = tree.apply(done, history.contents.get(done.node), history.kinds[done.node])
+        journal.remove(done)
+    stuck = {record.seq for record in journal}
+    assert parked & {r.seq for r in history.records} <= stuck
+    assert stuck <= held
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(histories())
+def test_ready_is_what_has_no_dependencies_left(history: History) -> None:
+    """Both forms say the same, but that a rename of a directory runs alone."""
+    free = {seq for seq, earlier in dependencies(history.records).items() if not earlier}
+    going = ready(history.records)
+    assert {record.seq for record in going} <= free
+    skipped = free - {record.seq for record in going}
+    if skipped:
+        first = next(r for r in history.records if r.seq in skipped)
+        assert any(runs_alone(r) for r in [first, *going[:1]])
+
+
+D, F, G, X, Y = 10, 11, 12, 20, 21
+
+
+def create(node: int, name: bytes, parent: int = ROOT) -> Record:
+    return Record(0, K.CREATE, node, parent, name)
+
+
+def rename(node: int, a: bytes, b: bytes, replaced: int = 0, to: int = ROOT) -> Record:
+    return Record(0, K.RENAME, node, ROOT, a, to, b, replaced)
+
+
+def remove(node: int, name: bytes, parent: int = ROOT) -> Record:
+    return Record(0, K.REMOVE, node, parent, name)
+
+
+def chmod(node: int) -> Record:
+    return Record(0, K.SETATTR, node, attributes=Attributes(mode=0o700))
+
+
+STORE_X, STORE_Y = Record(0, K.STORE, X), Record(0, K.STORE, Y)
+
+READY: dict[str, tuple[list[Record], set[int]]] = {
+    "nothing": ([], set()),
+    "changes of different files go together": ([STORE_X, STORE_Y], {1, 2}),
+    "changes of one file go in turn": ([STORE_X, chmod(X)], {1}),
+    "a file waits for its directory": ([create(D, b"d"), create(F, b"f", D)], {1}),
+    "files of one directory go together": ([create(F, b"f", D), create(G, b"g", D)], {1, 2}),
+    "a name waits until it is free": ([remove(X, b"x"), create(F, b"x")], {1}),
+    "a directory is emptied before it goes": ([remove(X, b"x", D), remove(D, b"d")], {1}),
+    "what is displaced is finished before": ([STORE_X, rename(F, b"t", b"x", X)], {1}),
+    "rights come before what may need them": ([chmod(D), create(F, b"f", D)], {1}),
+    "and rights are taken away after": ([create(F, b"f", D), chmod(D)], {1}),
+    "a time of a directory holds nothing back": (
+        [
+            Record(0, K.SETATTR, D, attributes=Attributes(mtime_ns=1)),
+            create(F, b"f", D),
+        ],
+        {1, 2},
+    ),
+    "renaming a directory runs alone": ([rename(D, b"d", b"e"), STORE_X], {1}),
+    "it waits for what is on its way, and what follows waits too": (
+        [STORE_X, rename(D, b"d", b"e"), STORE_Y],
+        {1},
+    ),
+    "renaming a file does not": ([rename(X, b"x", b"z"), STORE_Y], {1, 2}),
+    "a parked record holds back what follows on its node": (
+        [replace(STORE_X, state=RecordState.PARKED), chmod(X), STORE_Y],
+        {3},
+    ),
+    "and what follows on that, transitively": (
+        [
+            replace(create(D, b"d"), state=RecordState.PARKED),
+            create(F, b"f", D),
+            Record(0, K.STORE, F),
+            rename(X, b"x", b"f", F, to=D),
+            STORE_Y,
+        ],
+        {5},
+    ),
+    "a parked change of rights does not hold back the directory's content": (
+        [replace(chmod(D), state=RecordState.PARKED), create(F, b"f", D)],
+        {2},
+    ),
+    "a parked rename of a directory does not hold back its content": (
+        [replace(rename(D, b"d", b"e"), state=RecordState.PARKED), create(F, b"f", D)],
+        {2},
+    ),
+    "what was frozen before a restart is offered again": (
+        [replace(STORE_X, state=RecordState.FROZEN)],
+        {1},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", READY)
+def test_named_case(name: str) -> None:
+    given_records, expected = READY[name]
+    records = [replace(record, seq=seq) for seq, record in enumerate(given_records, 1)]
+    assert {r.seq for r in ready(records, is_directory=lambda node: node == D)} == expected
+
+
+def test_what_is_in_flight_is_not_offered_and_holds_back_its_dependents() -> None:
+    records = [replace(r, seq=i) for i, r in enumerate([STORE_X, chmod(X), STORE_Y], 1)]
+    assert [r.seq for r in ready(records, in_flight={1})] == [3]
+
+
+def test_nothing_goes_while_a_directory_is_renamed() -> None:
+    records = [replace(r, seq=i) for i, r in enumerate([rename(D, b"d", b"e"), STORE_X], 1)]
+    assert ready(records, in_flight={1}, is_directory=lambda node: node == D) == []
+
+
+def test_parked_may_be_told_from_outside() -> None:
+    records = [replace(r, seq=i) for i, r in enumerate([chmod(D), create(F, b"f", D)], 1)]
+    assert [r.seq for r in ready(records, parked={1})] == [2]
+
+
+def test_the_limit_ends_the_search() -> None:
+    records = [Record(seq, K.STORE, seq + 100) for seq in range(1, 1000)]
+    assert [r.seq for r in ready(records, limit=2)] == [1, 2]
+
+
+def test_a_record_claims_its_node_and_names() -> None:
+    reads, writes = claims(rename(F, b"t", b"x", X))
+    assert ("node", F, b"") in writes and ("node", X, b"") in writes
+    assert ("slot", ROOT, b"t") in writes and ("slot", ROOT, b"x") in writes
+    assert ("directory", ROOT, b"") in reads

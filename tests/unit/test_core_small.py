@@ -1,0 +1,253 @@
+"""Small rules: ranges, backoff, brakes, names, modes, conflict tables."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from awayfs.core import ranges, safety
+from awayfs.core.backoff import CAP_NS, FIRST_NS, delay_ns
+from awayfs.core.conflicts import DEFAULT, STEPS, ConflictKind, Resolution, Step, steps
+from awayfs.core.modes import TABLE, Event, Mode, ModeState, asks_server, replays, step
+from awayfs.core.naming import conflict_copy_name, is_conflict_copy, original_name
+from awayfs.core.types import Range
+
+# --- Ranges ----------------------------------------------------------------------------------
+
+A_RANGE = st.tuples(st.integers(0, 40), st.integers(0, 40)).map(lambda t: Range(min(t), max(t)))
+
+
+def members(some: list[Range]) -> set[int]:
+    return {byte for r in some for byte in range(r.start, r.end)}
+
+
+def build(parts: list[Range]) -> list[Range]:
+    answer: list[Range] = []
+    for part in parts:
+        answer = ranges.add(answer, part)
+    return answer
+
+
+def assert_proper(some: list[Range]) -> None:
+    assert all(r.start < r.end for r in some)
+    assert all(a.end < b.start for a, b in itertools.pairwise(some))
+
+
+@given(st.lists(A_RANGE), A_RANGE, st.integers(0, 45))
+def test_ranges_are_sets_of_bytes(parts: list[Range], other: Range, size: int) -> None:
+    built = build(parts)
+    here, there = members(built), members([other])
+    assert here == members(parts)
+    assert members(ranges.add(built, other)) == here | there
+    assert members(ranges.subtract(built, other)) == here - there
+    assert members(ranges.missing(built, other)) == there - here
+    assert ranges.covers(built, other) == (there <= here)
+    assert members(ranges.truncate(built, size)) == {byte for byte in here if byte < size}
+    assert ranges.length(built) == len(here)
+    for answer in (
+        built,
+        ranges.subtract(built, other),
+        ranges.missing(built, other),
+        ranges.truncate(built, size),
+    ):
+        assert_proper(answer)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 10**6), st.integers(0, 10**6), st.booleans())
+def test_readahead_covers_the_read_and_stays_in_the_file(
+    offset: int, length: int, size: int, sequential: bool
+) -> None:
+    got = ranges.readahead(offset if sequential else -1, offset, length, size, 65536)
+    wanted = Range(min(offset, size), min(offset + length, size))
+    assert got.start <= wanted.start and wanted.end <= got.end <= max(size, got.start)
+    assert got.end - got.start <= length + 2 * ranges.BLOCK + (65536 if sequential else 0)
+
+
+def test_sequential_reads_get_the_window() -> None:
+    assert ranges.readahead(4096, 4096, 4096, 1 << 20, 65536) == Range(4096, 8192 + 65536)
+    assert ranges.readahead(0, 4096, 4096, 1 << 20, 65536) == Range(4096, 8192)
+
+
+# --- Backoff and brakes ----------------------------------------------------------------------
+
+
+def test_the_pause_doubles_up_to_the_cap() -> None:
+    pauses = [delay_ns(n) for n in range(8)]
+    assert pauses == [0] + [min(FIRST_NS * 2**n, CAP_NS) for n in range(7)]
+
+
+@given(st.integers(0, 10_000), st.floats(0, 1))
+def test_the_pause_is_bounded(failures: int, jitter: float) -> None:
+    pause = delay_ns(failures, jitter)
+    assert pause == delay_ns(failures, jitter)
+    assert 0 <= pause <= CAP_NS
+    assert (pause == 0) == (failures == 0)
+
+
+@pytest.mark.parametrize(
+    ("known", "listed", "stops"), [(0, 0, False), (1, 0, False), (2, 0, True), (9, 1, False)]
+)
+def test_an_emptied_root_stops(known: int, listed: int, stops: bool) -> None:
+    assert safety.emptied_root(known, listed) is stops
+
+
+@pytest.mark.parametrize(
+    ("known", "gone", "stops"),
+    [(20, 20, True), (19, 19, False), (40, 20, False), (40, 21, True), (0, 0, False)],
+)
+def test_mass_deletion_stops(known: int, gone: int, stops: bool) -> None:
+    assert safety.mass_deletion(known, gone) is stops
+
+
+@pytest.mark.parametrize(
+    ("known", "seen", "stops"),
+    [(b"a", b"a", False), (b"a", b"b", True), (None, b"b", False), (b"a", None, False)],
+)
+def test_another_root_stops(known: bytes | None, seen: bytes | None, stops: bool) -> None:
+    assert safety.root_replaced(known, seen) is stops
+
+
+# --- Names of conflict copies ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (b"report.odt", b"report (conflict pc 2026-11-22).odt"),
+        (b"README", b"README (conflict pc 2026-11-22)"),
+        (b".bashrc", b".bashrc (conflict pc 2026-11-22)"),
+        (b".config.toml", b".config (conflict pc 2026-11-22).toml"),
+        (b"a.tar.gz", b"a (conflict pc 2026-11-22).tar.gz"),
+        (b"ends.", b"ends. (conflict pc 2026-11-22)"),
+        (b"...", b"... (conflict pc 2026-11-22)"),
+        (b"So. It is a sentence", b"So. It is a sentence (conflict pc 2026-11-22)"),
+        (b"\xff\xfe.txt", b"\xff\xfe (conflict pc 2026-11-22).txt"),
+        (b"x (conflict other 2026-01-02 7).txt", b"x (conflict pc 2026-11-22).txt"),
+    ],
+)
+def test_a_conflict_copy_keeps_the_extension(name: bytes, expected: bytes) -> None:
+    assert conflict_copy_name(name, "pc", "2026-11-22") == expected
+
+
+def test_copies_are_numbered() -> None:
+    taken: set[bytes] = set()
+    for _ in range(3):
+        taken.add(conflict_copy_name(b"f.txt", "pc", "2026-11-22", taken))
+    assert taken == {
+        b"f (conflict pc 2026-11-22).txt",
+        b"f (conflict pc 2026-11-22 2).txt",
+        b"f (conflict pc 2026-11-22 3).txt",
+    }
+
+
+@given(
+    st.binary(min_size=1, max_size=255).map(lambda b: b.replace(b"/", b"_").replace(b"\0", b"_")),
+    st.text(max_size=80),
+    st.integers(80, 255),
+)
+def test_any_name_gets_a_valid_copy_name(name: bytes, host: str, name_max: int) -> None:
+    got = conflict_copy_name(name, host, "2026-11-22", name_max=name_max)
+    assert 0 < len(got) <= max(name_max, 120)
+    assert b"/" not in got and b"\0" not in got
+    assert is_conflict_copy(got)
+    assert not is_conflict_copy(original_name(got)) or original_name(got) == got
+
+
+@given(st.text(min_size=60, max_size=120, alphabet="äö漢字🙂a").map(str.encode))
+def test_a_shortened_name_has_whole_characters(name: bytes) -> None:
+    got = conflict_copy_name(name[:255].decode(errors="ignore").encode(), "pc", "2026-11-22")
+    assert got.decode() and len(got) <= 255
+
+
+# --- Modes -----------------------------------------------------------------------------------
+
+C, W, R = Mode.CONNECTED, Mode.WRITE_BEHIND, Mode.REINTEGRATING
+D, A, S = Mode.DISCONNECTED, Mode.AUTH_REQUIRED, Mode.STOPPED
+HANDS = {Event.GO_OFFLINE, Event.GO_ONLINE, Event.GO_AUTOMATIC}
+
+
+def test_the_table_is_complete() -> None:
+    assert set(TABLE) == set(itertools.product(Mode, Event))
+
+
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("event", Event)
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_every_state_and_event(mode: Mode, event: Event, by_hand: bool) -> None:
+    state = ModeState(mode, by_hand, "before", 1)
+    after = step(state, event, "because", 2)
+    if event is Event.BRAKE:
+        assert after.mode is S
+    elif mode is S and event is not Event.CONFIRMED:
+        assert after.mode is S, "a stop holds until it is confirmed"
+    elif event is Event.GO_OFFLINE:
+        assert (after.mode, after.by_hand) == (D, True)
+    elif mode is D and by_hand and event not in HANDS:
+        assert after is state, "offline by hand wins"
+    elif event is Event.LOST and mode is not A:
+        assert (after.mode, after.by_hand) == (D, False)
+    elif event is Event.LINK_WEAK and by_hand:
+        assert after.mode is mode, "online by hand wins"
+    elif not by_hand:
+        assert after.mode is TABLE[mode, event] or mode is S
+    if after.mode is mode:
+        assert after.since_ns == 1
+    else:
+        assert (after.since_ns, after.cause) == (2, "because")
+
+
+@pytest.mark.parametrize(
+    ("events", "mode", "by_hand"),
+    [
+        ([Event.LOST, Event.REACHED, Event.DRAINED], C, False),
+        ([Event.LOST, Event.REACHED, Event.LOST], D, False),
+        ([Event.GO_OFFLINE, Event.REACHED, Event.DRAINED], D, True),
+        ([Event.GO_OFFLINE, Event.GO_AUTOMATIC, Event.DRAINED], C, False),
+        ([Event.GO_OFFLINE, Event.GO_ONLINE, Event.DRAINED], C, True),
+        ([Event.GO_ONLINE, Event.LINK_WEAK], C, True),
+        ([Event.GO_ONLINE, Event.LOST, Event.REACHED], R, False),
+        ([Event.LINK_WEAK, Event.DRAINED], W, False),
+        ([Event.LINK_WEAK, Event.LINK_GOOD, Event.DRAINED], C, False),
+        ([Event.CREDENTIALS_REFUSED, Event.REACHED], A, False),
+        ([Event.CREDENTIALS_REFUSED, Event.CREDENTIALS_GIVEN, Event.DRAINED], C, False),
+        ([Event.BRAKE, Event.REACHED, Event.GO_ONLINE], S, False),
+        ([Event.BRAKE, Event.CONFIRMED], R, False),
+        ([Event.GO_OFFLINE, Event.BRAKE, Event.CONFIRMED], D, True),
+        ([Event.BRAKE, Event.GO_OFFLINE, Event.CONFIRMED], D, True),
+    ],
+)
+def test_a_course_of_events(events: list[Event], mode: Mode, by_hand: bool) -> None:
+    state = ModeState(Mode.CONNECTED)
+    for event in events:
+        state = step(state, event, event, state.since_ns + 1)
+    assert (state.mode, state.by_hand) == (mode, by_hand)
+
+
+def test_who_asks_the_server() -> None:
+    assert {mode for mode in Mode if asks_server(mode)} == {C, W, R}
+    assert {mode for mode in Mode if replays(mode)} == {C, W, R}
+
+
+# --- Conflict tables -------------------------------------------------------------------------
+
+
+def test_every_conflict_has_every_resolution() -> None:
+    assert set(STEPS) == set(itertools.product(ConflictKind, Resolution))
+
+
+@pytest.mark.parametrize("kind", ConflictKind)
+def test_both_loses_nothing(kind: ConflictKind) -> None:
+    """With ``both``, a local content that gives way is copied, renamed or kept first."""
+    taken = steps(kind, Resolution.BOTH)
+    has_local_content = kind not in (ConflictKind.REMOVE_UPDATE, ConflictKind.ATTRIBUTE)
+    if has_local_content and (Step.ADOPT in taken or Step.DROP in taken):
+        safe = {Step.COPY_LOCAL, Step.RENAME_LOCAL, Step.SET_ASIDE}
+        assert safe & set(taken[:1])
+
+
+def test_content_beats_deletion() -> None:
+    assert DEFAULT[ConflictKind.UPDATE_REMOVE] is Resolution.LOCAL
+    assert DEFAULT[ConflictKind.REMOVE_UPDATE] is Resolution.SERVER
