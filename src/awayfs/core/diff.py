@@ -172,29 +172,22 @@ class _Diff:
         for child in known:
             if child.base.file_id is not None:
                 self.known_here.setdefault(child.base.file_id, []).append(child)
-        self.listed_by_id: dict[bytes, list[Entry]] = {}
-        for entry in listed:
-            if entry.file_id is not None:
-                self.listed_by_id.setdefault(entry.file_id, []).append(entry)
         self.moved_names: set[bytes] = set()
         self.displaced: list[KnownChild] = []
 
     def run(self) -> list[Change]:
-        changes = [self._entry(entry) for entry in self.listed]
-        removed: list[Change] = [
+        settled = {entry.name: self._stayed_or_arrived(entry) for entry in self.listed}
+        changes = [settled[entry.name] or self._newcomer(entry) for entry in self.listed]
+        gone = [child for child in self.known if child.name not in self.listed_by_name]
+        removed = [
             Removed(child.node, child.name)
-            for child in self.known
-            if child.name not in self.moved_names and child.name not in self.listed_by_name
-        ]
-        removed += [
-            Removed(child.node, child.name)
-            for child in self.displaced
+            for child in (*gone, *self.displaced)
             if child.name not in self.moved_names
         ]
-        return removed + changes
+        return [*removed, *changes]
 
-    def _entry(self, entry: Entry) -> Change:
-        """What happened to bring this entry under its name."""
+    def _stayed_or_arrived(self, entry: Entry) -> Change | None:
+        """A known object under its name or a new one; None for one we do not know."""
         child = self.known_by_name.get(entry.name)
         if child is not None and _same_identity(child.base, entry):
             content = compare_entries(child.base, entry)
@@ -202,16 +195,17 @@ class _Diff:
                 return Unchanged(child.node, entry)
             return Updated(child.node, entry, content)
         arrival = self._arrival(entry)
-        if arrival is not None:
-            if child is not None:
-                self.displaced.append(child)
-            return arrival
-        if child is None:
-            return Created(entry)
+        if arrival is not None and child is not None:
+            self.displaced.append(child)
+        return arrival
+
+    def _newcomer(self, entry: Entry) -> Change:
+        """An object we do not know, under a name that may have been another's."""
+        child = self.known_by_name.get(entry.name)
+        if child is None or child.name in self.moved_names:
+            return Created(entry)  # the one that moved away is told as Moved
         if child.base.kind is Kind.FILE and entry.kind is Kind.FILE:
             return Updated(child.node, entry, Content.CHANGED)
-        if child.name in self.moved_names or self._moves_away(child):
-            return Created(entry)  # the old node only moved: its Moved tells the rest
         return Replaced(entry.name, child.node, entry)
 
     def _arrival(self, entry: Entry) -> Change | None:
@@ -259,20 +253,6 @@ class _Diff:
         if entry.file_id is None:
             return True
         return entry.file_id not in self.known_here and self.elsewhere(entry.file_id) is None
-
-    def _moves_away(self, child: KnownChild) -> bool:
-        """Whether the node of ``child`` shows up under a name it did not have."""
-        return any(
-            entry.file_id == child.base.file_id and entry.kind is child.base.kind
-            for entry in self._listed_with_id(child.base.file_id)
-            if entry.name not in self.known_by_name
-            or self.known_by_name[entry.name].base.file_id != entry.file_id
-        )
-
-    def _listed_with_id(self, file_id: bytes | None) -> Sequence[Entry]:
-        if file_id is None:
-            return ()
-        return self.listed_by_id.get(file_id, ())
 
 
 def _same_identity(base: Entry, entry: Entry) -> bool:

@@ -1,0 +1,255 @@
+"""Directory diffing: named cases, and the property that the changes yield the listing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from awayfs.core.diff import (
+    Change,
+    Content,
+    Created,
+    KnownChild,
+    Linked,
+    Moved,
+    MovedIn,
+    Removed,
+    Replaced,
+    Unchanged,
+    Updated,
+    diff_listing,
+)
+from awayfs.core.types import Entry, Kind
+
+
+def entry(
+    name: bytes,
+    file_id: bytes | None = None,
+    kind: Kind = Kind.FILE,
+    version: int = 0,
+    **more: object,
+) -> Entry:
+    values: dict[str, object] = {
+        "name": name,
+        "kind": kind,
+        "mode": 0o644,
+        "uid": 0,
+        "gid": 0,
+        "size": 4,
+        "mtime_ns": version,
+        "token": b"%d" % version,
+        "file_id": file_id,
+    }
+    return Entry(**{**values, **more})  # type: ignore[arg-type]
+
+
+A1, B2 = entry(b"a", b"1"), entry(b"b", b"2")
+A, B = KnownChild(b"a", 11, A1), KnownChild(b"b", 12, B2)
+D9 = entry(b"d", b"9", Kind.DIRECTORY)
+D = KnownChild(b"d", 19, D9)
+NO_IDS = KnownChild(b"a", 11, entry(b"a"))
+WEAK = replace(A1, weak=True)
+ELSEWHERE = {b"7": 17}
+
+
+def again(of: Entry, **changes: object) -> Entry:
+    return replace(of, **changes)  # type: ignore[arg-type]
+
+
+CASES: dict[str, tuple[list[KnownChild], list[Entry], list[Change]]] = {
+    "nothing": ([], [], []),
+    "unchanged": ([A], [A1], [Unchanged(11, A1)]),
+    "created": ([A], [A1, B2], [Unchanged(11, A1), Created(B2)]),
+    "removed": ([A, B], [A1], [Removed(12, b"b"), Unchanged(11, A1)]),
+    "grown": (
+        [A],
+        [again(A1, size=5, token=b"x")],
+        [Updated(11, again(A1, size=5, token=b"x"), Content.CHANGED)],
+    ),
+    "token alone differs": (
+        [A],
+        [again(A1, token=b"x")],
+        [Updated(11, again(A1, token=b"x"), Content.SUSPECT)],
+    ),
+    "mode alone differs": (
+        [A],
+        [again(A1, mode=0o600)],
+        [Updated(11, again(A1, mode=0o600), Content.SAME)],
+    ),
+    "weak then, strong now": (
+        [KnownChild(b"a", 11, WEAK)],
+        [A1],
+        [Updated(11, A1, Content.SUSPECT)],
+    ),
+    "weak then and now": ([KnownChild(b"a", 11, WEAK)], [WEAK], [Unchanged(11, WEAK)]),
+    "an editor's save": (
+        [A],
+        [entry(b"a", b"3")],
+        [Updated(11, entry(b"a", b"3"), Content.CHANGED)],
+    ),
+    "an editor's save with a backup": (
+        [A],
+        [entry(b"a", b"3"), entry(b"a~", b"1")],
+        [Updated(11, entry(b"a", b"3"), Content.CHANGED), Created(entry(b"a~", b"1"))],
+    ),
+    "renamed": (
+        [A],
+        [entry(b"z", b"1")],
+        [Moved(11, b"a", entry(b"z", b"1"), Content.SAME)],
+    ),
+    "renamed and edited": (
+        [A],
+        [entry(b"z", b"1", version=1)],
+        [Moved(11, b"a", entry(b"z", b"1", version=1), Content.CHANGED)],
+    ),
+    "renamed without ids": (
+        [NO_IDS],
+        [entry(b"z")],
+        [Removed(11, b"a"), Created(entry(b"z"))],
+    ),
+    "renamed over another": (
+        [A, B],
+        [entry(b"a", b"2")],
+        [Removed(11, b"a"), Moved(12, b"b", entry(b"a", b"2"), Content.SAME)],
+    ),
+    "swapped": (
+        [A, B],
+        [entry(b"a", b"2"), entry(b"b", b"1")],
+        [
+            Moved(12, b"b", entry(b"a", b"2"), Content.SAME),
+            Moved(11, b"a", entry(b"b", b"1"), Content.SAME),
+        ],
+    ),
+    "moved in": ([], [entry(b"m", b"7")], [MovedIn(17, entry(b"m", b"7"))]),
+    "moved in over another": (
+        [A],
+        [entry(b"a", b"7")],
+        [Removed(11, b"a"), MovedIn(17, entry(b"a", b"7"))],
+    ),
+    "linked from elsewhere": (
+        [],
+        [entry(b"m", b"7", nlink=2)],
+        [Linked(17, entry(b"m", b"7", nlink=2))],
+    ),
+    "linked here": (
+        [A],
+        [again(A1, nlink=2), entry(b"l", b"1", nlink=2)],
+        [
+            Updated(11, again(A1, nlink=2), Content.SAME),
+            Linked(11, entry(b"l", b"1", nlink=2)),
+        ],
+    ),
+    "linked, then the old name removed": (
+        [A],
+        [entry(b"l", b"1", nlink=2), entry(b"m", b"1", nlink=2)],
+        [
+            Moved(11, b"a", entry(b"l", b"1", nlink=2), Content.SAME),
+            Linked(11, entry(b"m", b"1", nlink=2)),
+        ],
+    ),
+    "a file became a directory": (
+        [A],
+        [entry(b"a", b"3", Kind.DIRECTORY)],
+        [Replaced(b"a", 11, entry(b"a", b"3", Kind.DIRECTORY))],
+    ),
+    "a directory became a file": (
+        [D],
+        [entry(b"d", b"3")],
+        [Replaced(b"d", 19, entry(b"d", b"3"))],
+    ),
+    "another directory": (
+        [D],
+        [entry(b"d", b"3", Kind.DIRECTORY)],
+        [Replaced(b"d", 19, entry(b"d", b"3", Kind.DIRECTORY))],
+    ),
+    "a directory renamed, another in its place": (
+        [D],
+        [entry(b"d", b"3", Kind.DIRECTORY), entry(b"e", b"9", Kind.DIRECTORY)],
+        [
+            Created(entry(b"d", b"3", Kind.DIRECTORY)),
+            Moved(19, b"d", entry(b"e", b"9", Kind.DIRECTORY), Content.SAME),
+        ],
+    ),
+    "children came to a directory": (
+        [D],
+        [again(D9, token=b"x")],
+        [Updated(19, again(D9, token=b"x"), Content.CHANGED)],
+    ),
+    "a symlink points elsewhere": (
+        [KnownChild(b"s", 13, entry(b"s", None, Kind.SYMLINK, target=b"t"))],
+        [entry(b"s", None, Kind.SYMLINK, target=b"u")],
+        [Updated(13, entry(b"s", None, Kind.SYMLINK, target=b"u"), Content.CHANGED)],
+    ),
+    "an id seen with another kind is another object": (
+        [A],
+        [entry(b"z", b"1", Kind.DIRECTORY)],
+        [Removed(11, b"a"), Created(entry(b"z", b"1", Kind.DIRECTORY))],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_named_case(name: str) -> None:
+    known, listed, expected = CASES[name]
+    assert diff_listing(known, listed, ELSEWHERE.get) == expected
+
+
+NAMES = st.sampled_from([b"a", b"b", b"c", b"d"])
+ENTRIES = st.builds(
+    entry,
+    NAMES,
+    st.sampled_from([None, b"1", b"2", b"3", b"7"]),
+    st.sampled_from([Kind.FILE, Kind.FILE, Kind.DIRECTORY]),
+    st.integers(0, 1),
+    nlink=st.integers(1, 2),
+)
+LISTINGS = st.lists(ENTRIES, max_size=4, unique_by=lambda e: e.name)
+
+
+def known_children(listing: list[Entry]) -> list[KnownChild]:
+    """What an earlier listing left: a node for each id, or for each name without one."""
+    nodes: dict[object, int] = {}
+    children: dict[bytes, KnownChild] = {}
+    for e in listing:
+        key = (e.file_id, e.kind) if e.file_id else e.name
+        children[e.name] = KnownChild(e.name, nodes.setdefault(key, 100 + len(nodes)), e)
+    return list(children.values())
+
+
+@settings(max_examples=2000, deadline=None)
+@given(LISTINGS, LISTINGS)
+def test_the_changes_turn_what_was_known_into_the_listing(
+    before: list[Entry], listed: list[Entry]
+) -> None:
+    known = known_children(before)
+    changes = diff_listing(known, listed, ELSEWHERE.get)
+    names = {child.name: child.node for child in known}
+    for change in changes:
+        if isinstance(change, Removed):
+            assert names.pop(change.name) == change.node
+        elif isinstance(change, Moved):
+            assert names.pop(change.old_name) == change.node
+    after: dict[bytes, Entry] = {}
+    for change in changes:
+        if isinstance(change, Removed):
+            continue
+        assert change.entry.name not in after, "told twice"
+        after[change.entry.name] = change.entry
+        if isinstance(change, Updated | Unchanged):
+            assert names[change.entry.name] == change.node
+        elif isinstance(change, Replaced):
+            assert names.pop(change.name) == change.old_node
+        else:
+            assert change.entry.name not in names, "an occupant was not told off"
+    assert after == {e.name: e for e in listed}
+    assert set(names) <= set(after)
+
+
+@settings(max_examples=500, deadline=None)
+@given(LISTINGS)
+def test_the_same_listing_changes_nothing(listing: list[Entry]) -> None:
+    changes = diff_listing(known_children(listing), listing, ELSEWHERE.get)
+    assert all(isinstance(change, Unchanged) for change in changes)
