@@ -20,10 +20,14 @@ and in the ASIDE way, where there is no RENAME_EXCHANGE:
     3  incoming → target, exclusive
     4  look at .old again, unlink
 
-Residual risk. Between the last look and the unlink (some 10 µs here), a writer that has held
-the replaced file open since before the exchange can still write into it; its data goes where
-that of any writer goes whose file another program renames over. See ``came_out`` for what the
-first look cannot see. Where kernel timestamps are coarser than that, a target changed within
+A writer that opened the file before it was moved can still write into it. On local file
+systems a lease tells whether there is one, and it gets ``WRITER_PATIENCE_S`` to finish before
+the last look.
+
+Residual risk. One that holds the file open for longer, or on a network mount where leases do
+not tell, and writes after the last look (some 10 µs before the unlink) writes into a removed
+file, as any writer does whose file another program renames over. See ``came_out`` for what
+the first look cannot see. Where kernel timestamps are coarser than that, a target changed within
 the last moments is let settle first, so that an edit after the look must show.
 """
 
@@ -42,7 +46,7 @@ from awayfs.core.errors import NotFound, Refused
 from awayfs.core.types import Committed, Entry, Expected, Kind, Mismatch, OpId, Outcome, RemotePath
 from awayfs.remotes import linux, progress
 from awayfs.remotes.directory_attributes import carry_over
-from awayfs.remotes.directory_facts import BTRFS, EXT, TMPFS, XFS
+from awayfs.remotes.directory_facts import BTRFS, EXT, TMPFS, WELL_KNOWN, XFS
 from awayfs.remotes.directory_moves import (
     NO_SUCH_WAY,
     Mover,
@@ -58,6 +62,8 @@ from awayfs.remotes.faults import reach
 from awayfs.remotes.names import aside_name, staged_name
 
 LONGEST_WAIT_S = 2.5
+WRITER_PATIENCE_S = 0.05
+WRITER_PAUSE_S = 0.001
 _MULTIGRAIN = frozenset({EXT, XFS, BTRFS, TMPFS})
 
 
@@ -350,12 +356,31 @@ class Guarded:
         if first is None or not came_out(first, expected):
             return False
         reach("drop.verified")
+        if expected.content and first.kind is Kind.FILE:
+            self._let_writers_finish(aside)
         last = self._mover.look(aside)
         if last is None or (expected.content and last.token != first.token):
             return False
         self._mover.drop(aside)
         reach("drop.dropped")
         return True
+
+    def _let_writers_finish(self, aside: Place) -> None:
+        """Give those who have the file open for writing a moment; local file systems only."""
+        try:
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            fd = os.open(aside.name, flags, dir_fd=aside.directory)
+        except OSError:
+            return
+        try:
+            st = linux.statx(fd, fresh=False)
+            if self._tree.facts(fd, st).magic not in WELL_KNOWN:
+                return
+            until = time.monotonic() + WRITER_PATIENCE_S
+            while linux.held_by_a_writer(fd) and time.monotonic() < until:
+                time.sleep(WRITER_PAUSE_S)
+        finally:
+            os.close(fd)
 
     def _into_vacancy(self, incoming: Incoming, target: Place) -> Outcome:
         reach("vacancy.ready")

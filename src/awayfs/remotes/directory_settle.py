@@ -100,7 +100,7 @@ class Settler:
         """Decide where ``left``, found at ``.old``, belongs. See the table above."""
         mover, standing = self._mover, self._mover.look(target)
         brought = other[1] if other else _revision_or_none(intent.staged)
-        if standing is not None and is_object(standing, revision(left)):
+        if self._stands(left, standing) or (other and self._stands(left, self._at(other[0]))):
             mover.drop(aside)
         elif brought is not None and came_out(left, brought):
             self._return_brought(intent, aside, target, other)
@@ -113,6 +113,18 @@ class Settler:
         else:
             mover.keep(aside, target, intent.op)
         reach("settle.placed")
+
+    @staticmethod
+    def _stands(left: Entry, standing: Entry | None) -> bool:
+        """Whether ``left`` is only a second name of what stands at a proper one."""
+        return standing is not None and is_object(standing, revision(left))
+
+    def _at(self, path: RemotePath) -> Entry | None:
+        try:
+            with self._tree.parent(path) as (directory, name):
+                return self._mover.look(Place(directory, name))
+        except FileNotFoundError:
+            return None
 
     def _return_brought(
         self, intent: Intent, aside: Place, target: Place, other: tuple[RemotePath, Expected] | None

@@ -134,8 +134,10 @@ class Tree:
         """An O_PATH descriptor of the directory that ``path`` is in, and its last name."""
         if not path:
             raise Refused(errno.EBUSY, "the root of the volume cannot be changed")
-        above, _, name = path.rpartition(b"/")
+        above, slash, name = path.rpartition(b"/")
         _check_name(name)
+        if slash and not above:
+            raise Refused(errno.EINVAL, "a path is relative to the root of the volume")
         with self.directory(above) as fd:
             yield fd, name
 
