@@ -18,7 +18,7 @@ from typing import Final
 from awayfs.core.types import NodeId, Range
 from awayfs.store.bases import Bases
 from awayfs.store.db import Database
-from awayfs.store.files import Files
+from awayfs.store.files import Files, keep_lost
 from awayfs.store.ranges import RangeMap
 
 _CACHED: Final = 4096
@@ -318,6 +318,13 @@ class Content:
             if not synced or _mtime_ns(path) != stamp_ns:
                 found.append(node)
         return found
+
+    def lose(self, node: NodeId) -> None:
+        """``drop``, but the file is kept in ``lost+found/`` (at once)."""
+        path = self.fd_path(node)
+        if os.path.exists(path):
+            keep_lost(self._files.directory, path, f"content-{node}")
+        self.drop(node)
 
     # -- rows in memory -----------------------------------------------------------------
 

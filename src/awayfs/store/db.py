@@ -27,6 +27,8 @@ Row = tuple[Any, ...]
 
 _BUSY_SECONDS: Final = 10.0
 _CACHE_KIB: Final = 8 * 1024
+_PAGE: Final = 2048
+"""Half of what SQLite takes: an operation changes some eight pages, each written whole."""
 _WAL_KEEP: Final = 16 * 1024 * 1024
 """Bytes that the log keeps after it started over."""
 
@@ -82,6 +84,7 @@ class Database:
         db = cls(path, _connect(path))
         try:
             for pragma in (
+                f"page_size={_PAGE}",
                 "journal_mode=WAL",
                 "synchronous=NORMAL",
                 "wal_autocheckpoint=0",
@@ -125,6 +128,16 @@ class Database:
             return self._cursor.execute(sql, values).fetchall()  # type: ignore[arg-type]
         except sqlite3.Error as error:
             self._fail(error)
+
+    def rows_until_error(self, sql: str, values: Iterable[Any] = ()) -> tuple[list[Row], bool]:
+        """The rows before the first error, and whether there was none. For salvage."""
+        found: list[Row] = []
+        try:
+            for row in self._connection.execute(sql, values):  # type: ignore[arg-type]
+                found.append(row)
+        except sqlite3.Error:
+            return found, False
+        return found, True
 
     def value(self, sql: str, values: Iterable[Any] = ()) -> Any:
         """First column of the first row, or None."""

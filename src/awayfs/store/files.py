@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import Final
 
@@ -69,6 +69,27 @@ class Files:
                 os.unlink(path)
         except OSError:
             pass
+
+
+def keep_lost(directory: str, path: str, name: str) -> str:
+    """Move a file into ``lost+found/`` under a free name; the path it has there."""
+    folder = f"{directory}/lost+found"
+    os.makedirs(folder, 0o700, exist_ok=True)
+    for serial in count():
+        target = f"{folder}/{name}.{serial}" if serial else f"{folder}/{name}"
+        if not os.path.lexists(target):
+            os.rename(path, target)
+            return target
+    raise AssertionError("count() does not end")
+
+
+def cache_files(directory: str, folder: str) -> Iterator[tuple[NodeId, int, str]]:
+    """(node, version, path) of all files in ``content`` or ``base``; other names are skipped."""
+    for fan in sorted(os.listdir(f"{directory}/{folder}")):
+        for name in sorted(os.listdir(f"{directory}/{folder}/{fan}")):
+            node, _, version = name.partition(".")
+            if node.isdecimal() and (version or "0").isdecimal():
+                yield int(node), int(version or 0), f"{directory}/{folder}/{fan}/{name}"
 
 
 def make_folders(directory: str) -> None:

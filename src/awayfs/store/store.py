@@ -23,7 +23,7 @@ from typing import Final
 
 from awayfs.core.errors import StoreError
 from awayfs.core.types import NodeId
-from awayfs.store import sync
+from awayfs.store import fsck, sync
 from awayfs.store.conflicts import Conflicts
 from awayfs.store.content import Content
 from awayfs.store.db import Database
@@ -34,11 +34,13 @@ from awayfs.store.journal import Journal
 from awayfs.store.lock import Lock
 from awayfs.store.nodes import Nodes
 from awayfs.store.pins import Pins
-from awayfs.store.salvage import SalvageReport, open_or_salvage
+from awayfs.store.salvage import SalvageReport, finished, open_or_salvage, unfinished
 from awayfs.store.server import ServerView
 
 _WAL_LIMIT: Final = 256 * 1024 * 1024
 """A log beyond this is emptied even if the event loop has to wait for it."""
+_SIGNS: Final = ("volume.db", "volume.db.salvaged", "running")
+"""One of these says that a directory holds a volume."""
 
 
 class Store:
@@ -89,7 +91,7 @@ class Store:
     def _open(cls, directory: str, create: bool, boot_id: str) -> Store:
         if create:
             os.makedirs(directory, 0o700, exist_ok=True)
-        elif not os.path.exists(f"{directory}/volume.db") and not _was_open(directory):
+        elif not any(os.path.exists(f"{directory}/{name}") for name in _SIGNS):
             raise StoreError(f"there is no volume in {directory}")
         lock = Lock.take(directory)
         try:
@@ -108,9 +110,11 @@ class Store:
         def load(db: Database) -> Store:
             return cls(directory, lock, db)
 
-        store, report = open_or_salvage(directory, unclean, load)
+        store = open_or_salvage(directory, unclean, load)
         try:
-            store.salvaged = report
+            report = unfinished(store.db)
+            if report is not None:
+                store._after_salvage(report)
             if unclean and last_boot != boot_id:
                 store.suspect = store._after_power_cut()
             store.facts.set("store.boot_id", boot_id)
@@ -179,6 +183,17 @@ class Store:
         """Size of the log: worth a ``checkpoint`` from some megabytes on."""
         return self.db.wal_bytes()
 
+    def _after_salvage(self, report: SalvageReport) -> None:
+        """Keep content that may be unsent though its rows say otherwise; mend what is derived."""
+        self.salvaged = report
+        with self.transaction():
+            for node in self.content.doubtful():
+                if not self.journal.has_store(node):
+                    self.content.lose(node)
+            report.problems = [problem.text for problem in fsck.check(self, repair=True)]
+            self.server.stale_all()
+            finished(self.db)
+
     def _after_power_cut(self) -> list[NodeId]:
         """Drop clean content that may not have reached the disk; the dirty nodes concerned."""
         suspect: list[NodeId] = []
@@ -197,10 +212,6 @@ class Store:
 def _boot_id() -> str:
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return file.read().strip()
-
-
-def _was_open(directory: str) -> bool:
-    return os.path.exists(f"{directory}/running")
 
 
 def _read_marker(directory: str) -> str | None:
