@@ -1,0 +1,396 @@
+"""What commands can ask of the daemon: one handler a method (``awayfs.control``)."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+from awayfs.control.handshake import StartRequest
+from awayfs.control.messages import ControlError, path_param, text_of
+from awayfs.control.server import Done, Handler
+from awayfs.core.conflicts import Resolution
+from awayfs.core.errors import DISCONNECTED_NAME, RemoteError
+from awayfs.core.records import Record, RecordKind, RecordState
+from awayfs.core.types import Entry
+from awayfs.fuse import mount as mounting
+from awayfs.store.conflicts import Conflict
+from awayfs.volume.context import SECOND_NS
+from awayfs.volume.hoard import Walk
+from awayfs.volume.volume import Volume
+
+SYNC_TICK_S = 0.1
+DELETIONS_ACCEPTED_NS = 600 * SECOND_NS
+HELP = {
+    "EDISCONDATA": ["go online, or pin the file (awayfs pin) before going offline"],
+    "EDISCONNECTED": ["go online, or list the directory once while connected"],
+    "EDISCONFULL": ["mount with a larger cache-size, unpin something, or go online to send"],
+    "ECONFLICTED": ["awayfs conflicts shows it, awayfs resolve decides it"],
+}
+
+
+class Api:
+    """Answers commands for one volume."""
+
+    volume: Volume
+
+    def __init__(self, request: StartRequest, end: Callable[[], None]) -> None:
+        self._request = request
+        self._end = end
+        self.lazy = False
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """Method → handler."""
+        return {
+            "ping": self._ping,
+            "status": self._status,
+            "offline": self._offline,
+            "online": self._online,
+            "auto": self._auto,
+            "pin": self._pin,
+            "unpin": self._unpin,
+            "pins": self._pins,
+            "hoard": self._hoard,
+            "sync": self._sync,
+            "journal_list": self._journal_list,
+            "journal_show": self._journal_show,
+            "conflicts": self._conflicts,
+            "resolve": self._resolve,
+            "why": self._why,
+            "cache": self._cache,
+            "unmount": self._unmount,
+        }
+
+    # -- state ----------------------------------------------------------------------------
+
+    async def _ping(self, _params: dict[str, Any]) -> dict[str, Any]:
+        return {"pid": os.getpid()}
+
+    def status(self) -> dict[str, Any]:
+        """Where the volume stands, as ``awayfs status --json`` prints it."""
+        volume = self.volume
+        state, store = volume.link.state, volume.store
+        progress = volume.replay.progress()
+        return {
+            "volume": self._request.volume,
+            "url": self._request.url,
+            "mountpoint": text_of(self._request.mountpoint),
+            "pid": os.getpid(),
+            "mode": str(state.mode),
+            "by_hand": state.by_hand,
+            "cause": state.cause,
+            "since_ns": state.since_ns,
+            "pending": {
+                "records": progress.records - progress.parked,
+                "bytes": progress.bytes,
+                "parked": progress.parked,
+            },
+            "cache": {
+                "bytes": store.content.usage(),
+                "limit": volume.context.options.cache_limit,
+                "nodes": store.nodes.count(),
+            },
+            "conflicts": store.conflicts.count(),
+            "last_contact_ns": volume.link.last_contact_ns,
+            "server": self._request.url.partition(":")[2].lstrip("/").partition("/")[0],
+            "replaying": volume.replay.active,
+            "history": [
+                {"mode": str(s.mode), "cause": s.cause, "since_ns": s.since_ns}
+                for s in list(volume.link.history)[-20:]
+            ],
+        }
+
+    async def _status(self, params: dict[str, Any]) -> dict[str, Any]:
+        answer = self.status()
+        if "path" in params and params["path"] is not None:
+            path = path_param(params)
+            node = await self.volume.find(path)
+            answer["path"] = self.volume.states.describe(node.id, text_of(path))
+        return answer
+
+    async def _offline(self, _params: dict[str, Any]) -> dict[str, Any]:
+        self.volume.store.facts.set("volume.offline", "1")
+        self.volume.link.offline_by_hand()
+        await self.volume.link.remote.close()
+        return {"mode": str(self.volume.mode)}
+
+    async def _online(self, _params: dict[str, Any]) -> dict[str, Any]:
+        self.volume.store.facts.set("volume.offline", "0")
+        await self.volume.link.online_by_hand()
+        return {"mode": str(self.volume.mode)}
+
+    async def _auto(self, _params: dict[str, Any]) -> dict[str, Any]:
+        self.volume.store.facts.set("volume.offline", "0")
+        self.volume.link.automatic()
+        try:
+            await self.volume.link.connect()
+        except RemoteError:
+            pass  # it goes on trying
+        return {"mode": str(self.volume.mode)}
+
+    async def _cache(self, _params: dict[str, Any]) -> dict[str, Any]:
+        return dict(self.status()["cache"])
+
+    async def _why(self, params: dict[str, Any]) -> dict[str, Any]:
+        path = path_param(params)
+        answer: dict[str, Any] = {
+            "path": text_of(path),
+            "text": "nothing failed on it lately",
+            "since_ns": None,
+            "help": [],
+        }
+        try:
+            node = await self.volume.find(path)
+        except OSError as error:
+            name = DISCONNECTED_NAME.get(error.errno or 0) or errno.errorcode.get(
+                error.errno or 0, "?"
+            )
+            answer |= {"error": name, "code": error.errno, "text": error.strerror or str(error)}
+            answer["help"] = HELP.get(name, [])
+            return answer
+        self._explain(node.id, answer)
+        return answer
+
+    def _explain(self, node: int, answer: dict[str, Any]) -> None:
+        volume = self.volume
+        failure = volume.context.failures.of(node)
+        if failure is not None:
+            name = DISCONNECTED_NAME.get(failure.code) or errno.errorcode.get(failure.code, "?")
+            answer |= {
+                "error": name,
+                "code": failure.code,
+                "text": failure.text,
+                "since_ns": failure.at_ns,
+                "help": HELP.get(name, []),
+            }
+        for record in volume.store.journal.of_node(node):
+            if record.state is RecordState.PARKED:
+                answer |= {"text": record.reason, "since_ns": record.at_ns}
+        for conflict in volume.store.conflicts.of_node(node):
+            answer |= {"text": f"{conflict.kind}: {conflict.note}", "error": "ECONFLICTED"}
+            answer["since_ns"] = conflict.detected_ns
+            answer["help"] = HELP["ECONFLICTED"]
+
+    # -- working set ----------------------------------------------------------------------
+
+    async def _pin(self, params: dict[str, Any]) -> AsyncIterator[dict[str, Any] | Done]:
+        node = await self.volume.find(path_param(params))
+        self.volume.store.pins.add(node.id, int(params.get("priority") or 0), True)
+        if not params.get("walk", True):
+            yield Done({"files": 0, "bytes": 0, "failed": []})
+            return
+        async for event in self._walked(node.id):
+            yield event
+
+    async def _walked(self, node: int) -> AsyncIterator[dict[str, Any] | Done]:
+        walk = Walk()
+        async for walk in self.volume.hoard.walk(node):
+            yield {
+                "done": walk.done,
+                "total": walk.total,
+                "bytes": walk.bytes,
+                "path": _printable(walk.path),
+            }
+        yield Done({"files": walk.done, "bytes": walk.bytes, "failed": _pairs(walk.failed)})
+
+    async def _unpin(self, params: dict[str, Any]) -> dict[str, Any]:
+        path = path_param(params)
+        node = await self.volume.find(path)
+        if not self.volume.unpin_node(node.id):
+            raise ControlError(
+                f"{text_of(path)}: is not pinned itself; see awayfs pins", "not-found"
+            )
+        return {"path": text_of(path)}
+
+    async def _pins(self, _params: dict[str, Any]) -> dict[str, Any]:
+        pins = []
+        for pin in self.volume.store.pins.all():
+            missing = self.volume.hoard.missing(pin.node)
+            pins.append(
+                {
+                    "path": self.volume.hoard.path(pin.node),
+                    "priority": pin.priority,
+                    "complete": not missing,
+                    "missing": len(missing),
+                }
+            )
+        return {"pins": pins}
+
+    async def _hoard(self, params: dict[str, Any]) -> AsyncIterator[dict[str, Any] | Done]:
+        if params.get("path") is not None:
+            starts = [(await self.volume.find(path_param(params))).id]
+        else:
+            starts = [pin.node for pin in self.volume.store.pins.all()]
+        files = size = 0
+        failed: list[dict[str, str]] = []
+        if not params.get("check"):
+            for start in starts:
+                async for event in self._walked(start):
+                    if isinstance(event, Done):
+                        files += event.result["files"]
+                        size += event.result["bytes"]
+                        failed += event.result["failed"]
+                    else:
+                        yield event
+        missing = [pair for start in starts for pair in self.volume.hoard.missing(start)]
+        yield Done({"files": files, "bytes": size, "missing": _pairs(missing), "failed": failed})
+
+    # -- journal --------------------------------------------------------------------------
+
+    async def _sync(self, params: dict[str, Any]) -> AsyncIterator[dict[str, Any] | Done]:
+        volume = self.volume
+        if params.get("accept_deletions"):
+            now = volume.context.now()
+            volume.context.accept_deletions_until_ns = now + DELETIONS_ACCEPTED_NS
+            volume.link.confirm()
+        if not volume.link.usable and not volume.link.state.by_hand:
+            await volume.link.connect()
+        volume.replay.hurry()
+        while params.get("wait"):
+            progress = volume.replay.progress()
+            yield {"pending": progress.records - progress.parked, "bytes": progress.bytes}
+            if not progress.records or progress.stuck or not volume.link.usable:
+                break
+            await asyncio.sleep(SYNC_TICK_S)
+        progress = volume.replay.progress()
+        yield Done(
+            {
+                "pending": progress.records - progress.parked,
+                "parked": progress.parked,
+                "conflicts": volume.store.conflicts.count(),
+                "stuck": progress.stuck,
+                "mode": str(volume.mode),
+            }
+        )
+
+    async def _journal_list(self, _params: dict[str, Any]) -> dict[str, Any]:
+        return {"records": [self._record(r) for r in self.volume.store.journal.all()]}
+
+    async def _journal_show(self, params: dict[str, Any]) -> dict[str, Any]:
+        record = self.volume.store.journal.get(int(params["seq"]))
+        if record is None:
+            raise ControlError(f"record {params['seq']}: is not in the journal", "not-found")
+        answer = self._record(record)
+        attributes = record.attributes
+        answer["attributes"] = {
+            name: value
+            for name in ("mode", "uid", "gid", "mtime_ns", "atime_ns")
+            if (value := getattr(attributes, name)) is not None
+        }
+        if record.xattr_name:
+            answer["xattr"] = text_of(record.xattr_name)
+        intent = self.volume.store.intents.get(record.seq)
+        answer["stage"] = intent[1] if intent else None
+        base = self.volume.store.server.get(record.node)
+        answer["base"] = _entry(base.entry()) if base else None
+        return answer
+
+    def _record(self, record: Record) -> dict[str, Any]:
+        nodes = self.volume.store.nodes
+        node = self.volume.context.node(record.node)
+        path = self._joined(record.parent, record.name) if record.parent else None
+        if path is None:
+            path = nodes.path(record.node)
+        to_path = self._joined(record.to_parent, record.to_name) if record.to_parent else None
+        return {
+            "seq": record.seq,
+            "kind": str(record.kind),
+            "state": str(record.state),
+            "path": text_of(path) if path is not None else None,
+            "to_path": text_of(to_path) if to_path is not None else None,
+            "node": record.node,
+            "at_ns": record.at_ns,
+            "reason": record.reason,
+            "size": node.size if node and record.kind is RecordKind.STORE else None,
+        }
+
+    def _joined(self, parent: int, name: bytes) -> bytes:
+        directory = self.volume.store.nodes.path(parent)
+        return directory + b"/" + name if directory else name
+
+    # -- conflicts ------------------------------------------------------------------------
+
+    async def _conflicts(self, params: dict[str, Any]) -> dict[str, Any]:
+        path = path_param(params, default="") if params.get("path") else b""
+        found = self.volume.conflicts_at(path)
+        return {"conflicts": [self._conflict(conflict) for conflict in found]}
+
+    def _conflict(self, conflict: Conflict) -> dict[str, Any]:
+        volume = self.volume
+        path = volume.virtual.conflict_path(conflict)
+        shown = ".awayfs/conflicts/" + text_of(path)
+        variants = volume.virtual.variants(conflict)
+        node = volume.context.node(conflict.node)
+        base = volume.store.server.get(conflict.node)
+        local_names = volume.store.nodes.names(conflict.node)
+        facts: dict[str, dict[str, Any] | None] = {
+            "base": _entry(base.entry()) if base else None,
+            "server": _entry(conflict.server_entry) if conflict.server_entry else None,
+            "local": {"size": node.size, "mtime_ns": node.mtime_ns, "mode": node.mode}
+            if node and local_names
+            else None,
+        }
+        answer: dict[str, Any] = {
+            "id": conflict.id,
+            "path": text_of(path),
+            "kind": conflict.kind,
+            "detected_ns": conflict.detected_ns,
+            "note": conflict.note,
+        }
+        for which, known in facts.items():
+            available = which.encode() in variants
+            if known is None and not available:
+                answer[which] = None
+                continue
+            answer[which] = {
+                **(known or {}),
+                "available": available,
+                "path": f"{shown}/{which}" if available else None,
+            }
+        return answer
+
+    async def _resolve(self, params: dict[str, Any]) -> dict[str, Any]:
+        path = path_param(params)
+        found = [
+            c
+            for c in self.volume.conflicts_at(path)
+            if self.volume.virtual.conflict_path(c) == path
+        ]
+        if not found:
+            raise ControlError(
+                f"{text_of(path)}: is not in conflict; see awayfs conflicts", "not-found"
+            )
+        try:
+            keep = Resolution(params.get("keep", ""))
+        except ValueError:
+            raise ControlError(
+                "this version resolves with --keep local, server or both", "usage"
+            ) from None
+        copy = None
+        for conflict in found:
+            copy = await self.volume.resolve(conflict, keep) or copy
+        return {"path": text_of(path), "kept": str(keep), "copy": copy and _printable(copy)}
+
+    # -- the end --------------------------------------------------------------------------
+
+    async def _unmount(self, params: dict[str, Any]) -> dict[str, Any]:
+        self.volume.context.opened.save_all()
+        pending = self.volume.store.journal.count()
+        mountpoint, lazy = self._request.mountpoint, bool(params.get("lazy"))
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, lambda: mounting.unmount(mountpoint, lazy=lazy))
+        return {"pending": pending}
+
+
+def _entry(entry: Entry) -> dict[str, Any]:
+    return {"size": entry.size, "mtime_ns": entry.mtime_ns, "mode": entry.mode}
+
+
+def _pairs(pairs: list[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"path": _printable(path), "why": why} for path, why in pairs]
+
+
+def _printable(path: str) -> str:
+    return text_of(os.fsencode(path))

@@ -1,0 +1,101 @@
+"""The daemon of one mount: from the request on standard input to the end of the mount.
+
+The order at the start: the store (and with it the lock that keeps a second daemon away), the
+link (a volume that was never seen needs its server now, a known one does not), the mount, the
+control socket, and only then the word that all is ready. At the end the same backwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import signal
+import sys
+
+from awayfs.control import mounts, paths, volumes
+from awayfs.control.handshake import StartRequest, receive, report_error, report_ready
+from awayfs.core.errors import AwayfsError, StoreError
+from awayfs.daemon.service import Service
+from awayfs.store.store import Store
+
+log = logging.getLogger("awayfs")
+
+
+def main() -> int:
+    """Serve; 0 after an orderly end, 1 when the mount could not be made."""
+    request = receive()
+    _configure_logging(request)
+    try:
+        return asyncio.run(_serve(request))
+    except AwayfsError as error:
+        log.error("%s", error)
+        report_error(request, str(error))
+        if request.foreground:
+            print(f"awayfs: {error}", file=sys.stderr)
+    except OSError as error:
+        log.exception("the mount could not be made")
+        report_error(request, f"{error.filename or request.url}: {error.strerror or error}")
+    return 1
+
+
+def _configure_logging(request: StartRequest) -> None:
+    level = os.environ.get("AWAYFS_LOG", "INFO").upper()
+    logging.basicConfig(
+        level=level if level in logging.getLevelNamesMapping() else "INFO",
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+
+
+async def _serve(request: StartRequest) -> int:
+    directory = paths.ensure_volume(request.volume)
+    new = volumes.read(request.volume) is None
+    store = _open_store(directory, request)
+    pending = 0
+    try:
+        service = Service(request, store)
+        await service.prepare()
+        volumes.note_mounted(request.volume, request.url)
+        new = False
+        await service.mount()
+        mounts.announce(request.volume, request.url, request.mountpoint)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, service.ask_to_end)
+        report_ready(request, str(service.mode))
+        await service.serve()
+        pending = store.journal.count()
+    finally:
+        store.close()
+        if new:
+            _remove_unborn(directory)
+    volumes.note_unmounted(request.volume, request.url, pending)
+    mounts.withdraw(request.volume)
+    return 0
+
+
+def _open_store(directory: str, request: StartRequest) -> Store:
+    store = Store.open(directory, create=True)
+    if store.salvaged is not None:
+        log.error("the database was damaged and set aside: %s", store.salvaged)
+    known = store.facts.get("volume.url")
+    if known is not None and known != request.url:
+        store.close()
+        raise StoreError(f"{directory}: holds the state of {known}, not of {request.url}")
+    if known is None:
+        store.facts.set("volume.url", request.url)
+    return store
+
+
+def _remove_unborn(directory: str) -> None:
+    """A first mount that did not come about leaves nothing but its log behind."""
+    for name in os.listdir(directory):
+        path = os.path.join(directory, name)
+        if name == "daemon.log":
+            continue
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            os.unlink(path)

@@ -1,0 +1,187 @@
+"""One mount's parts in one place: remote, link, volume, kernel session, control socket."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Mapping
+
+from awayfs.control import paths
+from awayfs.control.handshake import StartRequest
+from awayfs.control.options import MountOptions
+from awayfs.control.server import ControlServer
+from awayfs.core.errors import RemoteError, Unreachable
+from awayfs.core.modes import Mode, ModeState
+from awayfs.daemon.api import Api
+from awayfs.fuse import mount as mounting
+from awayfs.fuse.bridge import Bridge
+from awayfs.fuse.bridge_shared import MountedKernel, Shared
+from awayfs.fuse.negotiate import SessionOptions
+from awayfs.fuse.notify import Notifier
+from awayfs.fuse.passthrough import probe
+from awayfs.fuse.session import Session
+from awayfs.remotes.opening import open_remote
+from awayfs.store.store import Store
+from awayfs.volume.context import Context, VolumeOptions
+from awayfs.volume.link import Link
+from awayfs.volume.recover import recover
+from awayfs.volume.volume import Volume
+
+log = logging.getLogger(__name__)
+
+FIRST_CONTACT_S = 10.0
+KNOWN_CONTACT_S = 2.5
+STALL_S = 1.8
+"""Without progress for so long, a call to the server has failed: under the promised 2 s."""
+CLIENT_LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+class Service:
+    """Everything that lives as long as the mount does."""
+
+    def __init__(self, request: StartRequest, store: Store) -> None:
+        self._request = request
+        self._store = store
+        recover(store, time.time_ns())
+        options = request.options
+        self._remote = open_remote(request.url, _remote_options(options))
+        by_hand = store.facts.get("volume.offline") == "1"
+        state = ModeState(
+            Mode.DISCONNECTED, by_hand, "by hand" if by_hand else "starting", time.time_ns()
+        )
+        self._link = Link(self._remote, time.time_ns, state)
+        context = Context(store, self._link, _volume_options(options), time.time_ns)
+        self._api = Api(request, self.ask_to_end)
+        self.volume = Volume(context, _client_id(store), self._api.status)
+        self._api.volume = self.volume
+        self._fd = -1
+        self._session: Session | None = None
+        self._notifier: Notifier | None = None
+        self._control = ControlServer(paths.socket_file(request.volume), self._api.handlers())
+        self._ending = asyncio.Event()
+
+    @property
+    def mode(self) -> Mode:
+        """The volume's mode."""
+        return self._link.state.mode
+
+    async def prepare(self) -> None:
+        """First contact. A volume never seen before needs its server; a known one does not."""
+        known = self._store.facts.get("volume.known") == "1"
+        if known and self._link.state.by_hand:
+            return
+        limit = KNOWN_CONTACT_S if known else FIRST_CONTACT_S
+        try:
+            await asyncio.wait_for(self._link.connect(), limit)
+        except TimeoutError:
+            if not known:
+                await self._remote.close()
+                raise Unreachable(f"{self._request.url}: no answer in {limit:.0f} s") from None
+        except RemoteError as error:
+            if not known:
+                await self._remote.close()
+                raise
+            log.warning("mounted without the server: %s", error)
+
+    async def mount(self) -> None:
+        """Mount, begin to serve, and listen for commands."""
+        options = self._request.options
+        os.makedirs(paths.ensure_runtime(), exist_ok=True)
+        await self._control.start()
+        try:
+            self._fd = mounting.mount(
+                self._request.mountpoint,
+                fsname=self._request.url,
+                allow_other=options.allow_other,
+                default_permissions=True,
+                read_only=options.ro,
+            )
+        except BaseException:
+            await self._control.close()
+            await self._remote.close()
+            raise
+        await self._attach(options)
+        self.volume.start()
+
+    async def _attach(self, options: MountOptions) -> None:
+        passthrough = options.passthrough == "auto" and not options.writeback
+        shared = Shared(self.volume, fuse_fd=self._fd)
+        bridge = Bridge(shared, distinct_errno=options.errno == "distinct")
+        want = SessionOptions(writeback=options.writeback, passthrough=passthrough)
+        self._session = Session(self._fd, bridge.handlers, want=want)
+        self._session.attach()
+        negotiated = await self._session.wait_ready()
+        shared.passthrough = negotiated.passthrough and probe(self._fd)
+        log.info("FUSE 7.%d, passthrough %s", negotiated.minor, shared.passthrough)
+        self._notifier = Notifier(self._fd, minor=negotiated.minor)
+        kernel = MountedKernel(self._notifier, shared.lookups, epoch=negotiated.epoch)
+        self.volume.context.kernel = kernel
+
+    async def serve(self) -> None:
+        """Until somebody unmounts, by command, by ``umount``, or by a signal."""
+        assert self._session is not None
+        closed = asyncio.ensure_future(self._session.wait_closed())
+        while not closed.done():
+            ending = asyncio.ensure_future(self._ending.wait())
+            await asyncio.wait({closed, ending}, return_when=asyncio.FIRST_COMPLETED)
+            ending.cancel()
+            if self._ending.is_set() and not closed.done():
+                self._ending.clear()
+                self._unmount(lazy=self._api.lazy)
+        await self._end()
+
+    def ask_to_end(self) -> None:
+        """Unmount soon: by command (which has unmounted already) or by signal."""
+        self._api.lazy = True
+        self._ending.set()
+
+    def _unmount(self, *, lazy: bool) -> None:
+        try:
+            mounting.unmount(self._request.mountpoint, lazy=lazy)
+        except mounting.MountError as error:
+            log.warning("%s", error)
+
+    async def _end(self) -> None:
+        if self._notifier is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._notifier.close)
+        await self.volume.stop()
+        await self._control.close()
+        os.close(self._fd)
+
+
+def _remote_options(options: MountOptions) -> Mapping[str, str]:
+    named = {
+        "identity": options.identity,
+        "known_hosts": options.known_hosts,
+        "ssh_config": options.ssh_config,
+        "stall": str(options.timeout or STALL_S),
+    }
+    return {name: value for name, value in named.items() if value}
+
+
+def _volume_options(options: MountOptions) -> VolumeOptions:
+    defaults = VolumeOptions()
+    return VolumeOptions(
+        fresh_s=options.fresh,
+        writes=options.writes,
+        cache_limit=options.cache_size,
+        base_limit=defaults.base_limit if options.base_limit is None else options.base_limit,
+        conflicted=options.conflicted,
+        read_only=options.ro,
+        uid=os.getuid(),
+        gid=os.getgid(),
+        host=socket.gethostname(),
+    )
+
+
+def _client_id(store: Store) -> str:
+    """This state directory's own part of operation ids, made once."""
+    client = store.facts.get("volume.client")
+    if client is None:
+        client = "".join(secrets.choice(CLIENT_LETTERS) for _ in range(10))
+        store.facts.set("volume.client", client)
+    return client

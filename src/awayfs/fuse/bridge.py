@@ -1,0 +1,81 @@
+"""From requests to the volume and back: the table of handlers.
+
+``Bridge.handlers`` is what a ``Session`` serves. Each handler turns one typed request into
+calls on the volume and the answer into a reply; none of them decides anything about the
+share. The parts: names (``bridge_names``), files (``bridge_files``), extended attributes
+(``bridge_xattrs``) and the volume's own ``.awayfs`` tree (``bridge_virtual``).
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Awaitable
+from typing import Any
+
+from awayfs.core.errors import POSIX_ERRNO
+from awayfs.fuse.bridge_files import FileHandlers
+from awayfs.fuse.bridge_names import NameHandlers
+from awayfs.fuse.bridge_shared import Shared
+from awayfs.fuse.bridge_virtual import VirtualHandlers
+from awayfs.fuse.bridge_xattrs import XattrHandlers
+from awayfs.fuse.requests import Request
+from awayfs.fuse.session import Handler, Reply, Result
+from awayfs.volume.virtual import VIRTUAL_BASE
+
+_WORTH_TELLING = frozenset(
+    {errno.EIO, errno.ESTALE, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
+)
+
+
+class Bridge:
+    """Serves one volume to one kernel."""
+
+    def __init__(self, shared: Shared, *, distinct_errno: bool = False) -> None:
+        self._volume = shared.volume
+        self._distinct = distinct_errno
+        virtual_tree = VirtualHandlers(shared)
+        real: dict[type[Request], Handler] = {
+            **NameHandlers(shared, virtual_tree.root_entry).table(),
+            **FileHandlers(shared).table(),
+            **XattrHandlers(shared).table(),
+        }
+        virtual = virtual_tree.table()
+        self.handlers: dict[type[Request], Handler] = {
+            kind: self._routed(handler, virtual.get(kind, _read_only))
+            for kind, handler in real.items()
+        }
+
+    def _routed(self, real: Handler, virtual: Handler) -> Handler:
+        """The handler by node, with errors as this mount shows them."""
+
+        def handle(request: Any) -> Result:
+            try:
+                if request.nodeid >= VIRTUAL_BASE:
+                    return virtual(request)
+                result = real(request)
+            except OSError as error:
+                raise self._shown(request, error) from error
+            if type(result) is bytes or result is None or not isinstance(result, Awaitable):
+                return result
+            return self._awaited(request, result)
+
+        return handle
+
+    async def _awaited(self, request: Request, result: Awaitable[Reply]) -> Reply:
+        try:
+            return await result
+        except OSError as error:
+            raise self._shown(request, error) from error
+
+    def _shown(self, request: Request, error: OSError) -> OSError:
+        """The errno that the program sees; what is behind it is kept for ``awayfs why``."""
+        code = error.errno or 0
+        if code in POSIX_ERRNO or code in _WORTH_TELLING:
+            self._volume.note_failure(request.nodeid, getattr(request, "name", b""), error)
+        if code in POSIX_ERRNO and not self._distinct:
+            return OSError(POSIX_ERRNO[code], error.strerror)
+        return error
+
+
+def _read_only(_request: Request) -> Result:
+    raise OSError(errno.EPERM, "the .awayfs directory is the volume's own")

@@ -1,0 +1,242 @@
+"""Handlers for open files.
+
+Which way the kernel reads is settled at open: a file that is whole in the cache and large
+enough to be worth it is read by the kernel itself (passthrough), all others through the page
+cache. While one descriptor of a node is in passthrough, every further one must name the same
+backing file, and writers take the direct way so that their writes are seen (fs/fuse/iomode.c).
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Awaitable
+
+from awayfs.core.errors import ECONFLICTED
+from awayfs.core.types import Attributes, Kind
+from awayfs.fuse import requests as rq
+from awayfs.fuse import wire
+from awayfs.fuse.bridge_names import PERMISSIONS, without_set_id
+from awayfs.fuse.bridge_shared import Shared
+from awayfs.fuse.passthrough import close_backing, open_backing
+from awayfs.fuse.replies import (
+    copy_file_range_out,
+    create_out,
+    lseek_out,
+    open_out,
+    poll_out,
+    write_out,
+)
+from awayfs.fuse.session import Handler, Result
+from awayfs.store.nodes import Node
+from awayfs.volume.files import FileHandle
+
+log = logging.getLogger(__name__)
+
+WORTH_PASSTHROUGH = 64 << 10
+"""Smaller files are served from the page cache: registering them costs more than it saves."""
+READY = 0x0001 | 0x0004 | 0x0040 | 0x0100  # POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM
+
+
+class FileHandlers:
+    """OPEN to LSEEK."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._volume = shared.volume
+        self._files = shared.volume.files
+
+    def table(self) -> dict[type[rq.Request], Handler]:
+        """Request type → handler."""
+        return {
+            rq.Open: self.open,
+            rq.Create: self.create,
+            rq.Tmpfile: self.tmpfile,
+            rq.Read: self.read,
+            rq.Write: self.write,
+            rq.Flush: self.flush,
+            rq.Release: self.release,
+            rq.Fsync: self.fsync,
+            rq.Fallocate: self.fallocate,
+            rq.Lseek: self.lseek,
+            rq.CopyFileRange: self.copy_file_range,
+            rq.Ioctl: self.ioctl,
+            rq.Poll: self.poll,
+        }
+
+    def open(self, request: rq.Open) -> Result:
+        """open(2) of what exists; waits only for a stale observation to be renewed."""
+        wait = self._volume.tree.freshen(request.nodeid)
+        return self._open(request) if wait is None else self._open_later(request, wait)
+
+    async def _open_later(self, request: rq.Open, wait: Awaitable[None]) -> bytes:
+        await wait
+        return self._open(request)
+
+    def _open(self, request: rq.Open) -> bytes:
+        node = self._volume.context.node(request.nodeid)
+        if node is None:
+            raise OSError(errno.ESTALE, "the file is gone")
+        if self._volume.conflicted_is_error and self._volume.is_conflicted(node.id):
+            raise OSError(ECONFLICTED, "the file is in conflict; see awayfs conflicts")
+        writing = request.flags & os.O_ACCMODE != os.O_RDONLY
+        if request.flags & os.O_TRUNC:
+            self._files.truncate(node, 0)
+            if request.kill_suidgid:
+                self._drop_set_id(node)
+        return open_out(*self._handle(node, request.flags, writing))
+
+    def _handle(self, node: Node, flags: int, writing: bool) -> tuple[int, int, int]:
+        """Handle number, FOPEN flags and backing id of a new open file."""
+        handle = self._files.open(node, writing=writing, append=bool(flags & os.O_APPEND))
+        fopen, backing = self._way(handle)
+        if not writing:
+            fopen |= wire.FOPEN_NOFLUSH
+        return self._shared.new_handle(handle), fopen, backing
+
+    def _way(self, handle: FileHandle) -> tuple[int, int]:
+        """FOPEN flags and backing id: passthrough or page cache."""
+        opened = handle.opened
+        if opened.passthrough:
+            flags = wire.FOPEN_PASSTHROUGH | (wire.FOPEN_DIRECT_IO if handle.writing else 0)
+            return flags, opened.passthrough
+        if (
+            self._shared.passthrough
+            and not handle.writing
+            and opened.users == 1
+            and opened.whole
+            and opened.size >= WORTH_PASSTHROUGH
+        ):
+            try:
+                opened.passthrough = open_backing(self._shared.fuse_fd, opened.fd)
+                return wire.FOPEN_PASSTHROUGH, opened.passthrough
+            except OSError as error:
+                log.warning("passthrough is not available: %s", error.strerror)
+                self._shared.passthrough = False
+        return wire.FOPEN_KEEP_CACHE, 0
+
+    def create(self, request: rq.Create) -> bytes:
+        """open(2) with O_CREAT. The kernel thinks the name is free; if not, it is opened."""
+        self._volume.check_writable()
+        nodes = self._volume.store.nodes
+        node = nodes.child(request.nodeid, request.name)
+        if node is not None and request.flags & os.O_EXCL:
+            raise OSError(errno.EEXIST, "exists")
+        if node is None:
+            mode = request.mode & PERMISSIONS & ~request.umask
+            node = self._volume.changes.create(
+                request.nodeid, request.name, Kind.FILE, mode, request.uid, request.gid
+            )
+        elif request.flags & os.O_TRUNC:
+            self._files.truncate(node, 0)
+        return self._created(node, request.flags)
+
+    def tmpfile(self, request: rq.Tmpfile) -> bytes:
+        """open(2) with O_TMPFILE."""
+        self._volume.check_writable()
+        mode = request.mode & PERMISSIONS & ~request.umask
+        node = self._volume.changes.unnamed(request.nodeid, mode, request.uid, request.gid)
+        return self._created(node, request.flags)
+
+    def _created(self, node: Node, flags: int) -> bytes:
+        writing = flags & os.O_ACCMODE != os.O_RDONLY
+        fh, fopen, backing = self._handle(node, flags, writing)
+        current = self._volume.context.node(node.id) or node
+        return create_out(self._shared.looked_up(current), fh, fopen, backing)
+
+    def read(self, request: rq.Read) -> Result:
+        """read(2)."""
+        return self._files.read(self._file(request.fh), request.offset, request.size)
+
+    def write(self, request: rq.Write) -> Result:
+        """write(2)."""
+        handle = self._file(request.fh)
+        written = self._files.write(handle, request.offset, request.data)
+        if request.kill_suidgid:
+            node = self._volume.context.node(request.nodeid)
+            if node is not None:
+                self._drop_set_id(node)
+        if self._volume.writes_through:
+            return self._write_through(request.nodeid, written)
+        return write_out(written)
+
+    async def _write_through(self, nodeid: int, written: int) -> bytes:
+        await self._volume.sent(nodeid)
+        return write_out(written)
+
+    def flush(self, request: rq.Flush) -> Result:
+        """close(2): waits for the server with ``writes=close`` while connected."""
+        if self._volume.writes_on_close:
+            return self._flush_through(request.nodeid)
+        return b""
+
+    async def _flush_through(self, nodeid: int) -> bytes:
+        await self._volume.sent(nodeid)
+        return b""
+
+    def release(self, request: rq.Release) -> bytes:
+        """The last descriptor is closed."""
+        handle = self._shared.handles.pop(request.fh, None)
+        if isinstance(handle, FileHandle):
+            backing = handle.opened.passthrough
+            if self._files.close(handle):
+                if backing:
+                    self._close_backing(backing)
+                self._volume.closed(request.nodeid, handle.opened)
+            elif handle.writing and not handle.opened.writers:
+                self._volume.written(request.nodeid)
+        return b""
+
+    def _close_backing(self, backing: int) -> None:
+        try:
+            close_backing(self._shared.fuse_fd, backing)
+        except OSError as error:
+            log.warning("backing file %d: %s", backing, error.strerror)
+
+    async def fsync(self, request: rq.Fsync) -> bytes:
+        """fsync(2): file and journal durable here; on the server too where asked for."""
+        await self._volume.durable(request.nodeid)
+        if self._volume.writes_on_close:
+            await self._volume.sent(request.nodeid)
+        return b""
+
+    def fallocate(self, request: rq.Fallocate) -> bytes:
+        """fallocate(2)."""
+        handle = self._file(request.fh)
+        self._files.allocate(handle, request.mode, request.offset, request.length)
+        return b""
+
+    def lseek(self, request: rq.Lseek) -> bytes:
+        """lseek(2) with SEEK_DATA and SEEK_HOLE."""
+        return lseek_out(self._files.seek(self._file(request.fh), request.offset, request.whence))
+
+    async def copy_file_range(self, request: rq.CopyFileRange) -> bytes:
+        """copy_file_range(2)."""
+        copied = await self._files.copy(
+            self._file(request.fh),
+            request.offset,
+            self._file(request.new_fh),
+            request.new_offset,
+            request.length,
+        )
+        return copy_file_range_out(copied, request.wide)
+
+    def ioctl(self, _request: rq.Ioctl) -> bytes:
+        """No ioctl is known yet."""
+        raise OSError(errno.ENOTTY, "no such ioctl")
+
+    def poll(self, _request: rq.Poll) -> bytes:
+        """Regular files are always ready (poll(2))."""
+        return poll_out(READY)
+
+    def _drop_set_id(self, node: Node) -> None:
+        mode = without_set_id(node.mode)
+        if mode is not None:
+            self._volume.changes.set_attributes(node.id, Attributes(mode=mode))
+
+    def _file(self, fh: int) -> FileHandle:
+        handle = self._shared.handles.get(fh)
+        if not isinstance(handle, FileHandle):
+            raise OSError(errno.EBADF, "not an open file")
+        return handle

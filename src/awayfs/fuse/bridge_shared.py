@@ -1,0 +1,95 @@
+"""What all handlers need: the volume, handles, lookup counts, and nodes as the kernel sees them."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+
+from awayfs.core.types import NodeId
+from awayfs.fuse.lookups import LookupCounts
+from awayfs.fuse.notify import Notifier
+from awayfs.fuse.replies import Attr, Entry
+from awayfs.store.nodes import Node
+from awayfs.volume.volume import Volume
+
+OFFLINE_VALID_S = 3600.0
+"""How long the kernel may trust what it was told while offline; ``forget_all`` ends it."""
+
+
+@dataclass(slots=True)
+class Shared:
+    """State of one mount that several handlers use."""
+
+    volume: Volume
+    lookups: LookupCounts = field(default_factory=LookupCounts)
+    handles: dict[int, object] = field(default_factory=dict)
+    fuse_fd: int = -1
+    passthrough: bool = False
+    _next_handle: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+
+    def new_handle(self, value: object) -> int:
+        """Keep an open file or directory; the number that names it to the kernel."""
+        number = next(self._next_handle)
+        self.handles[number] = value
+        return number
+
+    def valid_s(self) -> float:
+        """How long names and attributes may be trusted without asking again."""
+        if self.volume.link.usable:
+            return self.volume.context.options.fresh_s
+        return OFFLINE_VALID_S
+
+    def entry(self, node: Node) -> Entry:
+        """A node as a reply's entry. The caller counts the lookup once the reply is made."""
+        valid = self.valid_s()
+        return Entry(node.id, attr_of(node), valid, valid)
+
+    def looked_up(self, node: Node) -> Entry:
+        """As ``entry``, counted as one lookup."""
+        self.lookups.add(node.id)
+        return self.entry(node)
+
+
+def attr_of(node: Node) -> Attr:
+    """stat(2) of a node. Blocks count the size, cached or not: a placeholder is no hole."""
+    return Attr(
+        ino=node.id,
+        size=node.size,
+        blocks=(node.size + 511) >> 9,
+        atime_ns=node.atime_ns,
+        mtime_ns=node.mtime_ns,
+        ctime_ns=node.ctime_ns,
+        btime_ns=node.btime_ns,
+        mode=node.kind | node.mode,
+        nlink=node.nlink,
+        uid=node.uid,
+        gid=node.gid,
+        rdev=node.rdev,
+    )
+
+
+class MountedKernel:
+    """Tells the kernel what changed (``volume.context.KernelCaches``)."""
+
+    def __init__(self, notifier: Notifier, lookups: LookupCounts, *, epoch: bool) -> None:
+        self._notifier = notifier
+        self._lookups = lookups
+        self._epoch = epoch
+        self._named: set[tuple[NodeId, bytes]] = set()
+
+    def forget_entry(self, parent: NodeId, name: bytes) -> None:
+        """See ``KernelCaches``."""
+        self._notifier.inval_entry(parent, name)
+        self._notifier.inval_inode(parent)
+
+    def forget_node(self, node: NodeId) -> None:
+        """See ``KernelCaches``."""
+        if node == 1 or node in self._lookups:
+            self._notifier.inval_inode(node)
+
+    def forget_all(self) -> None:
+        """See ``KernelCaches``. Before Linux 6.16 names simply run out by themselves."""
+        if self._epoch:
+            self._notifier.bump_epoch()
+        for node in (1, *self._lookups):
+            self._notifier.inval_inode(node, -1)

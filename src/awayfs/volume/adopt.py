@@ -1,0 +1,331 @@
+"""Taking over what the server shows, for nodes without unsent changes of that aspect.
+
+Each aspect of a node is adopted apart: its name unless a record here touches names, its
+content unless a store waits, each attribute unless it was set here. What is dirty is left to
+replay, and the base of what is left stays as it was, so that replay can tell that the server
+moved on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from awayfs.core import diff
+from awayfs.core.diff import Content
+from awayfs.core.records import Record, RecordKind, RecordState
+from awayfs.core.safety import MASS_DELETION_AT_LEAST, mass_deletion
+from awayfs.core.types import ROOT, Entry, Kind, NodeId
+from awayfs.store.server import ServerNode
+from awayfs.volume.context import Context
+
+NAMING = (RecordKind.CREATE, RecordKind.LINK, RecordKind.REMOVE, RecordKind.RENAME)
+SUSPECT = b"?"
+"""The token of content that must be compared with the server's before it is trusted."""
+XATTRS_LOADED = b""
+"""Marks, among a node's attributes, that the server's were read."""
+
+
+class Adopter:
+    """Applies changes found by ``diff_listing`` to the local tree and the server view."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._store = context.store
+        self._nodes = context.store.nodes
+        self._server = context.store.server
+        self._journal = context.store.journal
+
+    def adopt(
+        self, directory: NodeId, changes: Sequence[diff.Change], listed_ns: int | None = None
+    ) -> None:
+        """Adopt what happened in one directory, all together."""
+        with self._store.transaction():
+            self._move_names(directory, [c for c in changes if isinstance(c, diff.Moved)])
+            for change in changes:
+                self._adopt_change(directory, change)
+            if listed_ns is not None:
+                self._server.set_listed(directory, listed_ns)
+
+    def adopt_root(self, entry: Entry) -> None:
+        """The root's own attributes."""
+        with self._store.transaction():
+            known = self._server.get(ROOT)
+            self._server.set(ROOT, entry, seen_ns=self._context.now())
+            if known is None or not self._journal.has_any(ROOT):
+                self._set_local(ROOT, entry, frozenset())
+
+    def adopt_revision(self, node: NodeId, entry: Entry, content: Content | None) -> None:
+        """A node's new attributes and, where it changed, content."""
+        with self._store.transaction():
+            self._updated(node, entry, content)
+
+    def drop_content(self, node: NodeId, size: int, token: bytes) -> None:
+        """Cached content is not the server's any more: forget it, and what the kernel kept.
+
+        A file that somebody has open keeps its cache file (descriptors refer to it), emptied
+        of what is known; one that the kernel reads by itself keeps its content until closed.
+        """
+        opened = self._context.opened.get(node)
+        content = self._store.content
+        with self._store.transaction():
+            if opened is None:
+                content.drop(node)
+            elif opened.passthrough:
+                opened.outdated = True
+                return
+            else:
+                content.drop_ranges(node)
+                content.set_token(node, token)
+                os.ftruncate(opened.fd, size)
+                opened.size = size
+                opened.whole = content.covers(node, 0, size)
+                opened.unsaved = False
+        self._context.kernel.forget_node(node)
+
+    def is_mass_deletion(self, changes: Iterable[diff.Change]) -> bool:
+        """Whether adopting these would remove more than half of the volume."""
+        gone = [c.node for c in changes if isinstance(c, diff.Removed)]
+        if not gone:
+            return False
+        count = sum(self._count_below(node) for node in gone)
+        if count < MASS_DELETION_AT_LEAST:
+            return False
+        return mass_deletion(self._nodes.count(), count)
+
+    def _count_below(self, node: NodeId) -> int:
+        count, pending = 0, [node]
+        while pending:
+            count += 1
+            pending.extend(child for _, child in self._server.children(pending.pop()))
+        return count
+
+    def _adopt_change(self, directory: NodeId, change: diff.Change) -> None:
+        match change:
+            case diff.Unchanged(node, _):
+                self._server.touch(node, self._context.now())
+            case diff.Updated(node, entry, content):
+                self._updated(node, entry, content)
+            case diff.Created(entry):
+                self._created(directory, entry)
+            case diff.Removed(node, name):
+                self._removed(directory, name, node)
+            case diff.Moved():
+                pass  # done by _move_names
+            case diff.MovedIn(node, entry):
+                self._moved_in(directory, node, entry)
+            case diff.Linked(node, entry):
+                self._linked(directory, node, entry)
+            case diff.Replaced(name, old_node, entry):
+                self._removed(directory, name, old_node)
+                self._created(directory, entry)
+
+    def _created(self, directory: NodeId, entry: Entry) -> None:
+        """A new object; under a name taken here it is left for replay to meet."""
+        if self._nodes.child_id(directory, entry.name) is not None:
+            return
+        if self._server.child(directory, entry.name) is not None:
+            return  # removed or renamed here, not yet there
+        if entry.nlink > 1 and entry.file_id is not None and entry.kind is not Kind.DIRECTORY:
+            known = self._server.by_file_id(entry.file_id)
+            if known is not None:
+                self._linked(directory, known, entry)
+                return
+        uid, gid = self._context.local_owner(entry)
+        node = self._nodes.add(
+            entry.kind,
+            entry.mode,
+            uid,
+            gid,
+            rdev=entry.rdev,
+            size=entry.size,
+            atime_ns=entry.mtime_ns,
+            mtime_ns=entry.mtime_ns,
+            ctime_ns=entry.ctime_ns if entry.ctime_ns is not None else entry.mtime_ns,
+            btime_ns=entry.btime_ns if entry.btime_ns is not None else entry.mtime_ns,
+            target=entry.target,
+        )
+        self._nodes.add_name(directory, entry.name, node.id)
+        self._server.set(node.id, entry, seen_ns=self._context.now())
+        self._server.add_name(directory, entry.name, node.id)
+        self._context.kernel.forget_entry(directory, entry.name)
+
+    def _removed(self, directory: NodeId, name: bytes, node: NodeId) -> None:
+        """A name is gone on the server; kept here while it carries unsent changes."""
+        if self._is_dirty_below(node):
+            return
+        self._server.remove_name(directory, name)
+        if self._nodes.child_id(directory, name) == node:
+            self._drop_tree_name(directory, name, node)
+            self._context.kernel.forget_entry(directory, name)
+        if not self._server.names(node) and not self._nodes.names(node):
+            self._forget(node)
+
+    def _drop_tree_name(self, directory: NodeId, name: bytes, node: NodeId) -> None:
+        for child_name, child in self._nodes.children(node):
+            if self._server.child(node, child_name) is not None:
+                self._server.remove_name(node, child_name)
+            self._drop_tree_name(node, child_name, child.id)
+            if not self._nodes.names(child.id) and not self._server.names(child.id):
+                self._forget(child.id)
+        self._nodes.remove_name(directory, name)
+
+    def _forget(self, node: NodeId) -> None:
+        """The node ceases to exist, at once or when its last user closes it."""
+        self._server.forget(node)
+        if self._context.opened.get(node) is None and not self._store.conflicts.of_node(node):
+            self._nodes.remove(node)
+        self._context.kernel.forget_node(node)
+
+    def _updated(self, node: NodeId, entry: Entry, content: Content | None) -> None:
+        records = self._journal.of_node(node)
+        if any(r.state is RecordState.FROZEN for r in records) or self._journal.has_store(node):
+            return
+        base = self._server.get(node)
+        dirty = _fields_set(records)
+        adopted = entry
+        if base is not None and dirty:
+            adopted = replace(entry, **{f: getattr(base, f) for f in dirty if f != "atime_ns"})
+        self._server.set(node, adopted, seen_ns=self._context.now())
+        if base is not None and base.token != entry.token:
+            self._nodes.set_xattr(node, XATTRS_LOADED, None)
+        self._set_local(node, entry, dirty)
+        if entry.kind is Kind.FILE:
+            self._adopt_content(node, base, entry, content)
+        elif entry.kind is Kind.DIRECTORY and content is Content.CHANGED:
+            self._outdate_listing(node)
+        self._context.kernel.forget_node(node)
+
+    def _outdate_listing(self, node: NodeId) -> None:
+        if self._server.listed_ns(node) is not None:
+            self._server.set_listed(node, 0)
+
+    def _adopt_content(
+        self, node: NodeId, base: ServerNode | None, entry: Entry, content: Content | None
+    ) -> None:
+        cached = self._store.content
+        if content is Content.CHANGED:
+            self.drop_content(node, entry.size, entry.token)
+        elif content is Content.SUSPECT:
+            if cached.ranges(node):
+                cached.set_token(node, SUSPECT)
+        elif base is not None and cached.token(node) == base.token:
+            cached.set_token(node, entry.token)
+
+    def _set_local(self, node: NodeId, entry: Entry, dirty: frozenset[str]) -> None:
+        """The attributes that a program sees, except those that were set here."""
+        uid, gid = self._context.local_owner(entry)
+        values: dict[str, Any] = {
+            "mode": entry.mode,
+            "uid": uid,
+            "gid": gid,
+            "mtime_ns": entry.mtime_ns,
+        }
+        if entry.kind is not Kind.DIRECTORY:
+            values["size"] = entry.size
+            values["target"] = entry.target
+        elif self._journal.inside(node):
+            values.pop("mtime_ns")  # entries made here are newer than what the server shows
+        if entry.ctime_ns is not None:
+            values["ctime_ns"] = entry.ctime_ns
+        values = {key: value for key, value in values.items() if key not in dirty}
+        opened = self._context.opened.get(node)
+        if opened is not None and (opened.unsaved or opened.passthrough):
+            values.pop("size", None)
+        self._nodes.update(node, **values)
+        if opened is not None and "mtime_ns" in values:
+            opened.mtime_ns = entry.mtime_ns
+
+    def _move_names(self, directory: NodeId, moves: list[diff.Moved]) -> None:
+        """Renames within one directory, all old names going before new ones come (swaps)."""
+        moves = [
+            move
+            for move in moves
+            if not self._is_name_dirty(move.node)
+            and self._nodes.child_id(directory, move.old_name) == move.node
+            and not self._taken(directory, move.entry.name, moves)
+        ]
+        for move in moves:
+            self._nodes.remove_name(directory, move.old_name)
+            self._server.remove_name(directory, move.old_name)
+            self._context.kernel.forget_entry(directory, move.old_name)
+        for move in moves:
+            self._make_room(directory, move.entry.name)
+            self._nodes.add_name(directory, move.entry.name, move.node)
+            self._server.add_name(directory, move.entry.name, move.node)
+            self._context.kernel.forget_entry(directory, move.entry.name)
+            self._updated(move.node, move.entry, move.content)
+
+    def _taken(self, directory: NodeId, name: bytes, moves: list[diff.Moved]) -> bool:
+        """Whether a name is held here by something that is not itself moving or clean."""
+        holder = self._nodes.child_id(directory, name)
+        if holder is None or any(m.node == holder and m.old_name == name for m in moves):
+            return False
+        return self._is_dirty_below(holder) or self._server.child(directory, name) != holder
+
+    def _make_room(self, directory: NodeId, name: bytes) -> None:
+        """What the server renamed over is gone there; it is clean, so it goes here too."""
+        holder = self._nodes.child_id(directory, name)
+        if holder is not None:
+            self._removed(directory, name, holder)
+
+    def _moved_in(self, directory: NodeId, node: NodeId, entry: Entry) -> None:
+        names = self._server.names(node)
+        if self._is_name_dirty(node) or not names:
+            return
+        old_parent, old_name = names[0]
+        if self._nodes.child_id(old_parent, old_name) != node:
+            return
+        if self._taken(directory, entry.name, []) or self._nodes.is_ancestor(node, directory):
+            return
+        self._make_room(directory, entry.name)
+        self._nodes.move_name(old_parent, old_name, directory, entry.name)
+        self._server.move_name(old_parent, old_name, directory, entry.name)
+        self._context.kernel.forget_entry(old_parent, old_name)
+        self._context.kernel.forget_entry(directory, entry.name)
+        base = self._server.get(node)
+        content = diff.compare_entries(base.entry(), entry) if base else Content.CHANGED
+        self._updated(node, entry, content)
+
+    def _linked(self, directory: NodeId, node: NodeId, entry: Entry) -> None:
+        if self._nodes.get(node) is None or self._taken(directory, entry.name, []):
+            return
+        if self._nodes.child_id(directory, entry.name) is not None:
+            return
+        self._nodes.add_name(directory, entry.name, node)
+        self._server.add_name(directory, entry.name, node)
+        self._context.kernel.forget_entry(directory, entry.name)
+        base = self._server.get(node)
+        if base is not None:
+            self._updated(node, entry, diff.compare_entries(base.entry(), entry))
+
+    def _is_name_dirty(self, node: NodeId) -> bool:
+        return any(r.kind in NAMING for r in self._journal.of_node(node))
+
+    def _is_dirty_below(self, node: NodeId) -> bool:
+        """Whether the node or anything inside it has a record."""
+        if not self._journal.count():
+            return False
+        if self._journal.has_any(node) or self._store.conflicts.of_node(node):
+            return True
+        found = self._nodes.get(node)
+        if found is None or found.kind is not Kind.DIRECTORY:
+            return False
+        return any(
+            place == node or (place and self._nodes.is_ancestor(node, place))
+            for record in self._journal.all()
+            for place in (record.node, record.parent, record.to_parent)
+        )
+
+
+def _fields_set(records: Iterable[Record]) -> frozenset[str]:
+    """The attributes that unsent records set."""
+    return frozenset(
+        name
+        for record in records
+        if record.kind is RecordKind.SETATTR
+        for name in ("mode", "uid", "gid", "mtime_ns", "atime_ns")
+        if getattr(record.attributes, name) is not None
+    )

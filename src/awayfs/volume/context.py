@@ -1,0 +1,114 @@
+"""What the parts of a volume share: the store, the link, the kernel's caches, the options.
+
+Everything here is used on the event-loop thread only; that is why there are no locks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from awayfs.core.types import Entry, NodeId
+from awayfs.store.nodes import Node
+from awayfs.store.store import Store
+from awayfs.volume.failures import Failures
+from awayfs.volume.link import Link
+from awayfs.volume.opened import OpenNodes
+
+SECOND_NS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeOptions:
+    """The choices of one mount (DESIGN sections 4 and 5). Sizes in bytes, times in seconds."""
+
+    fresh_s: float = 3.0
+    writes: str = "behind"
+    cache_limit: int | None = None
+    base_limit: int = 32 << 20
+    conflicted: str = "local"
+    read_only: bool = False
+    uid: int = 0
+    gid: int = 0
+    host: str = "localhost"
+
+
+class KernelCaches(Protocol):
+    """Where a change that the kernel did not ask for is told. Calls never block."""
+
+    def forget_entry(self, parent: NodeId, name: bytes) -> None:
+        """A name appeared, went, or means another node now."""
+        ...
+
+    def forget_node(self, node: NodeId) -> None:
+        """A node's attributes and content changed."""
+        ...
+
+    def forget_all(self) -> None:
+        """Nothing cached before may be trusted without asking."""
+        ...
+
+
+class NoKernel:
+    """Stands in until a session is attached, and in tests."""
+
+    def forget_entry(self, parent: NodeId, name: bytes) -> None: ...
+
+    def forget_node(self, node: NodeId) -> None: ...
+
+    def forget_all(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Context:
+    """One volume's shared state."""
+
+    store: Store
+    link: Link
+    options: VolumeOptions
+    now: Callable[[], int]
+    kernel: KernelCaches = field(default_factory=NoKernel)
+    opened: OpenNodes = field(init=False)
+    failures: Failures = field(default_factory=Failures)
+    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    on_journal: Callable[[], None] = lambda: None
+    accept_deletions_until_ns: int = 0
+
+    def __post_init__(self) -> None:
+        self.opened = OpenNodes(self.store)
+
+    def node(self, node_id: NodeId) -> Node | None:
+        """A node with the attributes it has this moment, unsaved ones of open files included."""
+        node = self.store.nodes.get(node_id)
+        if node is not None:
+            self.opened.overlay(node)
+        return node
+
+    @property
+    def deletions_accepted(self) -> bool:
+        """Whether the user has just said that mass deletion on the server is meant."""
+        return self.now() < self.accept_deletions_until_ns
+
+    def local_owner(self, entry: Entry) -> tuple[int, int]:
+        """The uid and gid to show: what the account owns on the server is the user's here."""
+        connected = self.link.connected
+        if connected is None or connected.own_uid is None or connected.own_uid != entry.uid:
+            return entry.uid, entry.gid
+        gid = self.options.gid if connected.own_gid == entry.gid else entry.gid
+        return self.options.uid, gid
+
+    def is_fresh(self, seen_ns: int | None) -> bool:
+        """Whether an observation made at ``seen_ns`` still stands without asking."""
+        if seen_ns is None:
+            return False
+        age = self.now() - seen_ns
+        return 0 <= age <= self.options.fresh_s * SECOND_NS
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run something beside the requests; it is cancelled when the volume stops."""
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task

@@ -1,0 +1,199 @@
+"""Content from server to cache, range by range.
+
+A range counts as cached only after it was written *and* the server showed, after the read,
+the very revision that the other ranges belong to. When it shows another one, what is cached
+of a clean file is dropped and fetched anew; a dirty file keeps what it has and the reader
+gets an error: its missing part can no longer be told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from dataclasses import dataclass, field
+
+from awayfs.core.errors import (
+    EDISCONDATA,
+    AuthenticationRequired,
+    Implausible,
+    NotFound,
+    Refused,
+    RemoteError,
+    Unreachable,
+)
+from awayfs.core.types import NodeId, Range
+from awayfs.ports.remote import Fetched
+from awayfs.store.server import ServerNode
+from awayfs.volume.context import Context
+from awayfs.volume.observe import Observer
+from awayfs.volume.room import Room
+
+FIRST_WINDOW = 256 << 10
+LARGEST_WINDOW = 8 << 20
+TRIES = 4
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What is known of how a node is being read; one fetch a node at a time."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    next_offset: int = -1
+    window: int = FIRST_WINDOW
+    users: int = 0
+
+
+class Fetcher:
+    """Brings ranges into the cache and reads ahead of whoever reads in order."""
+
+    def __init__(self, context: Context, observer: Observer, room: Room) -> None:
+        self._context = context
+        self._store = context.store
+        self._observer = observer
+        self._room = room
+        self._progress: dict[NodeId, _Progress] = {}
+
+    async def ensure(self, node: NodeId, start: int, end: int, *, ahead: bool = False) -> None:
+        """Have bytes ``start`` to ``end`` of a node cached, or raise OSError.
+
+        EDISCONDATA when the server is away; what the server refuses with is passed on; EIO
+        when the server's answers contradict each other. With ``ahead``, more is fetched for
+        a reader that goes on where it left off.
+        """
+        progress = self._progress.setdefault(node, _Progress())
+        progress.users += 1
+        try:
+            async with progress.lock:
+                if ahead:
+                    end = self._widen(progress, node, start, end)
+                await self._fill(node, start, end)
+        finally:
+            progress.users -= 1
+            if not progress.users and self._context.opened.get(node) is None:
+                self._progress.pop(node, None)
+
+    async def whole(self, node: NodeId) -> int:
+        """Have the whole content cached; the bytes that were fetched for it."""
+        fetched = 0
+        offset = 0
+        while (current := self._context.node(node)) is not None and offset < current.size:
+            end = min(offset + LARGEST_WINDOW, current.size)
+            missing = self._store.content.missing(node, offset, end)
+            await self.ensure(node, offset, end)
+            fetched += sum(r.end - r.start for r in missing)
+            offset = end
+        return fetched
+
+    def _widen(self, progress: _Progress, node: NodeId, start: int, end: int) -> int:
+        if start == progress.next_offset:
+            progress.window = min(progress.window * 2, LARGEST_WINDOW)
+        else:
+            progress.window = FIRST_WINDOW
+        current = self._context.node(node)
+        size = current.size if current else end
+        end = max(end, min(start + progress.window, size))
+        progress.next_offset = end
+        return end
+
+    async def _fill(self, node: NodeId, start: int, end: int) -> None:
+        for _ in range(TRIES):
+            current = self._context.node(node)
+            if current is None:
+                raise OSError(errno.ESTALE, "the file is gone")
+            end = min(end, current.size)
+            missing = self._store.content.missing(node, start, end)
+            if not missing:
+                self._note_whole(node)
+                return
+            base = self._store.server.get(node)
+            path = self._store.server.path(node)
+            if base is None or path is None:
+                raise OSError(errno.EIO, "content is neither here nor on the server")
+            self._room.make(sum(r.end - r.start for r in missing), node)
+            for gap in missing:
+                if not await self._fetch(node, path, base, gap.start, gap.end):
+                    break
+        else:
+            raise OSError(errno.EIO, "the file keeps changing on the server")
+
+    async def _fetch(
+        self, node: NodeId, path: bytes, base: ServerNode, start: int, end: int
+    ) -> bool:
+        """One range; False when the file turned out to be another revision."""
+        fd = self._landing()
+        try:
+            try:
+                fetched = await self._context.link.call(
+                    lambda remote: remote.fetch(path, start, end - start, fd)
+                )
+            except RemoteError as error:
+                raise self._as_os_error(node, error) from error
+            return self._take(node, base, Range(start, end), fetched, fd)
+        finally:
+            os.close(fd)
+
+    def _landing(self) -> int:
+        """A nameless file that the worker writes into.
+
+        Never the cache file itself: what is written here meanwhile must not be overwritten by
+        an answer, least of all by that of a worker which was given up and is not dead yet.
+        """
+        directory = os.path.dirname(self._store.content.stage_path())
+        return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+
+    def _take(
+        self, node: NodeId, base: ServerNode, wanted: Range, fetched: Fetched, landing: int
+    ) -> bool:
+        """Copy what is still missing into the cache file, if it is of the right revision."""
+        content = self._store.content
+        now_base = self._store.server.get(node)
+        if now_base is None or now_base.token != base.token:
+            return False  # adopted or replayed meanwhile: look again
+        if fetched.entry.token != base.token:
+            if self._store.journal.has_store(node):
+                raise OSError(errno.EIO, "the server has another version of this file now")
+            self._observer.adopt_entry(node, fetched.entry)
+            return False
+        end = wanted.start + fetched.length
+        if end < wanted.end and fetched.entry.size >= wanted.end:
+            raise OSError(errno.EIO, "the server sent less than it has")
+        if self._store.nodes.get(node) is None:
+            return False
+        with self._store.transaction():
+            fd = content.open(node)
+            try:
+                if content.token(node) != base.token and not content.ranges(node):
+                    content.set_token(node, base.token)
+                for gap in content.missing(node, wanted.start, end):
+                    _copy(landing, fd, gap)
+                    content.add_range(node, gap.start, gap.end)
+            finally:
+                os.close(fd)
+        return True
+
+    def _note_whole(self, node: NodeId) -> None:
+        opened = self._context.opened.get(node)
+        if opened is not None:
+            opened.whole = self._store.content.covers(node, 0, opened.size)
+
+    def _as_os_error(self, node: NodeId, error: RemoteError) -> OSError:
+        if isinstance(error, Unreachable | AuthenticationRequired):
+            return OSError(EDISCONDATA, f"not in the cache, and the server is away: {error}")
+        if isinstance(error, NotFound):
+            self._observer.look_again(node)
+            return OSError(errno.ESTALE, "the file is gone from the server")
+        if isinstance(error, Refused):
+            return OSError(error.errno, str(error))
+        if isinstance(error, Implausible):
+            return OSError(errno.EIO, str(error))
+        return OSError(errno.EIO, f"the server did not give the content: {error}")
+
+
+def _copy(source: int, target: int, gap: Range) -> None:
+    offset = gap.start
+    while offset < gap.end:
+        copied = os.copy_file_range(source, target, gap.end - offset, offset, offset)
+        if copied == 0:
+            raise OSError(errno.EIO, "what was fetched is not all there")
+        offset += copied

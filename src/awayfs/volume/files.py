@@ -1,0 +1,203 @@
+"""Content of files: open, read, write, truncate, allocate, seek, copy.
+
+A cached range is served at once; one that is not is fetched first, so ``read`` may return a
+coroutine. A write is journaled before it is made (``Journaling.store``), then goes to the
+cache file, and is answered.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from awayfs.core.types import Kind, NodeId
+from awayfs.store.nodes import Node
+from awayfs.volume.context import Context
+from awayfs.volume.fetch import Fetcher
+from awayfs.volume.journaling import Journaling
+from awayfs.volume.opened import OpenNode
+
+COPY_CHUNK = 1 << 20
+FALLOC_KEEP_SIZE = 0x01
+FALLOC_PUNCH_HOLE = 0x02
+FALLOC_COLLAPSE_RANGE = 0x08
+FALLOC_ZERO_RANGE = 0x10
+
+
+@dataclass(slots=True)
+class FileHandle:
+    """One open file description."""
+
+    opened: OpenNode
+    writing: bool
+    append: bool
+
+
+class Files:
+    """Everything that touches content on behalf of the mount."""
+
+    def __init__(self, context: Context, journaling: Journaling, fetcher: Fetcher) -> None:
+        self._context = context
+        self._store = context.store
+        self._journaling = journaling
+        self._fetcher = fetcher
+
+    def open(self, node: Node, *, writing: bool, append: bool = False) -> FileHandle:
+        """Open a regular file; EROFS, ENOSPC and EIO come from the cache file system."""
+        if node.kind is not Kind.FILE:
+            raise OSError(errno.EISDIR if node.kind is Kind.DIRECTORY else errno.ENXIO, "no file")
+        if writing:
+            self._writable()
+        opened = self._context.opened.acquire(node, writing=writing)
+        self._store.content.mark_used(node.id, self._context.now())
+        return FileHandle(opened, writing, append)
+
+    def close(self, handle: FileHandle) -> bool:
+        """Release a handle; True when it was the last one of its node."""
+        return self._context.opened.release(handle.opened, writing=handle.writing)
+
+    def read(
+        self, handle: FileHandle, offset: int, size: int
+    ) -> bytes | Coroutine[Any, Any, bytes]:
+        """Up to ``size`` bytes; short only at the end of the file."""
+        opened = handle.opened
+        if opened.whole:
+            return os.pread(opened.fd, size, offset)
+        end = min(offset + size, opened.size)
+        if end <= offset:
+            return b""
+        if self._store.content.covers(opened.node, offset, end):
+            return os.pread(opened.fd, end - offset, offset)
+        return self._read_fetched(opened, offset, end)
+
+    async def _read_fetched(self, opened: OpenNode, offset: int, end: int) -> bytes:
+        await self._fetcher.ensure(opened.node, offset, end, ahead=True)
+        end = min(end, opened.size)
+        return os.pread(opened.fd, max(0, end - offset), offset)
+
+    def write(self, handle: FileHandle, offset: int, data: bytes | memoryview) -> int:
+        """Write; journaled before the first byte changes. O_APPEND writes at the end we know."""
+        opened = handle.opened
+        if handle.append:
+            offset = opened.size
+        self._store_record(opened)
+        written = os.pwrite(opened.fd, data, offset)
+        self._changed(opened, offset, offset + written)
+        return written
+
+    def truncate(self, node: Node, size: int) -> None:
+        """Set the size (truncate(2)); growing makes a hole, which is content of ours."""
+        self._writable()
+        opened = self._context.opened.acquire(node, writing=True)
+        try:
+            self._store_record(opened)
+            os.ftruncate(opened.fd, size)
+            self._resized(opened, size)
+        finally:
+            self._context.opened.release(opened, writing=True)
+
+    def allocate(self, handle: FileHandle, mode: int, offset: int, length: int) -> None:
+        """fallocate(2): plain, KEEP_SIZE, PUNCH_HOLE and ZERO_RANGE.
+
+        Punching and zeroing a range makes it ours, whatever the server had there.
+        """
+        opened = handle.opened
+        if mode & ~(FALLOC_KEEP_SIZE | FALLOC_PUNCH_HOLE | FALLOC_ZERO_RANGE):
+            raise OSError(errno.EOPNOTSUPP, "this fallocate mode is not supported")
+        end = offset + length
+        self._store_record(opened)
+        if mode & (FALLOC_PUNCH_HOLE | FALLOC_ZERO_RANGE):
+            stop = min(end, opened.size) if mode & FALLOC_KEEP_SIZE else end
+            self._zero(opened.fd, offset, stop)
+            self._changed(opened, offset, stop)
+        elif not mode & FALLOC_KEEP_SIZE:
+            os.posix_fallocate(opened.fd, offset, length)
+            if end > opened.size:
+                self._changed(opened, opened.size, end)
+
+    def seek(self, handle: FileHandle, offset: int, whence: int) -> int:
+        """lseek(2) with SEEK_DATA or SEEK_HOLE. What is not cached counts as data."""
+        opened = handle.opened
+        if offset >= opened.size:
+            raise OSError(errno.ENXIO, "beyond the end")
+        if opened.whole:
+            return os.lseek(opened.fd, offset, whence)
+        return offset if whence == os.SEEK_DATA else opened.size
+
+    async def copy(
+        self, source: FileHandle, offset: int, target: FileHandle, to_offset: int, length: int
+    ) -> int:
+        """copy_file_range(2) inside the volume; the source is fetched first where needed."""
+        end = min(offset + length, source.opened.size)
+        if end <= offset:
+            return 0
+        if not source.opened.whole:
+            await self._fetcher.ensure(source.opened.node, offset, end)
+        self._store_record(target.opened)
+        done = 0
+        while done < end - offset:
+            chunk = min(COPY_CHUNK, end - offset - done)
+            copied = os.copy_file_range(
+                source.opened.fd, target.opened.fd, chunk, offset + done, to_offset + done
+            )
+            if copied == 0:
+                break
+            done += copied
+        self._changed(target.opened, to_offset, to_offset + done)
+        return done
+
+    def _store_record(self, opened: OpenNode) -> None:
+        node = opened.node
+        if not self._journaling.store_pending(node) and self._is_named(node):
+            self._journaling.store(node)
+            opened.unsynced = True
+        elif not opened.unsynced:
+            self._store.content.mark_unsynced(node)
+            opened.unsynced = True
+        opened.edits += 1
+
+    def _is_named(self, node: NodeId) -> bool:
+        """Open-but-unlinked files keep working and are never uploaded (DESIGN section 5)."""
+        return bool(self._store.nodes.names(node))
+
+    def _changed(self, opened: OpenNode, start: int, end: int) -> None:
+        """Content of ``start`` to ``end`` is ours now; size and times follow."""
+        now = self._context.now()
+        if not opened.whole and end > start:
+            with self._store.transaction():
+                if start > opened.size:  # the hole before it is ours too
+                    self._store.content.add_range(opened.node, opened.size, start)
+                self._store.content.add_range(opened.node, start, end)
+        opened.size = max(opened.size, end)
+        opened.mtime_ns = opened.ctime_ns = opened.written_ns = now
+        opened.unsaved = True
+        if not opened.whole:
+            self._context.opened.save(opened)
+            opened.whole = self._store.content.covers(opened.node, 0, opened.size)
+
+    def _resized(self, opened: OpenNode, size: int) -> None:
+        content = self._store.content
+        with self._store.transaction():
+            if size < opened.size:
+                content.truncate_ranges(opened.node, size)
+            elif size > opened.size:
+                content.add_range(opened.node, opened.size, size)
+            opened.size = size
+            opened.mtime_ns = opened.ctime_ns = opened.written_ns = self._context.now()
+            opened.unsaved = True
+            self._context.opened.save(opened)
+        opened.whole = content.covers(opened.node, 0, size)
+
+    def _zero(self, fd: int, start: int, end: int) -> None:
+        step = 1 << 20
+        while start < end:
+            count = min(step, end - start)
+            os.pwrite(fd, bytes(count), start)
+            start += count
+
+    def _writable(self) -> None:
+        if self._context.options.read_only:
+            raise OSError(errno.EROFS, "mounted read-only")

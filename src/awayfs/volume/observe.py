@@ -1,0 +1,221 @@
+"""Seeing what stands on the server.
+
+An observation is taken with one call, compared with the last one by the pure ``diff_listing``
+and adopted in one transaction (``adopt``). While the call was under way replay may have
+committed something in the same directory; such an answer is older than what we know and is
+thrown away (``committed`` counts). Absence is believed only from a complete listing of a
+directory that is itself there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+
+from awayfs.core.diff import KnownChild, compare_entries, diff_listing
+from awayfs.core.errors import Implausible, NotFound, RemoteError, WrongServer
+from awayfs.core.safety import emptied_root, root_replaced
+from awayfs.core.types import ROOT, Entry, NodeId
+from awayfs.volume.adopt import Adopter
+from awayfs.volume.context import Context
+
+log = logging.getLogger(__name__)
+
+TRIES = 3
+CHUNK = 1 << 20
+
+
+def join(directory: bytes, name: bytes) -> bytes:
+    """A path on the server from a directory's path and a name in it."""
+    return directory + b"/" + name if directory else name
+
+
+def digest_of_file(path: str) -> bytes:
+    """BLAKE2b-256 of a local file; blocking."""
+    digest = hashlib.blake2b(digest_size=32)
+    with open(path, "rb", buffering=0) as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.digest()
+
+
+class Observer:
+    """Looks at the server and adopts what it sees into the store."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._store = context.store
+        self._adopter = Adopter(context)
+        self._listings: dict[NodeId, asyncio.Task[None]] = {}
+        self._commits: dict[NodeId, int] = {}
+
+    def committed(self, *directories: NodeId) -> None:
+        """Replay changed something in these directories: answers under way are outdated."""
+        for directory in directories:
+            self._commits[directory] = self._commits.get(directory, 0) + 1
+
+    async def directory(self, node: NodeId) -> None:
+        """List a directory and adopt the difference; raises ``RemoteError``.
+
+        Several who ask at once share one listing.
+        """
+        task = self._listings.get(node)
+        if task is None:
+            task = self._context.spawn(self._directory(node))
+            self._listings[node] = task
+            task.add_done_callback(lambda _: self._listings.pop(node, None))
+            task.add_done_callback(_retrieve)
+        await asyncio.shield(task)
+
+    async def name(self, parent: NodeId, name: bytes) -> None:
+        """Look at one name of a directory and adopt what is there; raises ``RemoteError``."""
+        directory = self._store.server.path(parent)
+        if directory is None:
+            return
+        commits = self._commits.get(parent, 0)
+        path = join(directory, name)
+        try:
+            entry = await self._context.link.call(lambda remote: remote.stat(path))
+        except NotFound:
+            if self._store.server.child(parent, name) is not None:
+                await self.directory(parent)
+            return
+        if self._commits.get(parent, 0) == commits:
+            known = self._known(parent, name)
+            self._adopter.adopt(parent, diff_listing(known, [entry], self._by_file_id))
+
+    async def node(self, node: NodeId) -> None:
+        """Look at a node under one of its names on the server; raises ``RemoteError``."""
+        if node == ROOT:
+            entry = await self._context.link.call(lambda remote: remote.stat(b""))
+            self.adopt_root(entry)
+            return
+        names = self._store.server.names(node)
+        if names:
+            await self.name(*names[0])
+
+    async def listed(self, node: NodeId) -> list[Entry]:
+        """A directory's entries without adopting them; raises ``RemoteError``."""
+        path = self._store.server.path(node)
+        if path is None:
+            raise NotFound("not on the server")
+        return await self._context.link.call(lambda remote: remote.list(path))
+
+    def adopt_root(self, entry: Entry) -> None:
+        """Adopt the root's own attributes; raises ``WrongServer`` when it is another root."""
+        known = self._store.server.get(ROOT)
+        if known is not None and root_replaced(known.file_id, entry.file_id):
+            raise WrongServer("the root on the server is another directory than before")
+        self._adopter.adopt_root(entry)
+
+    def adopt_entry(self, node: NodeId, entry: Entry) -> None:
+        """Adopt a new revision of one node, as seen by an operation on it."""
+        base = self._store.server.get(node)
+        if base is not None:
+            content = compare_entries(base.entry(entry.name), entry)
+            self._adopter.adopt_revision(node, entry, content)
+
+    def is_suspect(self, node: NodeId) -> bool:
+        """Whether cached content may belong to another revision than the one last seen."""
+        content = self._store.content
+        if self._store.journal.has_store(node) or not content.ranges(node):
+            return False
+        seen = self._store.server.get(node)
+        return seen is not None and content.token(node) != seen.token
+
+    async def verify(self, node: NodeId) -> None:
+        """Find out whether suspect content is the server's, and drop it if not.
+
+        Raises ``RemoteError`` when the server cannot be asked; the content then stays suspect.
+        """
+        content = self._store.content
+        base = self._store.server.get(node)
+        path = self._store.server.path(node)
+        if base is None or path is None:
+            return
+        if not content.covers(node, 0, base.size):
+            self._adopter.drop_content(node, base.size, base.token)
+            return
+        remote = await self._context.link.call(lambda server: server.digest(path))
+        local_path = content.fd_path(node)
+        local = await asyncio.get_running_loop().run_in_executor(None, digest_of_file, local_path)
+        now = self._store.server.get(node)
+        if now is None or self._store.journal.has_store(node) or now.token != base.token:
+            return
+        if remote.entry.token != now.token:
+            self.adopt_entry(node, remote.entry)
+        elif remote.blake2b == local:
+            with self._store.transaction():
+                content.set_token(node, now.token)
+                self._store.server.set_digest(node, local)
+        else:
+            self._adopter.drop_content(node, now.size, now.token)
+
+    def look_again(self, node: NodeId) -> None:
+        """Something about a node was not as expected: list its directory soon."""
+        for parent, _name in self._store.server.names(node)[:1]:
+            self._context.spawn(self._quietly(parent))
+
+    async def _quietly(self, directory: NodeId) -> None:
+        try:
+            await self.directory(directory)
+        except (RemoteError, OSError) as error:
+            log.debug("directory %d could not be listed: %s", directory, error)
+
+    async def _directory(self, node: NodeId) -> None:
+        for _ in range(TRIES):
+            path = self._store.server.path(node)
+            if path is None:
+                return
+            commits = self._commits.get(node, 0)
+            listed = await self._list(node, path)
+            if listed is None:
+                return
+            if self._commits.get(node, 0) == commits:
+                self._adopt_listing(node, listed)
+                return
+
+    async def _list(self, node: NodeId, path: bytes) -> list[Entry] | None:
+        """The listing; None when the directory is gone, which its own parent then proves."""
+        try:
+            return await self._context.link.call(lambda remote: remote.list(path))
+        except NotFound:
+            names = self._store.server.names(node)
+            if not names:
+                raise Implausible("the root does not exist on the server") from None
+            await self.directory(names[0][0])
+            return None
+
+    def _adopt_listing(self, node: NodeId, listed: list[Entry]) -> None:
+        known = [
+            KnownChild(name, child, base.entry(name))
+            for name, child in self._store.server.children(node)
+            if (base := self._store.server.get(child)) is not None
+        ]
+        changes = diff_listing(known, listed, self._by_file_id)
+        if not self._context.deletions_accepted:
+            if node == ROOT and emptied_root(len(known), len(listed)):
+                self._brake("the volume is empty on the server, and was not before")
+            if self._adopter.is_mass_deletion(changes):
+                self._brake("more than half of the volume is gone on the server")
+        self._adopter.adopt(node, changes, listed_ns=self._context.now())
+
+    def _brake(self, cause: str) -> None:
+        cause += "; look at the server, then run: awayfs sync --accept-deletions"
+        self._context.link.stop(cause)
+        raise Implausible(cause)
+
+    def _known(self, parent: NodeId, name: bytes) -> list[KnownChild]:
+        child = self._store.server.child(parent, name)
+        base = self._store.server.get(child) if child is not None else None
+        return [KnownChild(name, base.node, base.entry(name))] if base is not None else []
+
+    def _by_file_id(self, file_id: bytes) -> NodeId | None:
+        return self._store.server.by_file_id(file_id)
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """Whoever waited has seen the error; nobody having waited is no reason for a warning."""
+    if not task.cancelled():
+        task.exception()

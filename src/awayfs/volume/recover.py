@@ -1,0 +1,70 @@
+"""What a start does before anything else: put right what the last end left.
+
+A daemon that was killed leaves sizes and times of open files unsaved (see ``opened``), nodes
+without a name that were open, and records that were in flight. Records need nothing: replay
+offers a frozen one again and settles it. After a power cut, content that was not made durable
+cannot be trusted: it is never sent over a settled version without being asked.
+"""
+
+from __future__ import annotations
+
+import os
+
+from awayfs.core.conflicts import ConflictKind
+from awayfs.core.records import RecordKind, RecordState
+from awayfs.core.types import NodeId
+from awayfs.store.store import Store
+
+POWER_CUT = "the machine went down before this change was safe on disk; look at it and decide"
+
+
+def recover(store: Store, now_ns: int) -> None:
+    """Bring the store in order; to be called once, before the first request."""
+    for node in {r.node for r in store.journal.all() if r.kind is RecordKind.STORE}:
+        _adopt_witness(store, node)
+    for node in store.suspect:
+        _park_suspect(store, node, now_ns)
+    for node in store.nodes.orphans():
+        if not (
+            store.journal.has_any(node) or store.server.names(node) or store.conflicts.of_node(node)
+        ):
+            store.nodes.remove(node)
+
+
+def _adopt_witness(store: Store, node: NodeId) -> None:
+    """Size and time of a whole file with an unsent store, from the cache file itself."""
+    found = store.nodes.get(node)
+    if found is None or not store.content.covers(node, 0, found.size):
+        return
+    try:
+        status = os.stat(store.content.fd_path(node))
+    except FileNotFoundError:
+        return
+    if (status.st_size, status.st_mtime_ns) == (found.size, found.mtime_ns):
+        return
+    with store.transaction():
+        store.nodes.update(node, size=status.st_size, mtime_ns=status.st_mtime_ns)
+        store.content.truncate_ranges(node, status.st_size)
+        store.content.add_range(node, 0, status.st_size)
+
+
+def _park_suspect(store: Store, node: NodeId, now_ns: int) -> None:
+    """A store over a version that the server has waits for a look; a new file just goes out."""
+    base = store.server.get(node)
+    names = store.nodes.names(node)
+    if base is None or not names:
+        return
+    stores = [r for r in store.journal.of_node(node) if r.kind is RecordKind.STORE]
+    with store.transaction():
+        for record in stores:
+            store.journal.set_state(record.seq, RecordState.PARKED, POWER_CUT)
+        store.conflicts.add(
+            node,
+            ConflictKind.UPDATE_UPDATE,
+            *names[0],
+            now_ns,
+            record_seqs=tuple(r.seq for r in stores),
+            base_token=base.token,
+            server_entry=base.entry(),
+            note=POWER_CUT,
+        )

@@ -1,0 +1,357 @@
+"""Draining the journal: which record goes out, and what becomes of it.
+
+One pass takes the journal, optimises what has not gone out, and sends what is ready, several
+records at a time where they are independent. Each record goes through ``Replay.one``:
+
+    settle    what an earlier, interrupted try left half-done on the server
+    observe   what stands there now (``replay_facts``)
+    decide    the pure decision
+    act       a guarded operation, its intent stored before it (``replay_act``)
+    commit    the outcome, in one transaction (``replay_commit``)
+
+A process that dies between any two of these finds the record, and its intent if it had one,
+at the next start, and goes through the same steps: deciding on what stands on the server
+tells it whether the operation was executed. ``fault`` names the places.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+from dataclasses import dataclass, replace
+
+from awayfs.core.decide import (
+    AlreadyDone,
+    Apply,
+    Conflict,
+    Decision,
+    Facts,
+    NeedDigest,
+    Wait,
+    decide,
+)
+from awayfs.core.decide import Refused as RefusedDecision
+from awayfs.core.errors import NotFound, Refused, RemoteError, Unreachable
+from awayfs.core.optimise import optimise
+from awayfs.core.order import ready
+from awayfs.core.records import Record, RecordKind, RecordState
+from awayfs.core.types import Committed, Kind, NodeId
+from awayfs.volume.context import SECOND_NS, Context
+from awayfs.volume.fault import fault
+from awayfs.volume.journaling import Journaling
+from awayfs.volume.observe import Observer
+from awayfs.volume.parking import Parking
+from awayfs.volume.replay_act import Actor, Torn
+from awayfs.volume.replay_commit import Committer
+from awayfs.volume.replay_facts import FactFinder
+from awayfs.volume.revive import Reviver
+
+log = logging.getLogger(__name__)
+
+IN_FLIGHT = 8
+ROUNDS = 8
+WAIT_S = 0.3
+FULL_PAUSE_NS = 10 * SECOND_NS
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a drain stands; ``stuck`` when what is left cannot go out without a decision."""
+
+    records: int
+    bytes: int
+    parked: int
+    stuck: bool
+
+
+class Replay:
+    """Sends the journal whenever there is something to send and somebody to send it to."""
+
+    def __init__(
+        self,
+        context: Context,
+        observer: Observer,
+        journaling: Journaling,
+        finder: FactFinder,
+        actor: Actor,
+        committer: Committer,
+        parking: Parking,
+        reviver: Reviver,
+    ) -> None:
+        self._context = context
+        self._store = context.store
+        self._observer = observer
+        self._journaling = journaling
+        self._finder = finder
+        self._actor = actor
+        self._committer = committer
+        self._parking = parking
+        self._reviver = reviver
+        self._woken = asyncio.Event()
+        self._in_flight: dict[int, asyncio.Task[None]] = {}
+        self._waiting: set[int] = set()
+        self._full_until_ns = 0
+        self._settled = asyncio.Condition()
+        self.active = False
+        self.urgent: set[NodeId] = set()
+
+    def wake(self) -> None:
+        """There may be something to do."""
+        self._woken.set()
+
+    def hurry(self) -> None:
+        """Send what there is, files that are still being written included."""
+        self.urgent.update(
+            r.node for r in self._store.journal.all() if r.state is not RecordState.PARKED
+        )
+        self.wake()
+
+    async def run(self) -> None:
+        """Drain whenever woken; runs until cancelled."""
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            try:
+                await self._drain()
+            except (Unreachable, OSError) as error:
+                log.info("replay stopped: %s", error)
+            except Exception:
+                log.exception("replay failed")
+                await asyncio.sleep(1)
+                self._woken.set()
+
+    def progress(self) -> Progress:
+        """Where things stand now."""
+        counts = self._store.journal.counts()
+        total = self._store.journal.count()
+        waiting_for_time = bool(self._waiting) or self._full_until_ns > self._context.now()
+        busy = self.active or self._woken.is_set() or waiting_for_time
+        return Progress(
+            records=total,
+            bytes=self._store.journal.pending_bytes(),
+            parked=counts[RecordState.PARKED],
+            stuck=total > 0 and not busy and self._context.link.usable,
+        )
+
+    async def wait_for_node(self, node: NodeId) -> None:
+        """Until nothing of a node is left to send, or it cannot be sent now."""
+        journal = self._store.journal
+        self.wake()
+        async with self._settled:
+            await self._settled.wait_for(
+                lambda: (
+                    not self._context.link.usable
+                    or all(r.state is RecordState.PARKED for r in journal.of_node(node))
+                )
+            )
+
+    async def _drain(self) -> None:
+        """One pass after the other until nothing moves."""
+        self.active = True
+        try:
+            while self._context.link.usable and self._store.journal.count():
+                self._optimise()
+                if not await self._pass():
+                    break
+            self.urgent.clear()
+            if self._context.link.usable and self._drained():
+                self._context.link.drained()
+        finally:
+            self.active = False
+            await self._cancel_flying()
+            await self._tell()
+        if self._waiting and self._context.link.usable:
+            asyncio.get_running_loop().call_later(WAIT_S, self.wake)
+
+    def _drained(self) -> bool:
+        counts = self._store.journal.counts()
+        return not self._in_flight and not counts[RecordState.FROZEN]
+
+    async def _pass(self) -> bool:
+        """Send what is ready until nothing is; whether anything moved."""
+        self._waiting.clear()
+        records = {record.seq: record for record in self._store.journal.all()}
+        moved = False
+        while self._context.link.usable:
+            if self._full_until_ns > self._context.now():
+                self._waiting.update(seq for seq in records if seq not in self._in_flight)
+            for record in self._ready(records):
+                task = asyncio.get_running_loop().create_task(self._guarded(record.seq))
+                self._in_flight[record.seq] = task
+            if not self._in_flight:
+                break
+            done, _ = await asyncio.wait(
+                self._in_flight.values(), return_when=asyncio.FIRST_COMPLETED
+            )
+            for seq in [s for s, task in self._in_flight.items() if task in done]:
+                self._in_flight.pop(seq)
+                moved |= self._after(seq, records)
+            await self._tell()
+        return moved
+
+    def _ready(self, records: dict[int, Record]) -> list[Record]:
+        room = IN_FLIGHT - len(self._in_flight)
+        if room <= 0:
+            return []
+        return ready(
+            list(records.values()),
+            in_flight=self._in_flight.keys(),
+            parked=self._waiting,
+            is_directory=self._is_directory,
+            limit=room,
+        )
+
+    def _after(self, seq: int, records: dict[int, Record]) -> bool:
+        """Bring the pass's view of the journal up to date after one record came back."""
+        gone = False
+        for known in [seq, *self._committer.take_finished()]:
+            current = self._store.journal.get(known)
+            if current is None:
+                gone |= records.pop(known, None) is not None
+            elif known in records:
+                gone |= current.state is not records[known].state
+                records[known] = current
+        return gone
+
+    async def _guarded(self, seq: int) -> None:
+        """One record; nothing it meets may stop the others."""
+        try:
+            await self.one(seq)
+        except Unreachable:
+            self._waiting.add(seq)
+        except Torn:
+            self._waiting.add(seq)
+        except Refused as error:
+            self._refused(seq, error)
+        except RemoteError as error:
+            log.warning("record %d: %s", seq, error)
+            self._waiting.add(seq)
+        except OSError as error:
+            log.warning("record %d: %s", seq, error)
+            self._waiting.add(seq)
+        except Exception:
+            log.exception("record %d cannot be replayed", seq)
+            self._waiting.add(seq)
+
+    async def one(self, seq: int) -> None:
+        """Take one record through all steps; it is gone, parked or waiting after that."""
+        record = self._store.journal.get(seq)
+        if record is None or record.state is RecordState.PARKED:
+            return
+        if self._being_written(record):
+            self._waiting.add(seq)
+            return
+        earlier = self._store.intents.get(seq)
+        if earlier is not None:
+            intent = earlier[0]
+            await self._context.link.call(lambda remote: remote.settle(intent))
+            fault("replay.settled")
+        unsure_of_parent = earlier is not None
+        for _ in range(ROUNDS):
+            if unsure_of_parent:
+                await self._reviver.revive_for(record)
+            facts = await self._finder.gather(record, earlier)
+            decision = await self._decide(facts)
+            fault("replay.decided")
+            if not isinstance(decision, Apply):
+                await self._without_acting(record, facts, decision)
+                return
+            try:
+                outcome = await self._actor.act(record, facts, decision)
+            except NotFound:
+                unsure_of_parent = True
+                continue
+            if isinstance(outcome, Committed):
+                fault("replay.acted")
+                self._committer.commit(record, facts, outcome.entry)
+                return
+            earlier = self._store.intents.get(seq)
+        log.warning("record %d: the server keeps changing; later again", seq)
+        self._waiting.add(seq)
+
+    async def _decide(self, facts: Facts) -> Decision:
+        decision = decide(facts)
+        while isinstance(decision, NeedDigest):
+            facts = await self._finder.with_digest(facts, decision.which)
+            decision = decide(facts)
+        return decision
+
+    async def _without_acting(self, record: Record, facts: Facts, decision: Decision) -> None:
+        match decision:
+            case AlreadyDone(entry):
+                if record.kind is RecordKind.STORE:
+                    path = self._finder.places(record).path
+                    entry = await self._actor.relink(record, path or b"", entry)
+                self._committer.commit(record, facts, entry, by_others=True)
+            case Conflict():
+                await self._parking.conflict(record, facts, decision)
+            case RefusedDecision(code, reason):
+                await self._parking.refused(record, facts, code, reason)
+            case Wait():
+                self._waiting.add(record.seq)
+            case _:
+                raise AssertionError(decision)
+
+    def _refused(self, seq: int, error: Refused) -> None:
+        if error.errno in NO_SPACE:
+            log.warning("the server is full; sending pauses: %s", error)
+            self._full_until_ns = self._context.now() + FULL_PAUSE_NS
+            self._waiting.add(seq)
+            return
+        self._parking.refused_by_server(seq, error)
+
+    def _being_written(self, record: Record) -> bool:
+        """A file that is still being written goes out when it is closed or has been quiet.
+
+        Short-lived and half-written states then never travel.
+        """
+        if record.node in self.urgent:
+            return False
+        if record.kind not in (RecordKind.STORE, RecordKind.CREATE):
+            return False
+        opened = self._context.opened.get(record.node)
+        if opened is None or not opened.writers:
+            return False
+        return self._context.now() - opened.written_ns < 2 * SECOND_NS
+
+    def _optimise(self) -> None:
+        """Drop and merge what has no net effect; what has an intent counts as gone out."""
+        started = {seq for seq, _, _ in self._store.intents.all()}
+        records = [
+            replace(r, state=RecordState.FROZEN) if r.seq in started else r
+            for r in self._store.journal.all()
+        ]
+        plan = optimise(records, self._is_directory, self._has_names)
+        if not plan.dropped and not plan.rewritten:
+            return
+        touched = {r.node for r in records if r.seq in plan.dropped}
+        with self._store.transaction():
+            for rewritten in plan.rewritten:
+                self._store.journal.replace(rewritten)
+            self._store.journal.remove(plan.dropped)
+        fault("replay.optimised")
+        for node in touched:
+            if not self._store.journal.has_store(node):
+                self._journaling.frozen(node)
+            self._committer.discard_if_unused(node)
+
+    def _is_directory(self, node: NodeId) -> bool:
+        found = self._store.nodes.get(node)
+        return found is None or found.kind is Kind.DIRECTORY
+
+    def _has_names(self, node: NodeId) -> bool:
+        return bool(self._store.nodes.names(node))
+
+    async def _cancel_flying(self) -> None:
+        flying = list(self._in_flight.values())
+        self._in_flight.clear()
+        for task in flying:
+            task.cancel()
+        if flying:
+            await asyncio.gather(*flying, return_exceptions=True)
+
+    async def _tell(self) -> None:
+        async with self._settled:
+            self._settled.notify_all()

@@ -1,0 +1,312 @@
+"""Carrying out one decision on the server.
+
+Before the guarded operation goes out, the record is frozen and its intent is stored, in one
+transaction. Staging an upload comes before that: it harms nobody, and the file may still
+change under it, which is then noticed (``Torn``).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+
+from awayfs.core.decide import Apply, Facts
+from awayfs.core.errors import NotFound
+from awayfs.core.records import Record, RecordKind, RecordState
+from awayfs.core.types import (
+    ABSENT,
+    Attributes,
+    Committed,
+    Entry,
+    Expected,
+    Kind,
+    Mismatch,
+    NodeId,
+    Outcome,
+)
+from awayfs.ports.remote import Intent
+from awayfs.store.nodes import Node
+from awayfs.store.server import ServerNode
+from awayfs.volume.context import Context
+from awayfs.volume.fault import fault
+from awayfs.volume.fetch import Fetcher
+from awayfs.volume.journaling import Journaling
+from awayfs.volume.observe import join
+from awayfs.volume.replay_facts import FactFinder, Places
+
+DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+class Torn(Exception):
+    """The file changed while it was being uploaded; later again."""
+
+
+def base36(number: int) -> str:
+    """A number in the letters that an ``OpId`` may have."""
+    text = ""
+    while number:
+        number, digit = divmod(number, 36)
+        text = DIGITS[digit] + text
+    return text or "0"
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """What tells whether a cache file changed: our count of edits, and the file's own witness."""
+
+    edits: int
+    mtime_ns: int
+    size: int
+
+
+class Actor:
+    """Performs ``Apply`` decisions."""
+
+    def __init__(
+        self,
+        context: Context,
+        journaling: Journaling,
+        fetcher: Fetcher,
+        finder: FactFinder,
+        client: str,
+    ) -> None:
+        self._context = context
+        self._store = context.store
+        self._journaling = journaling
+        self._fetcher = fetcher
+        self._finder = finder
+        self._client = client
+
+    def op_id(self, record: Record) -> str:
+        """The operation id of a record: the same at every try, unlike any other client's."""
+        return self._client + base36(record.seq)
+
+    async def act(self, record: Record, facts: Facts, decision: Apply) -> Outcome:
+        """Do it. Raises ``RemoteError``, or ``Torn``."""
+        places = self._finder.places(record)
+        match record.kind:
+            case RecordKind.CREATE if facts.kind is Kind.FILE:
+                assert places.target is not None
+                return await self._upload(record, places.target, ABSENT)
+            case RecordKind.CREATE:
+                return await self._make(record, places)
+            case RecordKind.STORE:
+                assert places.path is not None
+                return await self._store_content(record, places.path, decision)
+            case RecordKind.LINK:
+                return await self._link(record, places)
+            case RecordKind.REMOVE:
+                return await self._remove(record, places, decision)
+            case RecordKind.RENAME | RecordKind.EXCHANGE:
+                return await self._move(record, places, decision)
+            case RecordKind.SETATTR:
+                return await self._set_attributes(record, places, decision)
+            case RecordKind.SETXATTR:
+                return await self._set_xattr(record, places)
+
+    def freeze(self, record: Record, intent: Intent, stage: str) -> None:
+        """The record goes out now: never again merged, and what it wants is on record."""
+        with self._store.transaction():
+            self._store.intents.set(record.seq, intent, stage)
+            self._store.journal.set_state(record.seq, RecordState.FROZEN)
+            for other in self.carried(record):
+                self._store.journal.set_state(other.seq, RecordState.FROZEN)
+        if record.kind in (RecordKind.STORE, RecordKind.CREATE):
+            self._journaling.frozen(record.node)
+        fault("replay.frozen")
+
+    def carried(self, record: Record) -> list[Record]:
+        """Records that the upload of a CREATE settles along with it: the stores so far."""
+        if record.kind is not RecordKind.CREATE:
+            return []
+        return [
+            other
+            for other in self._store.journal.of_node(record.node)
+            if other.kind is RecordKind.STORE and other.state is not RecordState.PARKED
+        ]
+
+    async def _store_content(self, record: Record, path: bytes, decision: Apply) -> Outcome:
+        """Upload over the revision that was decided on; further hard links follow."""
+        outcome = await self._upload(record, path, decision.expected)
+        if isinstance(outcome, Committed):
+            return Committed(await self.relink(record, path, outcome.entry))
+        return outcome
+
+    async def _upload(self, record: Record, path: bytes, expected: Expected) -> Outcome:
+        node = self._context.node(record.node)
+        if node is None:
+            raise OSError(errno.ESTALE, "nothing to send: the node is gone")
+        if not self._store.content.covers(node.id, 0, node.size):
+            await self._fetcher.whole(node.id)
+        op, directory = self.op_id(record), path.rpartition(b"/")[0]
+        intent = Intent(op=op, path=path, expected=expected)
+        self._store.intents.set(record.seq, intent, "staging")
+        fault("replay.intended")
+        staged = await self._stage(op, directory, node.id)
+        fault("replay.staged")
+        intent = Intent(op=op, path=path, expected=expected, staged=staged)
+        self.freeze(record, intent, "replacing")
+        return await self._context.link.call(lambda remote: remote.replace(op, path, expected))
+
+    async def _stage(self, op: str, directory: bytes, node_id: NodeId) -> Entry:
+        """Upload to the staged name; ``Torn`` when the file changed meanwhile."""
+        opened = self._context.opened.get(node_id)
+        if opened is not None:
+            self._context.opened.save(opened)
+        node = self._context.node(node_id)
+        assert node is not None
+        fd = self._store.content.open(node_id)
+        try:
+            before = self._version(node_id, fd)
+            staged = await self._context.link.call(
+                lambda remote: remote.stage(op, directory, fd, node.size, self._attributes(node))
+            )
+            if self._version(node_id, fd) != before:
+                await self._context.link.call(lambda r: r.discard_staged(op, directory))
+                raise Torn
+        finally:
+            os.close(fd)
+        return staged
+
+    def _version(self, node: NodeId, fd: int) -> _Version:
+        opened = self._context.opened.get(node)
+        status = os.fstat(fd)
+        return _Version(opened.edits if opened else 0, status.st_mtime_ns, status.st_size)
+
+    def _attributes(self, node: Node) -> Attributes:
+        """What a new object gets on the server: mode and time, the owner where it can be set."""
+        uid, gid = self._owner(node)
+        return Attributes(mode=node.mode, uid=uid, gid=gid, mtime_ns=node.mtime_ns)
+
+    def _owner(self, node: Node) -> tuple[int | None, int | None]:
+        """The ids to set on the server; None where the account's own are right or all there is."""
+        connected = self._context.link.connected
+        if connected is None or not connected.capabilities.owner:
+            return None, None
+        options = self._context.options
+        uid = connected.own_uid if node.uid == options.uid else node.uid
+        gid = connected.own_gid if node.gid == options.gid else node.gid
+        return uid, gid
+
+    async def relink(self, record: Record, path: bytes, entry: Entry | None) -> Entry | None:
+        """An upload breaks hard links; the other names known here are made anew.
+
+        Each still bearing the old revision is removed, guarded, and linked; one that is gone
+        (an earlier try got that far) is linked; one that somebody else changed is left. The
+        entry after all of it.
+        """
+        base = self._store.server.get(record.node)
+        others = self._store.server.names(record.node)
+        if base is None or entry is None or len(others) < 2:
+            return entry
+        for index, (parent, name) in enumerate(others):
+            directory = self._store.server.path(parent)
+            if directory is None:
+                continue
+            other = join(directory, name)
+            if other != path:
+                await self._relink_one(f"{self.op_id(record)}l{base36(index)}", path, other, base)
+        return await self._context.link.call(lambda remote: remote.stat(path))
+
+    async def _relink_one(self, op: str, path: bytes, other: bytes, base: ServerNode) -> None:
+        call = self._context.link.call
+        try:
+            there = await call(lambda remote: remote.stat(other))
+        except NotFound:
+            await call(lambda remote: remote.link(op, path, other))
+            return
+        old = there.file_id == base.file_id if base.file_id else there.token == base.token
+        if not old:
+            return
+        expected = Expected(there.token, there.file_id, there.kind)
+        removed = await call(lambda remote: remote.remove(op, other, expected))
+        if not isinstance(removed, Mismatch):
+            fault("replay.relinking")
+            await call(lambda remote: remote.link(op, path, other))
+
+    async def _make(self, record: Record, places: Places) -> Outcome:
+        node = self._context.node(record.node)
+        target = places.target
+        assert node is not None and target is not None
+        op = self.op_id(record)
+        self.freeze(record, Intent(op=op, path=target, expected=ABSENT), "making")
+        return await self._context.link.call(
+            lambda remote: remote.make(
+                op, target, node.kind, self._attributes(node), node.target or b"", node.rdev
+            )
+        )
+
+    async def _link(self, record: Record, places: Places) -> Outcome:
+        source, target = places.path, places.target
+        assert source is not None and target is not None
+        op = self.op_id(record)
+        self.freeze(record, Intent(op=op, path=target, expected=ABSENT), "linking")
+        return await self._context.link.call(lambda remote: remote.link(op, source, target))
+
+    async def _remove(self, record: Record, places: Places, decision: Apply) -> Outcome:
+        path = places.path
+        assert path is not None
+        op = self.op_id(record)
+        self.freeze(record, Intent(op=op, path=path, expected=decision.expected), "removing")
+        return await self._context.link.call(
+            lambda remote: remote.remove(op, path, decision.expected)
+        )
+
+    async def _move(self, record: Record, places: Places, decision: Apply) -> Outcome:
+        source, target = places.path, places.target
+        assert source is not None and target is not None
+        op = self.op_id(record)
+        intent = Intent(
+            op=op,
+            path=target,
+            expected=decision.target,
+            other_path=source,
+            other_expected=decision.expected,
+        )
+        self.freeze(record, intent, "moving")
+        if record.kind is RecordKind.EXCHANGE:
+            return await self._context.link.call(
+                lambda r: r.exchange(op, source, target, decision.expected, decision.target)
+            )
+        return await self._context.link.call(
+            lambda r: r.rename(op, source, target, decision.expected, decision.target)
+        )
+
+    async def _set_attributes(self, record: Record, places: Places, decision: Apply) -> Outcome:
+        path = places.path
+        assert path is not None
+        wanted = self.possible(decision.attributes or record.attributes)
+        intent = Intent(op=self.op_id(record), path=path, expected=decision.expected)
+        self.freeze(record, intent, "setting")
+        return await self._context.link.call(
+            lambda remote: remote.set_attributes(path, wanted, decision.expected)
+        )
+
+    def possible(self, attributes: Attributes) -> Attributes:
+        """The attributes that the server can hold, with ids as they are there."""
+        connected = self._context.link.connected
+        assert connected is not None
+        able, options = connected.capabilities, self._context.options
+        uid, gid = attributes.uid, attributes.gid
+        if connected.own_uid is not None and uid == options.uid:
+            uid = connected.own_uid
+        if connected.own_gid is not None and gid == options.gid:
+            gid = connected.own_gid
+        return Attributes(
+            mode=attributes.mode if able.mode else None,
+            uid=uid if able.owner else None,
+            gid=gid if able.owner else None,
+            mtime_ns=attributes.mtime_ns if able.set_mtime else None,
+            atime_ns=attributes.atime_ns if able.set_mtime else None,
+        )
+
+    async def _set_xattr(self, record: Record, places: Places) -> Outcome:
+        path = places.path
+        assert path is not None
+        intent = Intent(op=self.op_id(record), path=path, expected=ABSENT)
+        self.freeze(record, intent, "setting")
+        entry = await self._context.link.call(
+            lambda remote: remote.set_xattr(path, record.xattr_name, record.xattr_value)
+        )
+        return Committed(entry)

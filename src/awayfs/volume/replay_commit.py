@@ -1,0 +1,218 @@
+"""Writing down that a record is on the server: server view, content tokens, journal.
+
+One transaction a record. What the server returned is adopted as the new base, so that a
+server which rewrites what it stores never makes a conflict with oneself.
+"""
+
+from __future__ import annotations
+
+from awayfs.core.decide import Facts
+from awayfs.core.diff import Content, compare_entries
+from awayfs.core.records import Record, RecordKind
+from awayfs.core.types import ROOT, Entry, Kind, NodeId
+from awayfs.volume.adopt import Adopter
+from awayfs.volume.changes import Changes
+from awayfs.volume.context import Context
+from awayfs.volume.fault import fault
+from awayfs.volume.journaling import Journaling
+from awayfs.volume.observe import Observer
+from awayfs.volume.replay_act import Actor
+
+
+class Committer:
+    """Commits outcomes of records."""
+
+    def __init__(
+        self,
+        context: Context,
+        observer: Observer,
+        journaling: Journaling,
+        changes: Changes,
+        actor: Actor,
+    ) -> None:
+        self._context = context
+        self._store = context.store
+        self._server = context.store.server
+        self._observer = observer
+        self._journaling = journaling
+        self._changes = changes
+        self._actor = actor
+        self._adopter = Adopter(context)
+        self._finished: list[int] = []
+
+    def take_finished(self) -> list[int]:
+        """Records that went along with others since the last call."""
+        finished, self._finished = self._finished, []
+        return finished
+
+    def discard_if_unused(self, node: NodeId) -> None:
+        """Drop a node that nothing refers to any more."""
+        self._changes.discard_if_unused(node)
+
+    def commit(
+        self, record: Record, facts: Facts, entry: Entry | None, *, by_others: bool = False
+    ) -> None:
+        """The record's change stands on the server; ``entry`` is the node there.
+
+        ``by_others``: it stood there already, made by an earlier try or by somebody else.
+        """
+        carried = self._actor.carried(record) if self._carries(record, facts, by_others) else []
+        with self._store.transaction():
+            self._store.intents.clear(record.seq)
+            self._store.journal.remove([record.seq, *(r.seq for r in carried)])
+            self._apply(record, facts, entry, by_others)
+        for settled in (record, *carried):
+            if settled.kind is RecordKind.STORE:
+                self._journaling.frozen(record.node)
+        self._finished += [r.seq for r in carried]
+        self._observer.committed(*self._directories(record))
+        fault("replay.committed")
+        for node in {record.node, record.replaced} - {0}:
+            self._changes.discard_if_unused(node)
+
+    def _carries(self, record: Record, facts: Facts, by_others: bool) -> bool:
+        """Whether the content of a created file is on the server with it.
+
+        Of a file that an earlier, cut-off try left empty it is not: its store goes out yet.
+        """
+        if record.kind is not RecordKind.CREATE or facts.kind is not Kind.FILE:
+            return False
+        return not by_others or facts.local_digest is not None or self._same_as_staged(facts)
+
+    def _same_as_staged(self, facts: Facts) -> bool:
+        there = facts.target_current
+        return (
+            there is not None
+            and facts.ours is not None
+            and there.size == facts.ours.size == facts.local_size
+        )
+
+    def _apply(self, record: Record, facts: Facts, entry: Entry | None, by_others: bool) -> None:
+        match record.kind:
+            case RecordKind.CREATE:
+                assert entry is not None
+                self._created(record, facts, entry, by_others)
+            case RecordKind.STORE:
+                assert entry is not None
+                self._stored(record.node, entry)
+            case RecordKind.LINK:
+                self._name_there(record.parent, record.name, record.node)
+                self._rebase(record.node, facts.current, entry)
+            case RecordKind.REMOVE:
+                self._removed(record.parent, record.name, record.node)
+            case RecordKind.RENAME:
+                self._renamed(record)
+                self._rebase(record.node, facts.current, entry)
+            case RecordKind.EXCHANGE:
+                self._exchanged(record, facts, entry)
+            case RecordKind.SETATTR | RecordKind.SETXATTR:
+                self._rebase(record.node, facts.current, entry)
+
+    def _created(self, record: Record, facts: Facts, entry: Entry, by_others: bool) -> None:
+        self._name_there(record.parent, record.name, record.node)
+        if facts.kind is Kind.DIRECTORY:
+            self._server.set(record.node, entry, seen_ns=self._context.now())
+            self._server.set_listed(record.node, 0 if by_others else self._context.now())
+        else:
+            self._stored(record.node, entry)
+
+    def _stored(self, node: NodeId, entry: Entry) -> None:
+        """The content here is the content there, of this revision."""
+        content = self._store.content
+        self._server.set(node, entry, seen_ns=self._context.now())
+        if content.has(node):
+            content.set_token(node, entry.token)
+        if not self._store.journal.has_store(node):
+            content.drop_base(node)
+        self._adopt_returned(node, entry)
+
+    def _adopt_returned(self, node: NodeId, entry: Entry) -> None:
+        """A mode or time that the server rewrote is what everybody sees from now on.
+
+        A time that only lost its fraction keeps it here.
+        """
+        local = self._context.node(node)
+        connected = self._context.link.connected
+        if local is None or connected is None or self._store.journal.has_any(node):
+            return
+        values: dict[str, int] = {}
+        if connected.capabilities.mode and local.mode != entry.mode:
+            values["mode"] = entry.mode
+        grain = connected.capabilities.time_granularity_ns
+        if abs(local.mtime_ns - entry.mtime_ns) >= max(grain, 1):
+            values["mtime_ns"] = entry.mtime_ns
+        opened = self._context.opened.get(node)
+        if values and opened is None and entry.kind is not Kind.DIRECTORY:
+            self._store.nodes.update(node, **values)
+            self._context.kernel.forget_node(node)
+
+    def _rebase(self, node: NodeId, before: Entry | None, after: Entry | None) -> None:
+        """Our operation made a new revision of an object whose content it did not touch.
+
+        If what stood there just before was our base, what stands there now is our base;
+        otherwise somebody else's change is among it, and it is adopted like any other.
+        """
+        base = self._server.get(node)
+        if base is None or after is None:
+            if after is not None:
+                self._server.set(node, after, seen_ns=self._context.now())
+            return
+        if before is not None and before.token != base.token and after.token != base.token:
+            difference = compare_entries(base.entry(), after)
+            if difference is not Content.SAME or base.kind is not Kind.DIRECTORY:
+                self._adopter.adopt_revision(node, after, difference)
+                return
+        content = self._store.content
+        owned = content.token(node) == base.token
+        self._server.set(node, after, seen_ns=self._context.now(), digest=base.digest)
+        if owned:
+            content.set_token(node, after.token)
+        if after.kind is not Kind.DIRECTORY:
+            self._adopt_returned(node, after)
+
+    def _removed(self, parent: NodeId, name: bytes, node: NodeId) -> None:
+        if self._server.child(parent, name) == node:
+            self._server.remove_name(parent, name)
+        if not self._server.names(node):
+            self._server.forget(node)
+
+    def _renamed(self, record: Record) -> None:
+        standing = self._server.child(record.to_parent, record.to_name)
+        if standing is not None and standing != record.node:
+            self._removed(record.to_parent, record.to_name, standing)
+        if self._server.child(record.parent, record.name) == record.node:
+            source: tuple[NodeId, bytes] | None = (record.parent, record.name)
+        else:
+            names = self._server.names(record.node)
+            source = names[0] if names else None
+        if source == (record.to_parent, record.to_name):
+            return
+        if source is None:
+            self._name_there(record.to_parent, record.to_name, record.node)
+        elif self._server.child(record.to_parent, record.to_name) is None:
+            self._server.move_name(*source, record.to_parent, record.to_name)
+        else:
+            self._server.remove_name(*source)
+
+    def _exchanged(self, record: Record, facts: Facts, entry: Entry | None) -> None:
+        here, there = (record.parent, record.name), (record.to_parent, record.to_name)
+        for place, node in ((here, record.node), (there, record.replaced)):
+            if self._server.child(*place) == node:
+                self._server.remove_name(*place)
+        for place, node in ((there, record.node), (here, record.replaced)):
+            self._name_there(*place, node)
+        self._rebase(record.node, facts.current, entry)
+        self._observer.look_again(record.replaced)
+
+    def _name_there(self, parent: NodeId, name: bytes, node: NodeId) -> None:
+        standing = self._server.child(parent, name)
+        if standing == node:
+            return
+        if standing is not None:
+            self._server.remove_name(parent, name)
+        self._server.add_name(parent, name, node)
+
+    def _directories(self, record: Record) -> set[NodeId]:
+        """Directories whose listings under way are outdated now."""
+        parents = {parent for parent, _ in self._server.names(record.node)}
+        return (parents | {record.parent, record.to_parent, ROOT}) - {0}

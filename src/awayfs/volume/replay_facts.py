@@ -1,0 +1,239 @@
+"""Gathering what a decision needs: what stands on the server now, and what we know of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from awayfs.core.decide import Facts, Parent
+from awayfs.core.errors import NotFound, Refused
+from awayfs.core.records import Record, RecordKind
+from awayfs.core.types import ROOT, Entry, Kind, NodeId, Range
+from awayfs.ports.remote import Intent
+from awayfs.store.server import ServerNode
+from awayfs.volume.context import Context
+from awayfs.volume.fetch import Fetcher
+from awayfs.volume.observe import Observer, digest_of_file, join
+
+NAMING = (RecordKind.CREATE, RecordKind.LINK, RecordKind.REMOVE)
+MOVING = (RecordKind.RENAME, RecordKind.EXCHANGE)
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a record works on the server; None where there is no such place (yet)."""
+
+    path: bytes | None = None  # the node, or the name to be removed
+    target: bytes | None = None  # the name that is wanted
+    directory: NodeId = 0  # of ``path``
+    target_directory: NodeId = 0
+
+
+class FactFinder:
+    """Observes for replay. All methods raise ``RemoteError`` when the server cannot be asked."""
+
+    def __init__(self, context: Context, observer: Observer, fetcher: Fetcher) -> None:
+        self._context = context
+        self._store = context.store
+        self._observer = observer
+        self._fetcher = fetcher
+
+    def places(self, record: Record) -> Places:
+        """The paths a record works on, by the server's names of the nodes it names."""
+        if record.kind in (RecordKind.CREATE, RecordKind.LINK):
+            path, directory = self._path_of(record.node)
+            target = self._join(record.parent, record.name)
+            return Places(path, target, directory, record.parent)
+        if record.kind is RecordKind.REMOVE:
+            if self._store.server.child(record.parent, record.name) != record.node:
+                return Places(directory=record.parent)
+            path = self._join(record.parent, record.name)
+            return Places(path, None, record.parent)
+        if record.kind in MOVING:
+            path, directory = self._source_of(record)
+            target = self._join(record.to_parent, record.to_name)
+            return Places(path, target, directory, record.to_parent)
+        path, directory = self._path_of(record.node)
+        return Places(path, None, directory)
+
+    async def gather(self, record: Record, earlier: tuple[Intent, str] | None) -> Facts:
+        """Everything ``decide`` looks at, digests left out."""
+        places = self.places(record)
+        current = await self._stat(places.path)
+        if current is None and places.path is not None and record.kind is not RecordKind.CREATE:
+            places, current = await self._look_for(record, places)
+        target_current = await self._stat(places.target)
+        node = self._context.node(record.node)
+        base = self._store.server.get(record.node)
+        replaced = self._store.server.get(record.replaced) if record.replaced else None
+        kind = node.kind if node else base.kind if base else Kind.FILE
+        facts = Facts(
+            record=record,
+            kind=kind,
+            base=base.entry() if base else None,
+            current=current,
+            target_base=replaced.entry() if replaced else None,
+            target_current=target_current,
+            local_size=node.size if node else None,
+            symlink_target=node.target if node else None,
+            rdev=node.rdev if node else 0,
+            ours=earlier[0].staged if earlier else None,
+            retried=earlier is not None,
+            parent=self._parent_of(record, places),
+            complete=True,
+            unsupported=self._is_unsupported(record, kind),
+        )
+        facts = await self._with_children(facts, places)
+        facts = await self._with_moved(facts, places)
+        return await self._with_base_digests(facts, base, replaced)
+
+    async def with_digest(
+        self, facts: Facts, which: Literal["current", "target", "local"]
+    ) -> Facts:
+        """The facts with one digest more."""
+        if which == "local":
+            file = self._store.content.fd_path(facts.record.node)
+            return replace(facts, local_digest=await self._hash(file))
+        places = self.places(facts.record)
+        path = places.path if which == "current" else places.target
+        assert path is not None
+        digest = await self._context.link.call(lambda remote: remote.digest(path))
+        if which == "current":
+            return replace(facts, current=digest.entry, current_digest=digest.blake2b)
+        return replace(facts, target_current=digest.entry, target_digest=digest.blake2b)
+
+    def _path_of(self, node: NodeId) -> tuple[bytes | None, NodeId]:
+        if node == ROOT:
+            return b"", 0
+        names = self._store.server.names(node)
+        if not names:
+            return None, 0
+        return self._store.server.path(node), names[0][0]
+
+    def _source_of(self, record: Record) -> tuple[bytes | None, NodeId]:
+        """The name that a rename moves: the recorded one where the server still has it."""
+        if self._store.server.child(record.parent, record.name) == record.node:
+            return self._join(record.parent, record.name), record.parent
+        return self._path_of(record.node)
+
+    def _join(self, directory: NodeId, name: bytes) -> bytes | None:
+        path = self._store.server.path(directory)
+        return None if path is None else join(path, name)
+
+    async def _stat(self, path: bytes | None) -> Entry | None:
+        if path is None:
+            return None
+        try:
+            return await self._context.link.call(lambda remote: remote.stat(path))
+        except NotFound:
+            return None
+        except Refused:
+            raise
+
+    async def _look_for(self, record: Record, places: Places) -> tuple[Places, Entry | None]:
+        """The node is not where it was: list that directory, which finds it by its id."""
+        if record.kind in NAMING or not places.directory:
+            return places, None
+        await self._observer.directory(places.directory)
+        again = self.places(record)
+        if again.path is None or again.path == places.path:
+            return again, None
+        return again, await self._stat(again.path)
+
+    def _parent_of(self, record: Record, places: Places) -> Parent:
+        if record.kind not in (*NAMING, *MOVING):
+            return Parent.PRESENT
+        directory = places.target_directory or record.parent
+        if self._store.server.path(directory) is not None:
+            return Parent.PRESENT
+        created = self._store.journal.of_node(directory)
+        unborn = any(r.kind is RecordKind.CREATE for r in created)
+        return Parent.UNBORN if unborn else Parent.GONE
+
+    def _is_unsupported(self, record: Record, kind: Kind) -> bool:
+        capabilities = self._context.link.capabilities
+        if capabilities is None:
+            return False
+        if record.kind is RecordKind.CREATE and kind is Kind.SYMLINK:
+            return not capabilities.symlinks
+        if record.kind is RecordKind.CREATE and kind not in (Kind.FILE, Kind.DIRECTORY):
+            return not capabilities.special_files
+        if record.kind is RecordKind.LINK:
+            return not capabilities.hard_links
+        if record.kind is RecordKind.SETXATTR:
+            return not capabilities.xattrs
+        return record.kind is RecordKind.EXCHANGE and not capabilities.exchange
+
+    async def _with_children(self, facts: Facts, places: Places) -> Facts:
+        """How much a directory that is to go holds on the server."""
+        record = facts.record
+        path: bytes | None = None
+        if record.kind is RecordKind.REMOVE and facts.kind is Kind.DIRECTORY and facts.current:
+            path = places.path
+        elif record.kind is RecordKind.RENAME and record.replaced:
+            there = facts.target_current
+            path = places.target if there and there.kind is Kind.DIRECTORY else None
+        if path is None:
+            return facts
+        listed: Sequence[Entry] = []
+        try:
+            listed = await self._context.link.call(lambda remote: remote.list(path))
+        except NotFound:
+            pass
+        return replace(facts, unknown_children=len(listed))
+
+    async def _with_moved(self, facts: Facts, places: Places) -> Facts:
+        """Whether a rename's source stands under another name of its directory."""
+        base = facts.base
+        if facts.record.kind not in MOVING or facts.current is not None or base is None:
+            return facts
+        if base.file_id is None or not places.directory:
+            return facts
+        try:
+            listed = await self._observer.listed(places.directory)
+        except NotFound:
+            return facts
+        return replace(facts, moved=any(entry.file_id == base.file_id for entry in listed))
+
+    async def _with_base_digests(
+        self, facts: Facts, base: ServerNode | None, replaced: ServerNode | None
+    ) -> Facts:
+        """Digests of what we started from, where tokens alone do not settle the matter."""
+        if base is not None and _is_unsettled(base, facts.current):
+            facts = replace(facts, base_digest=await self._base_digest(base))
+        if replaced is not None and _is_unsettled(replaced, facts.target_current):
+            facts = replace(facts, target_base_digest=await self._base_digest(replaced))
+        return facts
+
+    async def _base_digest(self, base: ServerNode) -> bytes | None:
+        """Digest of the base: noted, or of the kept base file, or of clean whole content."""
+        if base.digest is not None:
+            return base.digest
+        content = self._store.content
+        path = content.base_path(base.node)
+        if path is not None:
+            whole = content.base_ranges(base.node) == [Range(0, base.size)]
+            token = content.base_token(base.node)
+        else:
+            path = content.fd_path(base.node)
+            whole = content.covers(base.node, 0, base.size)
+            whole = whole and not self._store.journal.has_store(base.node)
+            token = content.token(base.node)
+        return await self._hash(path) if whole and token == base.token else None
+
+    async def _hash(self, path: str) -> bytes | None:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(None, digest_of_file, path)
+        except FileNotFoundError:
+            return None
+
+
+def _is_unsettled(base: ServerNode, current: Entry | None) -> bool:
+    """Whether the server's revision may or may not be the base, as far as tokens tell."""
+    if current is None or current.kind is not Kind.FILE or base.kind is not Kind.FILE:
+        return False
+    if current.size != base.size or current.size == 0:
+        return False
+    return current.token != base.token or current.weak or base.weak

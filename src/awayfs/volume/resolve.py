@@ -1,0 +1,402 @@
+"""Deciding a conflict: ``awayfs resolve --keep local|server|both``.
+
+A decision never acts on the server by itself (but for moving a stranger out of the way under
+a visible name). It changes what the journal says: *local* makes what stands on the server now
+the base of the parked record and lets it go out, guarded by exactly that revision; *server*
+drops the local change and adopts; *both* first gives the local variant a name of its own. If
+the server moves on before the record is out, the conflict is found anew.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+
+from awayfs.core.conflicts import ConflictKind, Resolution
+from awayfs.core.diff import Content
+from awayfs.core.errors import NotFound, UsageError
+from awayfs.core.naming import conflict_copy_name
+from awayfs.core.records import Record, RecordKind, RecordState
+from awayfs.core.types import ABSENT, Entry, Expected, Kind, Mismatch, NodeId
+from awayfs.store.conflicts import Conflict
+from awayfs.volume.adopt import Adopter
+from awayfs.volume.changes import Changes
+from awayfs.volume.context import Context
+from awayfs.volume.fault import fault
+from awayfs.volume.journaling import Journaling
+from awayfs.volume.observe import Observer, join
+
+CREATING = (ConflictKind.NAME_NAME, ConflictKind.TYPE)
+
+
+class Resolver:
+    """Carries decisions out. Most need the server: what it has at that moment is decided on."""
+
+    def __init__(
+        self,
+        context: Context,
+        observer: Observer,
+        journaling: Journaling,
+        changes: Changes,
+        client: str,
+    ) -> None:
+        self._context = context
+        self._store = context.store
+        self._observer = observer
+        self._journaling = journaling
+        self._changes = changes
+        self._client = client
+        self._adopter = Adopter(context)
+
+    async def resolve(self, conflict: Conflict, keep: Resolution) -> str | None:
+        """Decide one conflict; the path of a conflict copy, if one was made.
+
+        Raises ``RemoteError`` when the server cannot be asked and ``UsageError`` when the
+        choice makes no sense for this conflict.
+        """
+        records = [
+            record
+            for seq in conflict.record_seqs
+            if (record := self._store.journal.get(seq)) is not None
+        ]
+        copy: str | None = None
+        if conflict.kind == ConflictKind.REMOVE_UPDATE and not records:
+            self._resolve_removed(conflict, keep)
+        elif not records:
+            pass  # settled by other means since
+        elif keep is Resolution.LOCAL:
+            copy = await self._keep_local(conflict, records[0])
+        elif keep is Resolution.SERVER:
+            copy = await self._keep_server(conflict, records[0])
+        else:
+            copy = await self._keep_both(conflict, records[0])
+        fault("resolve.decided")
+        with self._store.transaction():
+            self._store.conflicts.remove(conflict.id)
+        self._context.kernel.forget_node(conflict.node)
+        self._context.failures.clear(conflict.node)
+        self._context.on_journal()
+        return copy
+
+    def _resolve_removed(self, conflict: Conflict, keep: Resolution) -> None:
+        """The server's version is back already; *local* removes it, as it is now, again."""
+        if keep is not Resolution.LOCAL:
+            return
+        for parent, name in self._store.nodes.names(conflict.node):
+            node = self._store.nodes.get(conflict.node)
+            if node is not None and node.kind is Kind.DIRECTORY:
+                raise UsageError(
+                    "the directory holds files of the server's; remove them with rm -r"
+                )
+            self._changes.unlink(parent, name)
+            self._context.kernel.forget_entry(parent, name)
+
+    # -- local ----------------------------------------------------------------------------
+
+    async def _keep_local(self, conflict: Conflict, record: Record) -> str | None:
+        kind = conflict.kind
+        if kind == ConflictKind.UPDATE_REMOVE:
+            self._recreate(record)
+            return None
+        if kind in CREATING:
+            return await self._win_name(record)
+        if kind == ConflictKind.RENAME_RENAME:
+            await self._find_on_server(record)
+        elif kind != ConflictKind.REFUSED:
+            await self._rebase(record)
+        self._release(record)
+        return None
+
+    async def _rebase(self, record: Record) -> None:
+        """What stands on the server now becomes the base of the parked record."""
+        node = record.replaced if self._is_about_replaced(record) else record.node
+        path = self._store.server.path(node)
+        if path is None:
+            return
+        entry = await self._stat(path)
+        if entry is None:
+            self._recreate(record)
+            return
+        with self._store.transaction():
+            self._store.server.set(node, entry, seen_ns=self._context.now())
+
+    def _is_about_replaced(self, record: Record) -> bool:
+        return record.kind is RecordKind.RENAME and bool(record.replaced)
+
+    def _recreate(self, record: Record) -> None:
+        """The server has it no more: the record becomes the creation of what is here."""
+        names = self._store.nodes.names(record.node)
+        with self._store.transaction():
+            self._store.server.forget(record.node)
+            if not names:
+                self._store.journal.remove([record.seq])
+                return
+            for child in self._below(record.node):
+                self._forget_server_side(child)
+            parent, name = names[0]
+            self._store.journal.replace(
+                Record(
+                    seq=record.seq,
+                    kind=RecordKind.CREATE,
+                    node=record.node,
+                    parent=parent,
+                    name=name,
+                    at_ns=record.at_ns,
+                )
+            )
+
+    def _below(self, node: NodeId) -> list[NodeId]:
+        found: list[NodeId] = []
+        pending = [node]
+        while pending:
+            for _, child in self._store.server.children(pending.pop()):
+                found.append(child)
+                pending.append(child)
+        return found
+
+    def _forget_server_side(self, node: NodeId) -> None:
+        """A directory comes back by creation: what was in it unchanged stays deleted."""
+        self._store.server.forget(node)
+        if self._store.journal.has_any(node):
+            return
+        for parent, name in self._store.nodes.names(node):
+            found = self._store.nodes.get(node)
+            if found is not None and not self._store.nodes.has_children(node):
+                self._store.nodes.remove_name(parent, name)
+                self._context.kernel.forget_entry(parent, name)
+
+    async def _win_name(self, record: Record) -> str | None:
+        """Our object gets the name; the server's is moved to a conflict copy beside it."""
+        renaming = record.kind is RecordKind.RENAME
+        parent = record.to_parent if renaming else record.parent
+        name = record.to_name if renaming else record.name
+        directory = self._store.server.path(parent)
+        if directory is None:
+            self._release(record)
+            return None
+        entry = await self._stat(join(directory, name))
+        copy = None
+        if entry is not None:
+            copy = await self._move_stranger(record, parent, directory, name, entry)
+        self._release(record)
+        return copy
+
+    async def _move_stranger(
+        self, record: Record, parent: NodeId, directory: bytes, name: bytes, entry: Entry
+    ) -> str:
+        listed = await self._observer.listed(parent)
+        copy = self._copy_name(parent, name, {e.name for e in listed})
+        expected = Expected(entry.token, entry.file_id, entry.kind)
+        op = f"{self._client}m{record.seq}"
+        outcome = await self._context.link.call(
+            lambda r: r.rename(op, join(directory, name), join(directory, copy), expected, ABSENT)
+        )
+        if isinstance(outcome, Mismatch):
+            raise UsageError("the server changed at this moment; look again and decide anew")
+        known = self._store.server.child(parent, name)
+        if known is not None and known != record.node:
+            with self._store.transaction():
+                self._store.server.remove_name(parent, name)
+        self._observer.committed(parent)
+        self._observer.look_again(record.node)
+        await self._observer.directory(parent)
+        return os.fsdecode(copy)
+
+    async def _find_on_server(self, record: Record) -> None:
+        """Where the server has the node now becomes the name that our rename starts from."""
+        base = self._store.server.get(record.node)
+        names = self._store.server.names(record.node)
+        if base is None or not names:
+            return
+        parent, old = names[0]
+        for entry in await self._observer.listed(parent):
+            same = base.file_id is not None and entry.file_id == base.file_id
+            if same and self._store.server.child(parent, entry.name) is None:
+                with self._store.transaction():
+                    self._store.server.move_name(parent, old, parent, entry.name)
+
+    def _release(self, record: Record) -> None:
+        with self._store.transaction():
+            self._store.journal.set_state(record.seq, RecordState.PENDING)
+        if record.kind is RecordKind.STORE:
+            self._journaling.thawed(record.node)
+
+    # -- server ---------------------------------------------------------------------------
+
+    async def _keep_server(self, conflict: Conflict, record: Record) -> str | None:
+        """Drop what was changed here and show what the server has."""
+        if not self._context.link.usable:
+            await self._stat(b"")  # says why not
+        if record.kind is RecordKind.RENAME:
+            await self._undo_rename(conflict, record)
+            return None
+        node, parent = record.node, conflict.parent
+        on_server = self._store.server.names(node)
+        self._drop_changes(node)
+        if record.kind is RecordKind.CREATE or conflict.kind == ConflictKind.UPDATE_REMOVE:
+            self._drop_node(node)
+        elif record.kind is RecordKind.LINK:
+            self._remove_local_name(record.parent, record.name, node)
+        else:
+            await self._take_servers(node)
+        for directory in {parent, *(p for p, _ in on_server)} - {0}:
+            await self._observer.directory(directory)
+        return None
+
+    async def _take_servers(self, node: NodeId) -> None:
+        path = self._store.server.path(node)
+        entry = await self._stat(path) if path is not None else None
+        if entry is None:
+            self._drop_node(node)
+            return
+        self._adopter.adopt_revision(node, entry, Content.CHANGED)
+
+    def _drop_changes(self, node: NodeId) -> None:
+        """Every record of a node goes, and of what was made inside it."""
+        journal = self._store.journal
+        below = [child for child in self._local_below(node) if journal.has_any(child)]
+        with self._store.transaction():
+            for dropped in (node, *below):
+                journal.remove([r.seq for r in journal.of_node(dropped) if r.node == dropped])
+                self._store.content.drop_base(dropped)
+                for conflict in self._store.conflicts.of_node(dropped):
+                    if dropped != node:
+                        self._store.conflicts.remove(conflict.id)
+        for dropped in (node, *below):
+            self._journaling.frozen(dropped)
+
+    def _local_below(self, node: NodeId) -> Iterable[NodeId]:
+        pending = [node]
+        while pending:
+            for _, child in self._store.nodes.children(pending.pop()):
+                yield child.id
+                if child.kind is Kind.DIRECTORY:
+                    pending.append(child.id)
+
+    def _drop_node(self, node: NodeId) -> None:
+        """The node goes here, with all below it; open files live on until closed."""
+        with self._store.transaction():
+            for child in reversed(list(self._local_below(node))):
+                self._drop_names(child)
+            self._drop_names(node)
+            self._store.server.forget(node)
+        self._changes.discard_if_unused(node)
+
+    def _drop_names(self, node: NodeId) -> None:
+        for parent, name in self._store.nodes.names(node):
+            self._remove_local_name(parent, name, node)
+
+    def _remove_local_name(self, parent: NodeId, name: bytes, node: NodeId) -> None:
+        if self._store.nodes.child_id(parent, name) == node:
+            self._store.nodes.remove_name(parent, name)
+            self._context.kernel.forget_entry(parent, name)
+
+    async def _undo_rename(self, conflict: Conflict, record: Record) -> None:
+        """The node goes back to its name on the server; what it displaced is shown again."""
+        nodes, server = self._store.nodes, self._store.server
+        names = server.names(record.node)
+        with self._store.transaction():
+            self._store.journal.remove([record.seq])
+            self._remove_local_name(record.to_parent, record.to_name, record.node)
+            if names and nodes.child_id(*names[0]) is None:
+                nodes.add_name(*names[0], record.node)
+                self._context.kernel.forget_entry(*names[0])
+            replaced = record.replaced
+            if replaced and server.child(record.to_parent, record.to_name) == replaced:
+                nodes.add_name(record.to_parent, record.to_name, replaced)
+                self._context.kernel.forget_entry(record.to_parent, record.to_name)
+        if not nodes.names(record.node):
+            self._drop_changes(record.node)
+            self._drop_node(record.node)
+        for directory in {record.parent, record.to_parent} - {0}:
+            await self._observer.directory(directory)
+
+    # -- both -----------------------------------------------------------------------------
+
+    async def _keep_both(self, conflict: Conflict, record: Record) -> str | None:
+        kind = conflict.kind
+        if kind == ConflictKind.REFUSED:
+            raise UsageError(
+                "the server refused this change: --keep local tries again, --keep server drops it"
+            )
+        if kind == ConflictKind.UPDATE_REMOVE:
+            return await self._keep_local(conflict, record)
+        if kind in CREATING:
+            return await self._rename_ours(record)
+        if kind == ConflictKind.UPDATE_UPDATE and record.kind is RecordKind.RENAME:
+            return await self._rename_ours(record)
+        if kind == ConflictKind.UPDATE_UPDATE:
+            copy = self._copy_local(conflict)
+            await self._keep_server(conflict, record)
+            return copy
+        return await self._keep_server(conflict, record)
+
+    async def _rename_ours(self, record: Record) -> str:
+        """Our object takes the name of a conflict copy, here and in its record."""
+        renaming = record.kind is RecordKind.RENAME
+        parent = record.to_parent if renaming else record.parent
+        name = record.to_name if renaming else record.name
+        listed = await self._observer.listed(parent) if self._store.server.get(parent) else []
+        copy = self._copy_name(parent, name, {e.name for e in listed})
+        changed = replace(record, to_name=copy, replaced=0) if renaming else None
+        with self._store.transaction():
+            self._store.nodes.move_name(parent, name, parent, copy)
+            self._store.journal.replace(changed or replace(record, name=copy))
+            replaced = record.replaced if renaming else 0
+            if replaced and self._store.server.child(parent, name) == replaced:
+                self._store.nodes.add_name(parent, name, replaced)
+        self._context.kernel.forget_entry(parent, name)
+        self._context.kernel.forget_entry(parent, copy)
+        self._release(self._store.journal.get(record.seq) or record)
+        await self._observer.directory(parent)
+        return os.fsdecode(copy)
+
+    def _copy_local(self, conflict: Conflict) -> str | None:
+        """The local content as a new file beside it, with its own records."""
+        node = self._context.node(conflict.node)
+        if node is None or node.kind is not Kind.FILE:
+            return None
+        if not self._store.content.covers(node.id, 0, node.size):
+            raise UsageError("a part of the local content is not here; go online and try again")
+        copy = self._copy_name(conflict.parent, conflict.name, set())
+        made = self._changes.create(conflict.parent, copy, Kind.FILE, node.mode, node.uid, node.gid)
+        with self._store.transaction():
+            self._copy_content(node.id, made.id)
+            self._store.nodes.update(made.id, size=node.size, mtime_ns=node.mtime_ns)
+            self._store.content.add_range(made.id, 0, node.size)
+            self._store.content.mark_unsynced(made.id)
+            self._journaling.append(RecordKind.STORE, made.id)
+        self._context.kernel.forget_entry(conflict.parent, copy)
+        return os.fsdecode(copy)
+
+    def _copy_content(self, source: NodeId, target: NodeId) -> None:
+        source_fd = self._store.content.open(source)
+        target_fd = self._store.content.open(target)
+        try:
+            size = os.fstat(source_fd).st_size
+            offset = 0
+            while offset < size:
+                copied = os.copy_file_range(source_fd, target_fd, size - offset, offset, offset)
+                if not copied:
+                    break
+                offset += copied
+        finally:
+            os.close(source_fd)
+            os.close(target_fd)
+
+    def _copy_name(self, parent: NodeId, name: bytes, there: set[bytes]) -> bytes:
+        when = time.strftime("%Y-%m-%d", time.localtime(self._context.now() / 1e9))
+        return conflict_copy_name(
+            name,
+            self._context.options.host,
+            when,
+            lambda n: n in there or self._store.nodes.child_id(parent, n) is not None,
+        )
+
+    async def _stat(self, path: bytes) -> Entry | None:
+        try:
+            return await self._context.link.call(lambda remote: remote.stat(path))
+        except NotFound:
+            return None

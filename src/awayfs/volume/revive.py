@@ -1,0 +1,70 @@
+"""Directories that were removed on the server while something was created in them here.
+
+Content beats deletion: the ancestors come back, empty, and what was created goes into them;
+the deletion of everything else in them stands, which the next listing shows.
+"""
+
+from __future__ import annotations
+
+from awayfs.core.errors import NotFound
+from awayfs.core.records import Record, RecordKind
+from awayfs.core.types import ROOT, Attributes, Committed, Entry, Kind, NodeId
+from awayfs.volume.context import Context
+from awayfs.volume.fault import fault
+from awayfs.volume.observe import Observer
+from awayfs.volume.replay_act import base36
+
+TARGETING = (RecordKind.RENAME, RecordKind.EXCHANGE)
+
+
+class Reviver:
+    """Makes sure that the directory a record works in exists on the server."""
+
+    def __init__(self, context: Context, observer: Observer, client: str) -> None:
+        self._context = context
+        self._store = context.store
+        self._observer = observer
+        self._client = client
+
+    async def revive_for(self, record: Record) -> None:
+        """Bring back the directory of the name that a record wants; raises ``RemoteError``."""
+        if record.kind in (RecordKind.CREATE, RecordKind.LINK):
+            await self._revive(record.parent, record.seq)
+        elif record.kind in TARGETING:
+            await self._revive(record.to_parent, record.seq)
+
+    async def _revive(self, directory: NodeId, seq: int) -> None:
+        path = self._store.server.path(directory)
+        if directory == ROOT or path is None:
+            return
+        try:
+            entry = await self._context.link.call(lambda remote: remote.stat(path))
+        except NotFound:
+            pass
+        else:
+            if entry.kind is Kind.DIRECTORY:
+                return
+            raise NotFound(f"{path!r} is not a directory on the server any more")
+        parent = self._store.server.names(directory)[0][0]
+        await self._revive(parent, seq)
+        await self._make(directory, path, seq)
+        self._observer.committed(parent, directory)
+        self._observer.look_again(directory)
+
+    async def _make(self, directory: NodeId, path: bytes, seq: int) -> None:
+        node = self._store.nodes.get(directory)
+        mode = node.mode if node else 0o755
+        op = f"{self._client}r{base36(seq)}d{base36(directory)}"
+        outcome = await self._context.link.call(
+            lambda remote: remote.make(op, path, Kind.DIRECTORY, Attributes(mode=mode))
+        )
+        fault("replay.reviving")
+        entry = outcome.entry if isinstance(outcome, Committed) else outcome.current
+        if entry is not None:
+            self._adopt(directory, entry)
+
+    def _adopt(self, directory: NodeId, entry: Entry) -> None:
+        with self._store.transaction():
+            self._store.server.set(directory, entry, seen_ns=self._context.now())
+            if self._store.server.listed_ns(directory) is not None:
+                self._store.server.set_listed(directory, 0)

@@ -1,0 +1,219 @@
+"""Looking at the tree: lookup, attributes, directories, links, extended attributes.
+
+Answers come from the store at once where they are fresh, local, or all there is (offline).
+Otherwise the server is asked first and the method returns a coroutine; when the server turns
+out to be away the store's answer stands.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Awaitable
+from dataclasses import dataclass
+
+from awayfs.core.errors import EDISCONDATA, EDISCONNECTED, Refused, RemoteError, Unreachable
+from awayfs.core.types import ROOT, Kind, NodeId, Space
+from awayfs.store.nodes import Node
+from awayfs.volume.adopt import XATTRS_LOADED
+from awayfs.volume.changes import Changes
+from awayfs.volume.context import SECOND_NS, Context
+from awayfs.volume.observe import Observer
+
+SPACE_KEPT_NS = 10 * SECOND_NS
+
+
+@dataclass(slots=True)
+class DirectoryHandle:
+    """One open directory and what it contained when reading began."""
+
+    node: NodeId
+    parent: NodeId
+    entries: list[tuple[bytes, Node]]
+    used: bool = False
+
+
+class Tree:
+    """Reads of the name space and of attributes."""
+
+    def __init__(self, context: Context, observer: Observer, changes: Changes) -> None:
+        self._context = context
+        self._store = context.store
+        self._observer = observer
+        self._changes = changes
+        self._stale_lookup_ns: dict[NodeId, int] = {}
+        self._space: Space | None = None
+        self._space_ns = 0
+
+    def lookup(self, parent: NodeId, name: bytes) -> Node | Awaitable[Node]:
+        """The node under a name; ENOENT, or EDISCONNECTED when that cannot be known."""
+        node = self._store.nodes.child(parent, name)
+        if self._context.link.usable and not self._settled(parent, name, node):
+            return self._lookup_asking(parent, name)
+        return self._known(parent, name, node)
+
+    def attributes(self, node_id: NodeId) -> Node | Awaitable[Node]:
+        """A node's attributes, asked of the server first when they are stale."""
+        if self._context.link.usable and self._is_stale(node_id):
+            return self._attributes_asking(node_id)
+        return self._present(node_id)
+
+    def freshen(self, node_id: NodeId) -> Awaitable[None] | None:
+        """What an open has to wait for: a stale observation, or content to be verified."""
+        if not self._context.link.usable:
+            return None
+        if self._is_stale(node_id) or self._observer.is_suspect(node_id):
+            return self._freshen(node_id)
+        return None
+
+    async def open_directory(self, node_id: NodeId) -> DirectoryHandle:
+        """A snapshot of a directory's entries; EDISCONDATA when it was never listed."""
+        node = self._present(node_id)
+        if node.kind is not Kind.DIRECTORY:
+            raise OSError(errno.ENOTDIR, "not a directory")
+        if not self.directory_is_fresh(node_id):
+            await self._list(node_id)
+        return self.snapshot(node_id)
+
+    def snapshot(self, node_id: NodeId) -> DirectoryHandle:
+        """The entries as they are known here."""
+        if not self._changes.listing_known(node_id):
+            raise OSError(EDISCONDATA, "the directory was never listed, and the server is away")
+        entries = self._store.nodes.children(node_id)
+        for _, child in entries:
+            self._context.opened.overlay(child)
+        parent = node_id if node_id == ROOT else self._store.nodes.parent(node_id) or ROOT
+        return DirectoryHandle(node_id, parent, entries)
+
+    def directory_is_fresh(self, node_id: NodeId) -> bool:
+        """Whether ``open_directory`` would answer without asking the server."""
+        if not self._context.link.usable or not self._is_listable(node_id):
+            return True
+        return self._context.is_fresh(self._store.server.listed_ns(node_id))
+
+    async def xattrs(self, node_id: NodeId) -> dict[bytes, bytes]:
+        """Extended attributes, read from the server the first time."""
+        known = self._store.nodes.xattrs(node_id)
+        link = self._context.link
+        capabilities = link.capabilities
+        path = self._store.server.path(node_id)
+        if (
+            XATTRS_LOADED not in known
+            and link.usable
+            and capabilities is not None
+            and capabilities.xattrs
+            and path is not None
+        ):
+            known = await self._load_xattrs(node_id, path, known)
+        return {name: value for name, value in known.items() if name != XATTRS_LOADED}
+
+    async def space(self) -> Space | None:
+        """The server's free space, at most ten seconds old while connected; None if unknown."""
+        now = self._context.now()
+        if self._context.link.usable and now - self._space_ns > SPACE_KEPT_NS:
+            self._space_ns = now
+            try:
+                self._space = await self._context.link.call(lambda remote: remote.space())
+            except RemoteError:
+                pass
+        return self._space
+
+    async def _load_xattrs(
+        self, node_id: NodeId, path: bytes, known: dict[bytes, bytes]
+    ) -> dict[bytes, bytes]:
+        try:
+            found = await self._context.link.call(lambda remote: remote.xattrs(path))
+        except RemoteError:
+            return known
+        if self._store.nodes.get(node_id) is None or self._store.journal.has_any(node_id):
+            return {**found, **known}
+        with self._store.transaction():
+            for name in known.keys() - found.keys():
+                self._store.nodes.set_xattr(node_id, name, None)
+            for name, value in {**found, XATTRS_LOADED: b""}.items():
+                self._store.nodes.set_xattr(node_id, name, value)
+        return found
+
+    def _known(self, parent: NodeId, name: bytes, node: Node | None) -> Node:
+        if node is not None:
+            self._context.opened.overlay(node)
+            return node
+        if not self._context.link.usable and not self._absence_known(parent, name):
+            raise OSError(EDISCONNECTED, "not known here, and the server is away")
+        raise OSError(errno.ENOENT, "no such file or directory")
+
+    def _absence_known(self, parent: NodeId, name: bytes) -> bool:
+        return (
+            self._changes.listing_known(parent)
+            or self._store.server.child(parent, name) is not None
+        )
+
+    def _settled(self, parent: NodeId, name: bytes, node: Node | None) -> bool:
+        """Whether the name needs no look at the server now."""
+        server = self._store.server
+        if node is not None:
+            seen = server.get(node.id)
+            if seen is None or self._context.is_fresh(seen.seen_ns):
+                return True
+            return server.child(parent, name) != node.id  # renamed or linked here only
+        if server.child(parent, name) is not None or not self._is_listable(parent):
+            return True  # removed here, or in a directory that only exists here
+        return self._context.is_fresh(server.listed_ns(parent))
+
+    async def _lookup_asking(self, parent: NodeId, name: bytes) -> Node:
+        try:
+            await self._look_at_server(parent, name)
+        except Unreachable:
+            pass
+        except Refused as error:
+            if self._store.nodes.child_id(parent, name) is None:
+                raise OSError(error.errno, str(error)) from error
+        except RemoteError:
+            pass
+        return self._known(parent, name, self._store.nodes.child(parent, name))
+
+    async def _look_at_server(self, parent: NodeId, name: bytes) -> None:
+        """One name is looked at alone; who asks for a second soon gets the whole directory."""
+        now = self._context.now()
+        recently = now - self._stale_lookup_ns.get(parent, 0) < SECOND_NS
+        self._stale_lookup_ns[parent] = now
+        if len(self._stale_lookup_ns) > 10_000:
+            self._stale_lookup_ns.clear()
+        if recently and not self._context.is_fresh(self._store.server.listed_ns(parent)):
+            await self._observer.directory(parent)
+        else:
+            await self._observer.name(parent, name)
+
+    def _is_stale(self, node_id: NodeId) -> bool:
+        seen = self._store.server.get(node_id)
+        return seen is not None and not self._context.is_fresh(seen.seen_ns)
+
+    def _is_listable(self, node_id: NodeId) -> bool:
+        return node_id == ROOT or self._store.server.get(node_id) is not None
+
+    async def _attributes_asking(self, node_id: NodeId) -> Node:
+        await self._freshen(node_id)
+        return self._present(node_id)
+
+    async def _freshen(self, node_id: NodeId) -> None:
+        try:
+            if self._is_stale(node_id):
+                await self._observer.node(node_id)
+            if self._observer.is_suspect(node_id):
+                await self._observer.verify(node_id)
+        except RemoteError:
+            pass  # what is known here stands
+
+    async def _list(self, node_id: NodeId) -> None:
+        try:
+            await self._observer.directory(node_id)
+        except Refused as error:
+            if not self._changes.listing_known(node_id):
+                raise OSError(error.errno, str(error)) from error
+        except RemoteError:
+            pass
+
+    def _present(self, node_id: NodeId) -> Node:
+        node = self._context.node(node_id)
+        if node is None:
+            raise OSError(errno.ESTALE, "the file is gone")
+        return node

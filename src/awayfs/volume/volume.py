@@ -1,0 +1,291 @@
+"""The live volume: its parts put together, and its tasks.
+
+``tree``, ``files`` and ``changes`` answer the mount; ``observer``, ``fetcher``, ``hoard`` and
+``replay`` talk to the server through ``link``. What only the mount layer needs beside them is
+here: durability, pins by node, and what is to be done when the kernel lets go of something.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+from awayfs.core.conflicts import Resolution
+from awayfs.core.errors import WrongServer
+from awayfs.core.modes import Mode, ModeState, asks_server
+from awayfs.core.types import ROOT, NodeId, Space
+from awayfs.ports.remote import Connected
+from awayfs.store.conflicts import Conflict
+from awayfs.store.nodes import Node
+from awayfs.volume.adopt import Adopter
+from awayfs.volume.changes import Changes
+from awayfs.volume.context import Context
+from awayfs.volume.fault import fault
+from awayfs.volume.fetch import Fetcher
+from awayfs.volume.files import Files
+from awayfs.volume.hoard import Hoard
+from awayfs.volume.journaling import Journaling
+from awayfs.volume.observe import Observer
+from awayfs.volume.opened import OpenNode
+from awayfs.volume.parking import Parking
+from awayfs.volume.replay import Replay
+from awayfs.volume.replay_act import Actor
+from awayfs.volume.replay_commit import Committer
+from awayfs.volume.replay_facts import FactFinder
+from awayfs.volume.resolve import Resolver
+from awayfs.volume.revive import Reviver
+from awayfs.volume.room import Room
+from awayfs.volume.states import States
+from awayfs.volume.tree import Tree
+from awayfs.volume.virtual import VirtualTree
+
+log = logging.getLogger(__name__)
+
+COMMIT_S = 5.0
+CHECKPOINT_BYTES = 16 << 20
+SENT_S = 30.0
+
+
+class Volume:
+    """One mounted share. ``client`` is this state directory's part of operation ids."""
+
+    def __init__(
+        self, context: Context, client: str, status: Callable[[], dict[str, Any]] | None = None
+    ) -> None:
+        self.context = context
+        self.store = context.store
+        self.link = context.link
+        self.journaling = Journaling(context)
+        self.changes = Changes(context, self.journaling)
+        self.observer = Observer(context)
+        self.fetcher = Fetcher(context, self.observer, Room(context))
+        self.tree = Tree(context, self.observer, self.changes)
+        self.files = Files(context, self.journaling, self.fetcher)
+        self.hoard = Hoard(context, self.observer, self.fetcher)
+        self.states = States(context)
+        self.virtual = VirtualTree(context, status or dict)
+        finder = FactFinder(context, self.observer, self.fetcher)
+        actor = Actor(context, self.journaling, self.fetcher, finder, client)
+        self.replay = Replay(
+            context,
+            self.observer,
+            self.journaling,
+            finder,
+            actor,
+            Committer(context, self.observer, self.journaling, self.changes, actor),
+            Parking(context, self.journaling, finder),
+            Reviver(context, self.observer, client),
+        )
+        self.resolver = Resolver(context, self.observer, self.journaling, self.changes, client)
+        self._adopter = Adopter(context)
+        self._unsafe = False
+        self.link.admit = self._admit
+        self.link.on_change = self._mode_changed
+        context.on_journal = self._journaled
+
+    # -- life -----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin the tasks: reconnecting, replay, the timed commit."""
+        self.context.spawn(self.link.keep_trying())
+        self.context.spawn(self.replay.run())
+        self.context.spawn(self._commit_now_and_then())
+        self.replay.wake()
+
+    async def stop(self) -> None:
+        """End the tasks and save what is open; the store is the caller's to close."""
+        tasks = list(self.context.tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self.context.opened.close_all()
+        await self.link.remote.close()
+
+    async def _admit(self, connected: Connected) -> None:
+        """Only the volume we know is let in; the first contact makes it known."""
+        facts = self.store.facts
+        known = facts.get("volume.identity")
+        seen = connected.identity.hex() if connected.identity is not None else None
+        if known and seen and known != seen:
+            raise WrongServer("another volume, or another server, answers at this address")
+        self.observer.adopt_root(connected.root)
+        if seen and not known:
+            facts.set("volume.identity", seen)
+        facts.set("volume.known", "1")
+
+    def _mode_changed(self, old: ModeState, new: ModeState) -> None:
+        was, now = asks_server(old.mode), asks_server(new.mode)
+        if was != now:
+            if now:
+                self.store.server.stale_all()
+            self.context.kernel.forget_all()
+        if now:
+            self.replay.wake()
+
+    def _journaled(self) -> None:
+        self._unsafe = True
+        self.replay.wake()
+
+    # -- durability -----------------------------------------------------------------------
+
+    async def durable(self, node: NodeId | None) -> None:
+        """Have one node (or with None everything) and the journal on the disk."""
+        opened = self.context.opened
+        for one in opened.all():
+            if node is None or one.node == node:
+                opened.save(one)
+                one.unsynced = False
+        work = self.store.begin_sync(None if node is None else [node])
+        await asyncio.get_running_loop().run_in_executor(None, work.run)
+        fault("sync.written")
+        self.store.finish_sync(work)
+
+    async def _commit_now_and_then(self) -> None:
+        """What nobody asked to be durable is so within five seconds all the same."""
+        while True:
+            await asyncio.sleep(COMMIT_S)
+            try:
+                if self._unsafe or self.store.content.unsynced_nodes():
+                    self._unsafe = False
+                    await self.durable(None)
+                if self.store.wal_bytes() > CHECKPOINT_BYTES:
+                    await asyncio.get_running_loop().run_in_executor(None, self.store.checkpoint)
+            except OSError as error:
+                self._unsafe = True
+                log.error("the timed commit failed: %s", error)
+
+    async def sent(self, node: NodeId) -> None:
+        """Wait until a node's changes are on the server; at once when it is away."""
+        if not self.link.usable or not self.store.journal.has_any(node):
+            return
+        self.replay.urgent.add(node)
+        try:
+            await asyncio.wait_for(self.replay.wait_for_node(node), SENT_S)
+        except TimeoutError:
+            pass
+        finally:
+            self.replay.urgent.discard(node)
+
+    # -- what the mount layer tells -------------------------------------------------------
+
+    def closed(self, node: NodeId, opened: OpenNode) -> None:
+        """The last descriptor of a file is closed."""
+        if opened.outdated:
+            base = self.store.server.get(node)
+            if base is not None and not self.store.journal.has_store(node):
+                self._adopter.drop_content(node, base.size, base.token)
+                self.store.nodes.update(node, size=base.size)
+        self.written(node)
+        self.changes.discard_if_unused(node)
+
+    def written(self, node: NodeId) -> None:
+        """The last writer of a file closed it: its store may go out."""
+        if self.store.journal.has_any(node):
+            self.replay.wake()
+
+    def unlinked(self, node: NodeId) -> None:
+        """A name of the node went; other names now show another link count."""
+        if self.store.nodes.names(node):
+            self.context.kernel.forget_node(node)
+
+    def forgotten(self, node: NodeId) -> None:
+        """The kernel let go of a node."""
+        self.changes.discard_if_unused(node)
+
+    def note_failure(self, node: NodeId, name: bytes, error: OSError) -> None:
+        """Remember why an operation failed, for ``awayfs why``."""
+        child = self.store.nodes.child_id(node, name) if name else node
+        text = error.strerror or str(error)
+        self.context.failures.note(child or node, error.errno or 0, text, self.context.now())
+
+    def check_writable(self) -> None:
+        """EROFS on a read-only mount."""
+        if self.context.options.read_only:
+            raise OSError(errno.EROFS, "mounted read-only")
+
+    @property
+    def conflicted_is_error(self) -> bool:
+        """Whether a conflicted file cannot be opened (``-o conflicted=error``)."""
+        return self.context.options.conflicted == "error"
+
+    @property
+    def writes_through(self) -> bool:
+        """Whether every write waits for the server."""
+        return self.context.options.writes == "through"
+
+    @property
+    def writes_on_close(self) -> bool:
+        """Whether close and fsync wait for the server."""
+        return self.context.options.writes in ("close", "through")
+
+    def is_conflicted(self, node: NodeId) -> bool:
+        """Whether a conflict of the node waits for a decision."""
+        return bool(self.store.conflicts.count()) and bool(self.store.conflicts.of_node(node))
+
+    def local_space(self) -> Space:
+        """The cache's own file system, where the server's space is not known."""
+        status = os.statvfs(self.store.directory)
+        return Space(
+            block_size=status.f_frsize,
+            blocks=status.f_blocks,
+            blocks_free=status.f_bfree,
+            blocks_available=status.f_bavail,
+            files=status.f_files,
+            files_free=status.f_ffree,
+        )
+
+    # -- what commands ask for ------------------------------------------------------------
+
+    async def find(self, path: bytes) -> Node:
+        """The node at a path of the volume, looked up on the server where it must be."""
+        node = self.context.node(ROOT)
+        for part in path.split(b"/"):
+            if part and node is not None:
+                found = self.tree.lookup(node.id, part)
+                node = found if isinstance(found, Node) else await found
+        if node is None:
+            raise OSError(errno.ENOENT, "no such file or directory")
+        return node
+
+    def pin_node(self, node: NodeId, priority: int = 0) -> None:
+        """Pin one node, with all below it; what is missing is fetched in the background."""
+        self.store.pins.add(node, priority, True)
+        self.context.spawn(self._walk_quietly(node))
+
+    async def _walk_quietly(self, node: NodeId) -> None:
+        try:
+            async for _ in self.hoard.walk(node):
+                pass
+        except Exception as error:
+            log.info("hoard walk of %s: %s", self.hoard.path(node), error)
+
+    def unpin_node(self, node: NodeId) -> bool:
+        """Unpin; False when it was not pinned itself."""
+        if self.store.pins.get(node) is None:
+            return False
+        self.store.pins.remove(node)
+        return True
+
+    def conflicts_at(self, path: bytes) -> list[Conflict]:
+        """Conflicts of the node at a path, or below it; ``b""`` for all."""
+        prefix = path + b"/"
+        return [
+            conflict
+            for conflict in self.store.conflicts.all()
+            if not path
+            or (shown := self.virtual.conflict_path(conflict)) == path
+            or shown.startswith(prefix)
+        ]
+
+    async def resolve(self, conflict: Conflict, keep: Resolution) -> str | None:
+        """Decide a conflict; the name of a conflict copy if one was made."""
+        return await self.resolver.resolve(conflict, keep)
+
+    @property
+    def mode(self) -> Mode:
+        """The mode of this moment; connected with work on the way is write-behind's drain."""
+        return self.link.state.mode
