@@ -6,11 +6,9 @@ sync, and after a power cut such bases are dropped. What is lost is a three-way 
 
 from __future__ import annotations
 
-import os
-
 from awayfs.core.types import NodeId, Range
 from awayfs.store.db import Database
-from awayfs.store.files import Files, clone_or_copy
+from awayfs.store.files import Files, clone_or_copy, unlink_quietly
 from awayfs.store.ranges import pack, unpack
 
 
@@ -37,7 +35,7 @@ class Bases:
         if copied is None:
             return False
         with self._db.transaction():
-            self._db.on_rollback(_unlink, path)
+            self._db.on_rollback(unlink_quietly, path)
             self._db.execute(
                 "INSERT INTO bases VALUES (?, ?, ?, ?, ?, 0)",
                 (node, self._serial, token, pack(ranges), copied),
@@ -73,10 +71,3 @@ class Bases:
         """The base at ``path`` is durable; nothing if it is another one by now."""
         if self.path(node) == path:
             self._db.execute("UPDATE bases SET synced = 1 WHERE node = ?", (node,))
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        pass  # fsck finds it

@@ -10,15 +10,14 @@ Rows in use are cached in memory; a rollback drops the touched ones from the cac
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Final
 
 from awayfs.core.types import NodeId, Range
 from awayfs.store.bases import Bases
 from awayfs.store.db import Database
-from awayfs.store.files import Files, keep_lost
+from awayfs.store.files import Files, keep_lost, unlink_quietly
 from awayfs.store.ranges import RangeMap
 
 _CACHED: Final = 4096
@@ -100,9 +99,14 @@ class Content:
         """Nodes whose file may not be durable."""
         return sorted(self._unsynced)
 
-    def unsynced_nodes(self) -> AbstractSet[NodeId]:
-        """The same, as a live set not to be changed."""
-        return self._unsynced
+    def unsynced_files(self, nodes: Iterable[NodeId] | None) -> list[tuple[NodeId, str, int]]:
+        """(node, path, ``change``) of what may not be durable; of the given nodes, or all."""
+        if nodes is not None:
+            wanted = self._unsynced.intersection(nodes)
+            return [(node, self.fd_path(node), self.change(node)) for node in sorted(wanted)]
+        rows = self._db.rows("SELECT node, version FROM content WHERE synced = 0 ORDER BY node")
+        path = self._files.path
+        return [(node, path("content", node, v), self.change(node)) for node, v in rows]
 
     def change(self, node: NodeId) -> int:
         """A number that grows with each change of the file; only equality means something."""
@@ -113,8 +117,8 @@ class Content:
     def open(self, node: NodeId, *, create: bool = True) -> int:
         """A descriptor of the content file, O_RDWR; the caller closes it.
 
-        With ``create`` a missing row and file are made (0600, empty). Without a row a file
-        that a crash left over is emptied. FileNotFoundError when not created.
+        With ``create`` a missing row and file are made (0600, empty). A file that a crash left
+        there goes to ``lost+found/``. FileNotFoundError when not created.
         """
         held = self._get(node)
         if held is not None:
@@ -125,7 +129,15 @@ class Content:
         with self._db.transaction():
             held = self._make(node)
             path = self._files.path("content", node, held.version)
-            return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_CREAT | os.O_TRUNC, 0o600)
+            self._clear(node, path)
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_CREAT | os.O_EXCL, 0o600)
+            self._db.on_rollback(unlink_quietly, path)
+            return fd
+
+    def _clear(self, node: NodeId, path: str) -> None:
+        """What is there without a row may be unsent, had the log lost its end: keep it."""
+        if os.path.lexists(path):
+            keep_lost(self._files.directory, path, f"content-{node}")
 
     def add_range(self, node: NodeId, start: int, end: int) -> None:
         """Bytes start to end were written to the file; it is unsynced now."""
@@ -217,6 +229,7 @@ class Content:
             old = self._get(node)
             version = old.version + 1 if old else self._leaving.get(node, -1) + 1
             path = self._files.path("content", node, version)
+            self._clear(node, path)
             os.rename(staged_path, path)
             self._db.on_rollback(_rename_back, path, staged_path)
             if old is not None:
@@ -371,17 +384,17 @@ class Content:
             held.synced = False
             self._unsynced.add(node)
 
-    def mark_synced(self, node: NodeId, stamp_ns: int) -> None:
-        """The file is durable as of ``stamp_ns``, its mtime. Needs a transaction around it."""
-        held = self._get(node)
-        if held is not None:
+    def mark_synced(self, stamps: Iterable[tuple[NodeId, int]]) -> None:
+        """The files are durable as of their mtimes. Needs a transaction around it."""
+        rows = [(stamp_ns, node) for node, stamp_ns in stamps if node in self._unsynced]
+        for _, node in rows:
             self._touch(node)
-            self._db.execute(
-                "UPDATE content SET synced = 1, stamp_ns = ? WHERE node = ?", (stamp_ns, node)
-            )
-            held.synced = True
+            held = self._cache.get(node)
+            if held is not None:
+                held.synced = True
             self._unsynced.discard(node)
             self._changes.pop(node, None)
+        self._db.execute_many("UPDATE content SET synced = 1, stamp_ns = ? WHERE node = ?", rows)
 
     def _touch(self, node: NodeId) -> None:
         """What memory knows of the node is void when the transaction rolls back."""

@@ -83,6 +83,14 @@ def keep_lost(directory: str, path: str, name: str) -> str:
     raise AssertionError("count() does not end")
 
 
+def unlink_quietly(path: str) -> None:
+    """Delete a file that nothing needs; one that stays is found by fsck."""
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
+
+
 def cache_files(directory: str, folder: str) -> Iterator[tuple[NodeId, int, str]]:
     """(node, version, path) of all files in ``content`` or ``base``; other names are skipped."""
     for fan in sorted(os.listdir(f"{directory}/{folder}")):

@@ -63,19 +63,15 @@ def _fsync_stamped(path: str) -> int:
 
 def begin(db: Database, content: Content, files: Files, nodes: Iterable[NodeId] | None) -> SyncWork:
     """Note what is to be made durable: the given nodes (all with None), and the log."""
+    bases = content.bases.unsynced()
     if nodes is None:
         content.flush_used()
-        nodes = content.unsynced()
-        bases = content.bases.unsynced()
     else:
-        nodes = list(nodes)
-        wanted = set(nodes)
-        unsynced = content.unsynced_nodes()
-        bases = [node for node in content.bases.unsynced() if node in wanted] if nodes else []
-        nodes = [node for node in nodes if node in unsynced]
+        nodes = set(nodes)
+        bases = [node for node in bases if node in nodes]
     unlink, files.to_unlink = files.to_unlink, []
     return SyncWork(
-        files=[(node, content.fd_path(node), content.change(node)) for node in nodes],
+        files=content.unsynced_files(nodes),
         bases=[(node, content.bases.path(node) or "") for node in bases],
         wal_path=db.wal_path,
         unlink=unlink,
@@ -87,9 +83,10 @@ def finish(db: Database, content: Content, work: SyncWork) -> None:
     if not work.stamps and not work.bases_done:
         return
     with db.transaction():
-        for node, _, change in work.files:
-            stamp = work.stamps.get(node)
-            if stamp is not None and content.change(node) == change:
-                content.mark_synced(node, stamp)
+        content.mark_synced(
+            (node, work.stamps[node])
+            for node, _, change in work.files
+            if node in work.stamps and content.change(node) == change
+        )
         for node, path in work.bases_done:
             content.bases.mark_synced(node, path)
