@@ -314,6 +314,24 @@ def test_replace_with(store: Store) -> None:
     assert check(store) == []
 
 
+def test_a_file_without_a_row_is_kept(store: Store, tmp_path: Path) -> None:
+    """It may be unsent content of a node that a damaged log forgot."""
+    f = add(store, b"f")
+    Path(store.content.fd_path(f.id)).write_bytes(b"unsent")
+    write(store, f.id, b"new")
+    assert Path(store.content.fd_path(f.id)).read_bytes() == b"new"
+    lost = tmp_path / "v" / "lost+found" / f"content-{f.id}"
+    assert lost.read_bytes() == b"unsent"
+
+
+def test_a_rollback_leaves_no_file(store: Store) -> None:
+    f = add(store, b"f")
+    with pytest.raises(KeyError), store.transaction():
+        write(store, f.id, b"x")
+        raise KeyError
+    assert not os.path.exists(store.content.fd_path(f.id)) and check(store) == []
+
+
 def test_base(store: Store) -> None:
     f = add(store, b"f")
     assert not store.content.keep_base(f.id, 10)
