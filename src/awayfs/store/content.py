@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
 from itertools import count
 from typing import Final
 
@@ -98,6 +99,10 @@ class Content:
     def unsynced(self) -> list[NodeId]:
         """Nodes whose file may not be durable."""
         return sorted(self._unsynced)
+
+    def unsynced_nodes(self) -> AbstractSet[NodeId]:
+        """The same, as a live set not to be changed."""
+        return self._unsynced
 
     def unsynced_files(self, nodes: Iterable[NodeId] | None) -> list[tuple[NodeId, str, int]]:
         """(node, path, ``change``) of what may not be durable; of the given nodes, or all."""
