@@ -134,6 +134,7 @@ class Actor:
         return outcome
 
     async def _upload(self, record: Record, path: bytes, expected: Expected) -> Outcome:
+        self._save_open(record.node)
         node = self._context.node(record.node)
         if node is None:
             raise OSError(errno.ESTALE, "nothing to send: the node is gone")
@@ -151,9 +152,7 @@ class Actor:
 
     async def _stage(self, op: str, directory: bytes, node_id: NodeId) -> Entry:
         """Upload to the staged name; ``Torn`` when the file changed meanwhile."""
-        opened = self._context.opened.get(node_id)
-        if opened is not None:
-            self._context.opened.save(opened)
+        self._save_open(node_id)
         node = self._context.node(node_id)
         assert node is not None
         fd = self._store.content.open(node_id)
@@ -168,6 +167,12 @@ class Actor:
         finally:
             os.close(fd)
         return staged
+
+    def _save_open(self, node: NodeId) -> None:
+        """Size, time and ranges of a file that is open, as they are at this moment."""
+        opened = self._context.opened.get(node)
+        if opened is not None:
+            self._context.opened.save(opened)
 
     def _version(self, node: NodeId, fd: int) -> _Version:
         opened = self._context.opened.get(node)
