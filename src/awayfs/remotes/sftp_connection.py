@@ -1,0 +1,309 @@
+"""Connecting: whom we trust, which key we show, how soon silence counts as gone.
+
+What OpenSSH's client reads is read here too, as far as asyncssh supports it: ``~/.ssh/config``
+(Host, HostName, User, Port, IdentityFile, ProxyJump, ...), the agent, known_hosts. Host keys
+are always verified, whatever ``StrictHostKeyChecking`` or ``UserKnownHostsFile none`` say.
+There are no passwords and no prompts: a daemon has nobody to ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import asyncssh
+
+from awayfs.core.errors import (
+    AuthenticationRequired,
+    Implausible,
+    NotFound,
+    Refused,
+    Unreachable,
+    WrongServer,
+)
+from awayfs.remotes.sftp_channel import Channel
+from awayfs.remotes.sftp_clock import ServerClock
+from awayfs.remotes.sftp_errors import Unsupported, from_connecting, from_exception
+
+CONNECT_TIMEOUT_S = 5.0
+LOGIN_TIMEOUT_S = 10.0
+KEEPALIVE_INTERVAL_S = 1
+KEEPALIVE_COUNT = 2
+"""Gone at the third second of silence: two keepalives unanswered."""
+
+STALL_TIMEOUT_S = 30.0
+"""The SSH server answers but its SFTP process does not (a hung disk, a fifo): give up."""
+
+FAST_CIPHERS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
+"""Tried first: with AES instructions twice as fast as asyncssh's first choice, ChaCha20."""
+
+HANDLES = 64
+READ_ONLY_FLAG = 1
+"""``f_flag`` of statvfs@openssh.com: SSH2_FXE_STATVFS_ST_RDONLY."""
+
+
+class Location(Protocol):
+    """The part of ``opening.VolumeUrl`` that is read here."""
+
+    @property
+    def user(self) -> str | None: ...
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int | None: ...
+    @property
+    def path(self) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Extensions:
+    """What this server does beyond the draft; found by asking, not by what it advertises."""
+
+    rename_over: bool
+    hard_link: bool
+    lsetstat: bool
+    statvfs: bool
+    read_only: bool
+
+
+@dataclass
+class Session:
+    """One connection: two channels, so that a user's ``stat`` never waits behind an fsync.
+
+    OpenSSH serves each channel with a process that does one request after the other.
+    """
+
+    connection: asyncssh.SSHClientConnection
+    quick: Channel
+    bulk: Channel
+    root: bytes
+    fingerprint: str
+    extensions: Extensions
+    clock: ServerClock
+    watch: asyncio.Task[None]
+
+    async def close(self) -> None:
+        """Drop it all, within a second."""
+        self.watch.cancel()
+        await self.quick.end()
+        if self.bulk is not self.quick:
+            await self.bulk.end()
+        self.connection.close()
+        try:
+            await asyncio.wait_for(self.connection.wait_closed(), 1.0)
+        except (TimeoutError, OSError, asyncssh.Error):
+            self.connection.abort()
+
+
+class _Witness(asyncssh.SSHClient):
+    """Keeps the host key that known_hosts did not vouch for, to tell the user about it."""
+
+    def __init__(self) -> None:
+        self.refused: tuple[str, str, int, asyncssh.SSHKey] | None = None
+
+    def validate_host_public_key(
+        self, host: str, addr: str, port: int, key: asyncssh.SSHKey
+    ) -> bool:
+        self.refused = (host, addr, port, key)
+        return False
+
+
+def where(url: Location) -> str:
+    """``host`` or ``host:port`` for texts."""
+    return f"{url.host}:{url.port}" if url.port else url.host
+
+
+async def open_session(url: Location, options: Mapping[str, str]) -> Session:
+    """Connect, log in, start SFTP, find the root. Raises the port's errors."""
+    limit = float(options.get("connect_timeout", CONNECT_TIMEOUT_S))
+    arguments, known_hosts = _arguments(url, options, limit)
+    witness = _Witness()
+    try:
+        # login_timeout does not bound a TCP connect into a black hole, connect_timeout does;
+        # name resolution, proxies and the jump hosts are bounded by nothing but this wait.
+        connection = await asyncio.wait_for(
+            asyncssh.connect(
+                url.host, client_factory=lambda: witness, known_hosts=known_hosts, **arguments
+            ),
+            limit + LOGIN_TIMEOUT_S,
+        )
+    except asyncssh.HostKeyNotVerifiable as error:
+        raise _wrong_key(witness, known_hosts, where(url), error) from error
+    except Exception as error:
+        raise from_connecting(error, where(url)) from error
+    try:
+        return await asyncio.wait_for(_start(connection, url, options), LOGIN_TIMEOUT_S)
+    except asyncssh.ChannelOpenError as error:
+        connection.abort()
+        raise from_connecting(error, where(url)) from error
+    except Exception as error:
+        connection.abort()
+        raise from_exception(error, url.path) from error
+    except BaseException:
+        connection.abort()
+        raise
+
+
+def _arguments(
+    url: Location, options: Mapping[str, str], limit: float
+) -> tuple[dict[str, Any], Any]:
+    """Arguments of ``asyncssh.connect``, and what vouches for host keys."""
+    arguments: dict[str, Any] = {
+        "connect_timeout": limit,
+        "login_timeout": LOGIN_TIMEOUT_S,
+        "keepalive_interval": KEEPALIVE_INTERVAL_S,
+        "keepalive_count_max": KEEPALIVE_COUNT,
+        "preferred_auth": ("gssapi-keyex", "gssapi-with-mic", "hostbased", "publickey"),
+        "utf8_decode_errors": "backslashreplace",
+        "x11_forwarding": False,
+        "agent_forwarding": False,
+    }
+    if url.user:
+        arguments["username"] = url.user
+    if url.port:
+        arguments["port"] = url.port
+    if "ssh_config" in options:
+        arguments["config"] = [options["ssh_config"]]
+    if "identity" in options:
+        arguments["client_keys"] = [options["identity"]]
+    if "host_key_alias" in options:
+        arguments["host_key_alias"] = options["host_key_alias"]
+    try:
+        resolved = asyncssh.SSHClientConnectionOptions(host=url.host, **arguments)
+    except asyncssh.ConfigParseError as error:
+        raise Refused(errno.EINVAL, f"the SSH configuration cannot be read: {error}") from error
+    except (OSError, asyncssh.KeyImportError, asyncssh.KeyEncryptionError, ValueError) as error:
+        raise AuthenticationRequired(
+            f"the key for {where(url)} cannot be used ({error}): add it to the agent with ssh-add"
+        ) from error
+    if not resolved.config.get("Ciphers"):
+        arguments["encryption_algs"] = FAST_CIPHERS
+    return arguments, _known_hosts(options.get("known_hosts"), resolved.known_hosts)
+
+
+def _known_hosts(chosen: str | None, configured: object) -> Any:
+    """What vouches for host keys, never None: asyncssh takes None for "accept any".
+
+    ``configured`` is what asyncssh made of the user's configuration: a list of files, or None
+    for ``UserKnownHostsFile none``.
+    """
+    if chosen is not None:
+        files = [chosen]
+    elif isinstance(configured, (list, tuple)) and configured:
+        files = [str(name) for name in configured]
+    else:
+        files = ["~/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts"]
+    readable = [name for name in map(os.path.expanduser, files) if os.access(name, os.R_OK)]
+    return readable or ([], [], [])
+
+
+def _wrong_key(
+    witness: _Witness, known_hosts: Any, place: str, error: asyncssh.HostKeyNotVerifiable
+) -> WrongServer:
+    if witness.refused is None:
+        return WrongServer(f"{place}: {error.reason}")
+    host, addr, port, key = witness.refused
+    offered = f"{key.get_algorithm()} {key.get_fingerprint()}"
+    known = asyncssh.match_known_hosts(known_hosts, host, addr, port)
+    name = host if port == 22 else f"[{host}]:{port}"
+    connect = f"ssh -p {port} {host}"
+    if known[0] or known[2]:
+        return WrongServer(
+            f"{place} shows another host key than known_hosts has ({offered}): somebody may be "
+            f"listening in; if the key was changed on purpose, run `ssh-keygen -R '{name}'` "
+            f"and connect once with `{connect}`"
+        )
+    return WrongServer(
+        f"{place} is not in known_hosts and shows {offered}: compare the fingerprint and "
+        f"connect once with `{connect}` (or `ssh-keyscan -p {port} {host}`)"
+    )
+
+
+async def _start(
+    connection: asyncssh.SSHClientConnection, url: Location, options: Mapping[str, str]
+) -> Session:
+    client = await connection.start_sftp_client(path_encoding=None)
+    if client.version != 3:
+        raise Implausible(f"the server chose SFTP version {client.version}, we asked for 3")
+    root = await _find_root(client, url.path)
+    try:
+        other = await connection.start_sftp_client(path_encoding=None)
+    except (asyncssh.Error, OSError):
+        other = client  # MaxSessions 1: one channel does it all
+    handles = max(1, min(HANDLES, (client.limits.max_open_handles or HANDLES) // 2))
+    quick = Channel(client, root, handles)
+    bulk = quick if other is client else Channel(other, root, handles)
+    key = connection.get_server_host_key()
+    stall = float(options.get("stall_timeout", STALL_TIMEOUT_S))
+    return Session(
+        connection=connection,
+        quick=quick,
+        bulk=bulk,
+        root=root,
+        fingerprint=key.get_fingerprint() if key is not None else "",
+        extensions=await _probe_extensions(quick),
+        clock=ServerClock(),
+        watch=asyncio.ensure_future(_watch(connection, (quick, bulk), stall)),
+    )
+
+
+async def _find_root(client: asyncssh.SFTPClient, path: bytes) -> bytes:
+    """The absolute path of the volume; a relative one starts at the home directory."""
+    try:
+        root = await client.realpath(path or b".")
+        attrs = await client.stat(root)
+    except asyncssh.SFTPNoSuchFile as error:
+        place = path.decode(errors="backslashreplace")
+        # not NotFound, which proves absence: the export may just not be mounted
+        raise Unreachable(f"{place} is not there: is it mounted, is it the right path?") from error
+    if attrs.type != asyncssh.FILEXFER_TYPE_DIRECTORY:
+        raise Refused(errno.ENOTDIR, f"{root.decode(errors='backslashreplace')}: not a directory")
+    return root
+
+
+async def _probe_extensions(channel: Channel) -> Extensions:
+    """Ask for changes of a name that is not there: "no such file" means "could be done".
+
+    A read-only server (``sftp-server -R``) answers "permission denied" before it looks.
+    """
+    nowhere = b".awayfs-0.nowhere"
+    rename, over, link, attributes, space = await asyncio.gather(
+        _answer(channel.rename_exclusive(nowhere, nowhere + b"2")),
+        _answer(channel.rename_over(nowhere, nowhere + b"2")),
+        _answer(channel.hard_link(nowhere, nowhere + b"2")),
+        _answer(channel.setstat(nowhere, asyncssh.SFTPAttrs(atime=0, mtime=0), follow=False)),
+        _answer(channel.statvfs(b"")),
+    )
+    read_only = isinstance(rename, Refused) and rename.errno == errno.EACCES
+    if isinstance(space, asyncssh.SFTPVFSAttrs):
+        read_only = read_only or bool(space.flags & READ_ONLY_FLAG)
+    return Extensions(
+        rename_over=isinstance(over, NotFound),
+        hard_link=isinstance(link, NotFound),
+        lsetstat=isinstance(attributes, NotFound),
+        statvfs=not isinstance(space, Unsupported),
+        read_only=read_only,
+    )
+
+
+async def _answer(request: Any) -> object:
+    """A request's value, or the server's refusal as a value; a lost connection still raises."""
+    try:
+        return await request
+    except (NotFound, Refused) as answer:
+        return answer
+
+
+async def _watch(
+    connection: asyncssh.SSHClientConnection, channels: tuple[Channel, ...], stall_s: float
+) -> None:
+    """End the connection when requests wait and no reply comes (keepalives see only sshd)."""
+    while True:
+        await asyncio.sleep(min(1.0, stall_s / 4))
+        if any(channel.silent_for() > stall_s for channel in channels):
+            connection.abort()
+            return
