@@ -197,6 +197,8 @@ class DirectoryRemote:
             stop.wanted = True
             if not future.cancel():
                 await asyncio.wait([future])
+                if not future.cancelled():
+                    future.exception()  # seen; the caller hears of the cancellation alone
             raise
 
     def _connect(self) -> Connected:

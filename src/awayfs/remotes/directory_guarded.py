@@ -152,6 +152,8 @@ class Guarded:
                 if current is None:
                     return self._rename_into_vacancy(op, incoming, target, source_expected)
                 _check_kinds(incoming.entry, current)
+                if current.kind is Kind.DIRECTORY and not _is_empty(target):
+                    raise Refused(errno.ENOTEMPTY)
                 return self._over(op, incoming, target, path_expected, source_expected)
 
     def exchange(
@@ -312,7 +314,13 @@ class Guarded:
         if there is None or not is_object(there, wanted):
             mover.keep(aside, target, op)
             return Mismatch(mover.look(target))
-        if not self._drop_aside(aside, expected):
+        try:
+            dropped = self._drop_aside(aside, expected)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            dropped = False
+        if not dropped:
             mover.keep(aside, target, op)
         if incoming.place.name != staged_name(op):
             self._leave(op, incoming, wanted)
@@ -458,3 +466,16 @@ def _check_kinds(source: Entry, target: Entry) -> None:
         raise Refused(errno.ENOTDIR, "a directory cannot replace a file")
     if source.kind is not Kind.DIRECTORY and target.kind is Kind.DIRECTORY:
         raise Refused(errno.EISDIR, "a file cannot replace a directory")
+
+
+def _is_empty(place: Place) -> bool:
+    """Whether a directory has no entries; True where it cannot be read (rmdir will tell)."""
+    try:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(place.name, flags, dir_fd=place.directory)
+    except OSError:
+        return True
+    try:
+        return not os.listdir(fd)
+    finally:
+        os.close(fd)

@@ -18,7 +18,8 @@ anything else, ``–`` nothing. ``.new`` is always our own making and is simply 
     rename over  source moved to .old         E, X    N       back to source: not done
                  exchange                     N       E       discard .old: done
                  exchange, wrong one out      N       X       exchange back, N back to source
-    (no flags)   N linked, source moved       N       N       discard .old, one file: done
+    (no flags)   N linked to target           N       E       discard .old, unlink source: done
+                 N linked, source moved       N       N       discard .old, one file: done
     remove       target moved to .old         –       E, X    back to target: not done
                  name taken meanwhile         X       E, X    .old gets a conflict name
     link, rename to a free name, exchange     one step each: nothing is left over
@@ -66,6 +67,27 @@ class Settler:
         for number, (path, expected) in enumerate(sides):
             other = sides[1 - number] if len(sides) == 2 else None
             self._settle_side(intent, path, expected, other)
+        if intent.other_path is not None and intent.other_expected is not None:
+            self._finish_rename(intent, intent.other_path, intent.other_expected)
+
+    def _finish_rename(self, intent: Intent, source: RemotePath, brought: Expected) -> None:
+        """Take away a source that was linked to its new name and not yet unlinked."""
+        there, standing = self._at(source), self._at(intent.path)
+        if there is None or standing is None or source == intent.path:
+            return
+        begun_as_two = intent.expected.token is None or not is_object(there, intent.expected)
+        if not (begun_as_two and is_object(there, brought) and self._stands(there, standing)):
+            return
+        with self._tree.parent(source) as (directory, name):
+            public, aside = Place(directory, name), Place(directory, aside_name(intent.op))
+            self._mover.move_aside(public, aside)
+            reach("settle.source-aside")
+            left = self._mover.look(aside)
+            if left is not None and self._stands(left, self._at(intent.path)):
+                self._mover.drop(aside)
+            else:
+                self._mover.give_back(aside, public, intent.op)
+            sync_directory(directory)
 
     def _settle_side(
         self,

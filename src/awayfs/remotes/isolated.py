@@ -60,6 +60,7 @@ class _Pending:
     def __init__(self, loop: asyncio.AbstractEventLoop, call: p.Call, deadline: float) -> None:
         self.call = call
         self.future: asyncio.Future[Any] = loop.create_future()
+        self.future.add_done_callback(_seen)
         self.parts: list[Any] = []
         self.stall = deadline
         self.due = loop.time() + deadline
@@ -103,9 +104,6 @@ class _Process:
             if fds and not pending.future.done():
                 await asyncio.wait([pending.future])
             raise
-        finally:
-            if pending.future.done() and not pending.future.cancelled():
-                pending.future.exception()  # seen, should nobody await it any more
 
     def end(self, why: str) -> None:
         """Kill the process and fail what is under way. Does not wait for it to be gone."""
@@ -186,6 +184,12 @@ class _Process:
         self._popen.poll()
         self.reaped = True
         self.end("the worker process ended")
+
+
+def _seen(future: asyncio.Future[Any]) -> None:
+    """Take note of an exception that the caller, cancelled, will not ask for."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _value(call: p.Call, raw: msgspec.Raw) -> Any:
