@@ -98,7 +98,8 @@ def _report(name: str, reply: dict[str, Any], wait: bool) -> None:
 def _stuck(pending: int, parked: int, conflicts: int, mode: str) -> str:
     left = f"{show.count(pending, 'change')} cannot be sent now"
     if conflicts:
-        return f"{left}: {show.count(conflicts, 'conflict')}; see 'awayfs conflicts'"
+        waiting = f", {show.count(pending, 'change')} behind" if pending else ""
+        return f"{show.count(conflicts, 'conflict')} to decide{waiting}; see 'awayfs conflicts'"
     if parked:
         return f"{left}: {parked} parked; see 'awayfs journal list'"
     return f"{left}: {mode}; see 'awayfs status'"

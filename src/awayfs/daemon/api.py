@@ -207,7 +207,7 @@ class Api:
     async def _pins(self, _params: dict[str, Any]) -> dict[str, Any]:
         pins = []
         for pin in self.volume.store.pins.all():
-            missing = self.volume.hoard.missing(pin.node)
+            missing = self.volume.hoard.check(pin.node).missing
             pins.append(
                 {
                     "path": self.volume.hoard.path(pin.node),
@@ -234,7 +234,11 @@ class Api:
                         failed += event.result["failed"]
                     else:
                         yield event
-        missing = [pair for start in starts for pair in self.volume.hoard.missing(start)]
+        checked = [self.volume.hoard.check(start) for start in starts]
+        missing = [pair for inventory in checked for pair in inventory.missing]
+        if params.get("check"):
+            files = sum(inventory.files for inventory in checked)
+            size = sum(inventory.bytes for inventory in checked)
         yield Done({"files": files, "bytes": size, "missing": _pairs(missing), "failed": failed})
 
     # -- journal --------------------------------------------------------------------------
@@ -323,7 +327,7 @@ class Api:
         shown = ".awayfs/conflicts/" + text_of(path)
         variants = volume.virtual.variants(conflict)
         node = volume.context.node(conflict.node)
-        base = volume.store.server.get(conflict.node)
+        base = volume.store.server.get(volume.virtual.base_node(conflict))
         local_names = volume.store.nodes.names(conflict.node)
         facts: dict[str, dict[str, Any] | None] = {
             "base": _entry(base.entry()) if base else None,

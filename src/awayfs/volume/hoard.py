@@ -32,6 +32,15 @@ class Walk:
     failed: list[tuple[str, str]] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class Inventory:
+    """What would be there offline: files and bytes that are, (path, why) of what is not."""
+
+    files: int = 0
+    bytes: int = 0
+    missing: list[tuple[str, str]] = field(default_factory=list)
+
+
 class Hoard:
     """Fetches trees, and tells what of them is not here."""
 
@@ -65,9 +74,9 @@ class Hoard:
                 task.cancel()
         yield walk
 
-    def missing(self, start: NodeId) -> list[tuple[str, str]]:
-        """What at and below a node would not be there offline; asks nobody."""
-        found: list[tuple[str, str]] = []
+    def check(self, start: NodeId) -> Inventory:
+        """What at and below a node would be there offline, and what not; asks nobody."""
+        found = Inventory()
         pending = [start]
         while pending:
             node_id = pending.pop()
@@ -76,14 +85,20 @@ class Hoard:
                 continue
             if node.kind is Kind.DIRECTORY:
                 if not self._is_listed(node_id):
-                    found.append((self.path(node_id), "the directory was never listed"))
+                    found.missing.append((self.path(node_id), "the directory was never listed"))
                 pending.extend(child.id for _, child in self._store.nodes.children(node_id))
             elif node.kind is Kind.FILE:
-                if not self._store.content.covers(node_id, 0, node.size):
-                    found.append((self.path(node_id), "the content is not all here"))
-                elif self._observer.is_suspect(node_id):
-                    found.append((self.path(node_id), "the server may have a newer version"))
+                self._check_file(node_id, node.size, found)
         return found
+
+    def _check_file(self, node_id: NodeId, size: int, found: Inventory) -> None:
+        if not self._store.content.covers(node_id, 0, size):
+            found.missing.append((self.path(node_id), "the content is not all here"))
+        elif self._observer.is_suspect(node_id):
+            found.missing.append((self.path(node_id), "the server may have a newer version"))
+        else:
+            found.files += 1
+            found.bytes += size
 
     def path(self, node_id: NodeId) -> str:
         """A node's path for a person."""
@@ -127,7 +142,8 @@ class Hoard:
         try:
             if self._observer.is_suspect(node_id):
                 await self._observer.verify(node_id)
-            walk.bytes += await self._fetcher.whole(node_id)
+            fetched = await self._fetcher.whole(node_id)
+            walk.bytes += fetched  # others add to it while we wait: never across an await
         except (OSError, RemoteError) as error:
             text = error.strerror if isinstance(error, OSError) else str(error)
             walk.failed.append((self.path(node_id), text or "failed"))

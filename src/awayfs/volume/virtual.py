@@ -16,7 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from awayfs.core.types import Kind
+from awayfs.core.records import RecordKind
+from awayfs.core.types import Kind, NodeId
 from awayfs.store.conflicts import Conflict
 from awayfs.volume.context import Context
 
@@ -121,7 +122,7 @@ class VirtualTree:
         local = self._local(conflict)
         if local is not None:
             variants[b"local"] = local
-        base = self._store.content.base_path(conflict.node)
+        base = self.base_path(conflict)
         if base is not None and os.path.exists(base):
             variants[b"base"] = VirtualNode(Kind.FILE, path=base, mtime_ns=conflict.detected_ns)
         entry = conflict.server_entry
@@ -134,6 +135,26 @@ class VirtualTree:
                 Kind.FILE, path=conflict.server_variant, mtime_ns=conflict.detected_ns
             )
         return variants
+
+    def base_node(self, conflict: Conflict) -> NodeId:
+        """Whose base a conflict is about: after a rename over, that of what was displaced."""
+        for seq in conflict.record_seqs:
+            record = self._store.journal.get(seq)
+            if record is not None and record.kind is RecordKind.RENAME and record.replaced:
+                return record.replaced
+        return conflict.node
+
+    def base_path(self, conflict: Conflict) -> str | None:
+        """The file with the base's content, if it is all here."""
+        node = self.base_node(conflict)
+        content = self._store.content
+        if (kept := content.base_path(node)) is not None:
+            return kept
+        base = self._store.server.get(node)
+        if node == conflict.node or base is None or self._store.journal.has_store(node):
+            return None
+        whole = content.has(node) and content.covers(node, 0, base.size)
+        return content.fd_path(node) if whole and content.token(node) == base.token else None
 
     def _local(self, conflict: Conflict) -> VirtualNode | None:
         node = self._context.node(conflict.node)

@@ -125,6 +125,8 @@ class Volume:
             self.context.kernel.forget_all()
         if now:
             self.replay.wake()
+        if new.mode is Mode.REINTEGRATING and not self.store.journal.count():
+            self.link.drained()
 
     def _journaled(self) -> None:
         self._unsafe = True
