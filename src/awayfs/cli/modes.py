@@ -74,7 +74,7 @@ def sync(path: bytes | None, wait: bool, as_json: bool) -> int:
             show.complain(error.message)
             well = False
             continue
-        well = well and not (wait and reply.get("stuck"))
+        well = well and not (wait and _left(reply))
         if not as_json:
             _report(shown(mount), reply, wait)
         replies.append({"volume": mount.volume, "mountpoint": shown(mount), **reply})
@@ -84,15 +84,20 @@ def sync(path: bytes | None, wait: bool, as_json: bool) -> int:
 
 
 def _report(name: str, reply: dict[str, Any], wait: bool) -> None:
-    """Say in a line what is left to send; a stuck journal is an error when waited for."""
+    """Say in a line what is left to send, which is an error when it was waited for."""
     pending, parked = reply.get("pending", 0), reply.get("parked", 0)
     conflicts, mode = reply.get("conflicts", 0), reply.get("mode", "")
-    if wait and reply.get("stuck"):
+    if wait and _left(reply):
         show.complain(f"{name}: {_stuck(pending, parked, conflicts, mode)}")
     elif pending:
         click.echo(show.printable(f"{name}: {show.count(pending, 'change')} pending ({mode})"))
     else:
         click.echo(show.printable(f"{name}: everything is sent"))
+
+
+def _left(reply: dict[str, Any]) -> bool:
+    """Whether something could not be sent: the journal is stuck, or the server is away."""
+    return bool(reply.get("stuck") or reply.get("pending") or reply.get("parked"))
 
 
 def _stuck(pending: int, parked: int, conflicts: int, mode: str) -> str:

@@ -99,6 +99,7 @@ class ModeState:
 def step(state: ModeState, event: Event, cause: str, now_ns: int) -> ModeState:
     """The state after ``event``; the same object when nothing changes.
 
+    A volume that stays disconnected tells the newest cause.
     ``online`` by hand ends when the link is lost or credentials run out: what is left then is
     what is observed. ``offline`` by hand outlives a brake: after the confirmation the volume
     is offline again.
@@ -113,6 +114,8 @@ def step(state: ModeState, event: Event, cause: str, now_ns: int) -> ModeState:
         by_hand = False
     if event is Event.BRAKE and state.mode is not Mode.DISCONNECTED:
         by_hand = False
+    if event is Event.LOST and mode is state.mode and mode is Mode.DISCONNECTED:
+        return state if cause == state.cause else replace(state, cause=cause)
     return _changed(state, mode, by_hand, cause, now_ns)
 
 

@@ -250,7 +250,7 @@ class Api:
             volume.context.accept_deletions_until_ns = now + DELETIONS_ACCEPTED_NS
             volume.link.confirm()
         if not volume.link.usable and not volume.link.state.by_hand:
-            await volume.link.connect()
+            await self._connect_to_send()
         volume.replay.hurry()
         while params.get("wait"):
             progress = volume.replay.progress()
@@ -268,6 +268,14 @@ class Api:
                 "mode": str(volume.mode),
             }
         )
+
+    async def _connect_to_send(self) -> None:
+        """Raises what prevents it, unless there is nothing to send anyway."""
+        try:
+            await self.volume.link.connect()
+        except RemoteError:
+            if self.volume.store.journal.count():
+                raise
 
     async def _journal_list(self, _params: dict[str, Any]) -> dict[str, Any]:
         return {"records": [self._record(r) for r in self.volume.store.journal.all()]}

@@ -78,9 +78,11 @@ class Service:
         try:
             await asyncio.wait_for(self._link.connect(), limit)
         except TimeoutError:
+            silence = f"{self._request.url}: no answer in {limit:g} s"
+            self._link.lost(silence)
             if not known:
                 await self._remote.close()
-                raise Unreachable(f"{self._request.url}: no answer in {limit:.0f} s") from None
+                raise Unreachable(silence) from None
         except RemoteError as error:
             if not known:
                 await self._remote.close()
@@ -131,7 +133,7 @@ class Service:
             ending.cancel()
             if self._ending.is_set() and not closed.done():
                 self._ending.clear()
-                self._unmount(lazy=self._api.lazy)
+                await self._unmount(lazy=self._api.lazy)
         await self._end()
 
     def ask_to_end(self) -> None:
@@ -139,9 +141,13 @@ class Service:
         self._api.lazy = True
         self._ending.set()
 
-    def _unmount(self, *, lazy: bool) -> None:
+    async def _unmount(self, *, lazy: bool) -> None:
+        """In a thread: umount2(2) writes back what the kernel holds, which we have to take."""
+        place = self._request.mountpoint
         try:
-            mounting.unmount(self._request.mountpoint, lazy=lazy)
+            await asyncio.get_running_loop().run_in_executor(
+                None, lambda: mounting.unmount(place, lazy=lazy)
+            )
         except mounting.MountError as error:
             log.warning("%s", error)
 

@@ -2,7 +2,8 @@
 
 Nobody waits long: an adapter's call ends in bounded time (its worker is killed at the
 deadline), the first caller to meet ``Unreachable`` takes the volume offline, and everybody
-after that is answered at once. A task of its own tries to get back with a growing pause.
+after that is answered at once. A task of its own tries to get back with a growing pause, and
+looks whether the server is still there when nobody else asks it anything.
 """
 
 from __future__ import annotations
@@ -21,13 +22,17 @@ from awayfs.core.errors import (
     Unreachable,
     WrongServer,
 )
-from awayfs.core.modes import Event, Mode, ModeState, step
+from awayfs.core.modes import Event, Mode, ModeState, asks_server, step
 from awayfs.ports.remote import Capabilities, Connected, Remote
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 HISTORY = 200
 SECOND_NS = 1_000_000_000
+PROBE_S = 15.0
+"""An idle link is looked at so often, so that ``status`` does not tell of a server long gone."""
+STEADY_NS = 10 * SECOND_NS
+"""A link that held for less is no reason to try again without a pause."""
 
 
 class Link:
@@ -48,6 +53,11 @@ class Link:
         self.on_change: Callable[[ModeState, ModeState], None] = lambda _old, _new: None
         self._now = now
         self._up = False
+        self._up_since_ns = 0
+        self._session = 0  # counts connections: an answer of an old one says nothing of the new
+        self._orders = 0  # counts what a person said, so that the last word counts
+        self._online_asked = False  # the attempt under way is a person's
+        self._stranger = False  # stopped because of who answered, which looking again may end
         self._connecting: asyncio.Lock = asyncio.Lock()
         self._wake = asyncio.Event()
 
@@ -69,16 +79,12 @@ class Link:
         """
         if not self._up:
             raise Unreachable(self.state.cause or "offline")
+        session = self._session
         try:
             result = await operation(self.remote)
-        except Unreachable as error:
-            self.lost(str(error))
-            raise
-        except AuthenticationRequired as error:
-            self._down(Event.CREDENTIALS_REFUSED, str(error))
-            raise
-        except WrongServer as error:
-            self._down(Event.BRAKE, str(error))
+        except (Unreachable, AuthenticationRequired, WrongServer) as error:
+            if session == self._session:
+                self._failed(error)
             raise
         except RemoteError:
             self.last_contact_ns = self._now()
@@ -90,80 +96,121 @@ class Link:
         """The server does not answer: go offline, and start to look for it."""
         if self._up:
             log.warning("link lost: %s", cause)
-        self._down(Event.LOST, cause)
+        self._down(cause, Event.LOST)
 
     def offline_by_hand(self) -> None:
         """Stay offline until told otherwise."""
-        self._down(Event.GO_OFFLINE, "by hand")
+        self._orders += 1
+        self._online_asked = False
+        self._down("by hand", Event.GO_OFFLINE)
 
     async def online_by_hand(self) -> None:
-        """Forget that offline was asked for and try to connect now; raises what prevents it."""
-        self._step(Event.GO_ONLINE, "by hand")
-        await self.connect()
+        """Forget that offline was asked for and try to connect now; raises what prevents it.
+
+        An attempt under way is given up for a new one: it may hang on a link that was dead.
+        """
+        if self._up:
+            self._step("by hand", Event.GO_ONLINE)
+            return
+        self._orders += 1
+        order = self._orders
+        if self._connecting.locked():
+            await self.remote.close()
+        await self._connect(order)
 
     def automatic(self) -> None:
         """Let the link decide again."""
-        self._step(Event.GO_AUTOMATIC, "automatic")
+        cause = "looking for the server"
+        if self._up:
+            self._step("automatic", Event.GO_AUTOMATIC)
+        else:
+            self._step(cause, Event.GO_AUTOMATIC, Event.LOST)
         self._wake.set()
 
     def drained(self) -> None:
         """The journal is empty: reintegration is complete."""
-        self._step(Event.DRAINED, "")
+        self._step("", Event.DRAINED)
 
     def confirm(self) -> None:
         """Somebody looked at what the brake reported: go on."""
-        self._step(Event.CONFIRMED, "confirmed")
+        if self.state.mode is Mode.STOPPED:
+            self._step("confirmed", Event.CONFIRMED, Event.LOST)
         self._wake.set()
 
     def stop(self, cause: str) -> None:
         """A brake: nothing is replayed or adopted until somebody looked at it."""
-        self._down(Event.BRAKE, cause)
+        self._stranger = False
+        self._down(cause, Event.BRAKE)
 
     async def connect(self) -> None:
         """Open the session and admit the server; the volume may use it after that.
 
-        Raises ``RemoteError``. Does nothing when the link is up, or was put offline by hand
-        meanwhile.
+        Raises ``RemoteError``; ``Implausible`` while a brake is on, which only ``confirm``
+        takes off. Does nothing when the link is up, or was put offline by hand meanwhile.
         """
+        await self._connect(None)
+
+    async def _connect(self, order: int | None) -> None:
         async with self._connecting:
             if self._up:
                 return
+            self._online_asked = order == self._orders
+            if self.state.mode is Mode.STOPPED and not self._stranger:
+                self._online_asked = False
+                raise Implausible(self.state.cause)
             try:
                 connected = await self.remote.connect()
                 await self.admit(connected)
-            except AuthenticationRequired as error:
-                self._down(Event.CREDENTIALS_REFUSED, str(error))
-                raise
-            except (WrongServer, Implausible) as error:
-                self._down(Event.BRAKE, str(error))
-                raise
             except RemoteError as error:
-                self._down(Event.LOST, str(error))
+                self._failed(error)
                 raise
-            if self.state.by_hand and self.state.mode is Mode.DISCONNECTED:
+            if self._held_offline and not self._online_asked:
                 return
-            self.connected = connected
-            self.last_contact_ns = self._now()
-            self._up = True
-            self._step(Event.REACHED, "server answers")
+            self._reached(connected)
 
     async def keep_trying(self) -> None:
         """Reconnect whenever the link is down for another reason than by hand; runs forever."""
-        attempt = 0
+        failures = 0
         while True:
-            if self._up or (self.state.by_hand and self.state.mode is Mode.DISCONNECTED):
-                attempt = 0
+            if self._up:
+                since = self._up_since_ns
+                await self._watch()
+                steady = self._now() - since >= STEADY_NS
+                failures = 0 if self._up or steady else failures
+                continue
+            if not self._may_try:
+                failures = 0
                 await self._pause(None)
                 continue
             jitter = self._now() % 1000 / 1000  # volumes do not start at the same nanosecond
-            await self._pause(delay_ns(attempt, jitter) / SECOND_NS)
-            if self._up or self.state.by_hand:
+            await self._pause(delay_ns(failures, jitter) / SECOND_NS)
+            if self._up or not self._may_try:
                 continue
-            attempt += 1
+            failures += 1
             try:
                 await self.connect()
             except RemoteError as error:
                 log.info("still offline: %s", error)
+
+    @property
+    def _held_offline(self) -> bool:
+        """Whether a person wants it offline, a stop on top of that included."""
+        return self.state.by_hand and self.state.mode in (Mode.DISCONNECTED, Mode.STOPPED)
+
+    @property
+    def _may_try(self) -> bool:
+        """Whether it makes sense to connect without being told to."""
+        return not self._held_offline and (self.state.mode is not Mode.STOPPED or self._stranger)
+
+    async def _watch(self) -> None:
+        """Wait until the link goes down; when nobody has heard of the server, ask it."""
+        await self._pause(PROBE_S)
+        silent_ns = self._now() - (self.last_contact_ns or 0)
+        if self._up and silent_ns >= PROBE_S * SECOND_NS:
+            try:
+                await self.call(lambda remote: remote.probe())
+            except RemoteError as error:
+                log.info("probe: %s", error)
 
     async def _pause(self, seconds: float | None) -> None:
         self._wake.clear()
@@ -172,14 +219,46 @@ class Link:
         except TimeoutError:
             pass
 
-    def _down(self, event: Event, cause: str) -> None:
+    def _reached(self, connected: Connected) -> None:
+        """The right server answers: what that means depends on what kept us away."""
+        events = [Event.GO_ONLINE] if self._online_asked else []
+        if self.state.mode is Mode.STOPPED:
+            events.append(Event.CONFIRMED)
+        elif self.state.mode is Mode.AUTH_REQUIRED:
+            events.append(Event.CREDENTIALS_GIVEN)
+        self._online_asked = False
+        self.connected = connected
+        self.last_contact_ns = self._up_since_ns = self._now()
+        self._session += 1
+        self._up = True
+        self._step("server answers", *events, Event.REACHED)
+        self._up = asks_server(self.state.mode)
+
+    def _failed(self, error: RemoteError) -> None:
+        """Who or what was met instead of our server."""
+        events = [Event.GO_ONLINE] if self._online_asked else []
+        self._online_asked = False
+        if isinstance(error, AuthenticationRequired):
+            events.append(Event.CREDENTIALS_REFUSED)
+        elif isinstance(error, WrongServer):
+            self._stranger = True
+            events.append(Event.BRAKE)
+        else:
+            events.append(Event.LOST)
+        if self._up:
+            log.warning("link lost: %s", error)
+        self._down(str(error), *events)
+
+    def _down(self, cause: str, *events: Event) -> None:
         self._up = False
-        self._step(event, cause)
+        self._step(cause, *events)
         self._wake.set()
 
-    def _step(self, event: Event, cause: str) -> None:
+    def _step(self, cause: str, *events: Event) -> None:
+        """Several events at one moment are one change to those who are told of it."""
         old = self.state
-        self.state = step(old, event, cause, self._now())
+        for event in events:
+            self.state = step(self.state, event, cause, self._now())
         if (old.mode, old.by_hand) != (self.state.mode, self.state.by_hand):
             self.history.append(self.state)
             log.info("%s -> %s (%s)", old.mode, self.state.mode, self.state.cause)

@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 COMMIT_S = 5.0
 CHECKPOINT_BYTES = 16 << 20
 SENT_S = 30.0
+WORKERS_END_S = 0.5
 
 
 class Volume:
@@ -101,9 +102,11 @@ class Volume:
         tasks = list(self.context.tasks)
         for task in tasks:
             task.cancel()
+        if tasks:  # a cancelled upload waits for its worker, which may never answer
+            await asyncio.wait(tasks, timeout=WORKERS_END_S)
+        await self.link.remote.close()
         await asyncio.gather(*tasks, return_exceptions=True)
         self.context.opened.close_all()
-        await self.link.remote.close()
 
     async def _admit(self, connected: Connected) -> None:
         """Only the volume we know is let in; the first contact makes it known."""

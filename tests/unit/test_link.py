@@ -1,0 +1,246 @@
+"""The link by itself: what takes it down, what brings it back, and what must not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from awayfs.core.errors import (
+    AuthenticationRequired,
+    Implausible,
+    RemoteError,
+    Unreachable,
+    WrongServer,
+)
+from awayfs.core.modes import Mode, ModeState
+from awayfs.volume.link import Link
+
+
+class FakeRemote:
+    """Connects, or fails with ``trouble``; ``hang`` keeps an attempt waiting until closed."""
+
+    def __init__(self) -> None:
+        self.trouble: RemoteError | None = None
+        self.hang: asyncio.Event | None = None
+        self.attempts = 0
+
+    async def connect(self) -> Any:
+        self.attempts += 1
+        if self.hang is not None:
+            hanging, self.hang = self.hang, None
+            await hanging.wait()
+            raise Unreachable("closed")
+        if self.trouble is not None:
+            raise self.trouble
+        return object()
+
+    async def close(self) -> None:
+        self.closed.set()
+
+    async def probe(self) -> None:
+        if self.trouble is not None:
+            raise self.trouble
+
+    closed: asyncio.Event = asyncio.Event()
+
+
+def started(remote: FakeRemote) -> Link:
+    clock = iter(range(1, 10**6))
+    return Link(remote, lambda: next(clock), ModeState(Mode.DISCONNECTED, cause="starting"))  # type: ignore[arg-type]
+
+
+def scenario(play: Callable[[Link, FakeRemote], Coroutine[Any, Any, None]]) -> None:
+    async def run() -> None:
+        remote = FakeRemote()
+        remote.closed = asyncio.Event()
+        link = started(remote)
+        trying = asyncio.ensure_future(link.keep_trying())
+        try:
+            await asyncio.wait_for(play(link, remote), 20)
+        finally:
+            trying.cancel()
+
+    asyncio.run(run())
+
+
+async def until(check: Callable[[], object], within: float = 5.0) -> None:
+    async def look() -> None:
+        while not check():
+            await asyncio.sleep(0.01)
+
+    await asyncio.wait_for(look(), within)
+
+
+def raising(error: RemoteError) -> Callable[[Any], Coroutine[Any, Any, None]]:
+    async def operation(_remote: Any) -> None:
+        raise error
+
+    return operation
+
+
+def test_a_brake_holds_until_it_is_confirmed() -> None:
+    async def play(link: Link, remote: FakeRemote) -> None:
+        await until(lambda: link.usable)
+        link.stop("half of it is gone")
+        attempts = remote.attempts
+        await asyncio.sleep(0.3)
+        assert (link.usable, link.state.mode, remote.attempts) == (False, Mode.STOPPED, attempts)
+        with pytest.raises(Implausible, match="half of it"):
+            await link.online_by_hand()
+        assert (link.usable, link.state.mode) == (False, Mode.STOPPED)
+        link.confirm()
+        await until(lambda: link.usable)
+        assert link.state.mode is Mode.REINTEGRATING
+
+    scenario(play)
+
+
+def test_a_stranger_at_the_address_is_asked_again() -> None:
+    """A laptop in another network: the same address, another machine, and home again."""
+
+    async def play(link: Link, remote: FakeRemote) -> None:
+        await until(lambda: link.usable)
+        remote.trouble = WrongServer("another host key")
+        with pytest.raises(WrongServer):
+            await link.call(raising(remote.trouble))
+        assert (link.usable, link.state.mode) == (False, Mode.STOPPED)
+        await asyncio.sleep(0.1)
+        assert not link.usable
+        remote.trouble = None
+        await until(lambda: link.usable)
+        assert link.state.mode is Mode.REINTEGRATING
+
+    scenario(play)
+
+
+def test_credentials_that_work_again_end_the_pause() -> None:
+    async def play(link: Link, remote: FakeRemote) -> None:
+        remote.trouble = AuthenticationRequired("no key")
+        await until(lambda: link.state.mode is Mode.AUTH_REQUIRED)
+        remote.trouble = None
+        await until(lambda: link.usable)
+        assert link.state.mode is Mode.REINTEGRATING
+
+    scenario(play)
+
+
+def test_offline_by_hand_is_not_undone_by_a_brake_or_a_link() -> None:
+    async def play(link: Link, remote: FakeRemote) -> None:
+        await until(lambda: link.usable)
+        link.offline_by_hand()
+        link.stop("half of it is gone")
+        link.confirm()
+        await asyncio.sleep(0.2)
+        assert (link.usable, link.state.mode, link.state.by_hand) == (
+            False,
+            Mode.DISCONNECTED,
+            True,
+        )
+
+    scenario(play)
+
+
+def test_online_gives_up_an_attempt_that_hangs() -> None:
+    async def play(link: Link, remote: FakeRemote) -> None:
+        remote.hang = remote.closed
+        await until(lambda: remote.attempts == 1)
+        await asyncio.wait_for(link.online_by_hand(), 2)
+        assert link.usable
+        assert link.state.by_hand
+
+    scenario(play)
+
+
+def test_offline_while_online_is_tried_wins() -> None:
+    async def play(link: Link, remote: FakeRemote) -> None:
+        await until(lambda: link.usable)
+        link.offline_by_hand()
+        remote.hang = remote.closed
+        asked = asyncio.ensure_future(link.online_by_hand())
+        await until(lambda: remote.hang is None)
+        link.offline_by_hand()
+        remote.closed.set()
+        with pytest.raises(Unreachable):
+            await asked
+        await asyncio.sleep(0.1)
+        assert (link.state.mode, link.state.by_hand) == (Mode.DISCONNECTED, True)
+
+    scenario(play)
+
+
+def test_online_that_fails_leaves_it_trying_and_tells_one_change() -> None:
+    async def play(link: Link, remote: FakeRemote) -> None:
+        await until(lambda: link.usable)
+        link.offline_by_hand()
+        remote.trouble = Unreachable("dead")
+        changes: list[Mode] = []
+        link.on_change = lambda _old, new: changes.append(new.mode)
+        with pytest.raises(Unreachable):
+            await link.online_by_hand()
+        assert (link.state.mode, link.state.by_hand) == (Mode.DISCONNECTED, False)
+        assert link.state.cause == "dead"
+        assert changes == [Mode.DISCONNECTED]
+        remote.trouble = None
+        await until(lambda: link.usable)
+        assert changes == [Mode.DISCONNECTED, Mode.REINTEGRATING], "nobody would replay"
+
+    scenario(play)
+
+
+def test_an_answer_of_an_old_session_does_not_end_the_new_one() -> None:
+    async def play(link: Link, remote: FakeRemote) -> None:
+        await until(lambda: link.usable)
+        released = asyncio.Event()
+
+        async def late(_remote: Any) -> None:
+            await released.wait()
+            raise Unreachable("the old worker is gone")
+
+        waiting = asyncio.ensure_future(link.call(late))
+        await asyncio.sleep(0)
+        link.lost("somebody else noticed")
+        await until(lambda: link.usable)
+        released.set()
+        with pytest.raises(Unreachable):
+            await waiting
+        assert link.usable
+
+    scenario(play)
+
+
+def test_the_newest_cause_is_told() -> None:
+    async def play(link: Link, remote: FakeRemote) -> None:
+        remote.trouble = Unreachable("no route")
+        await until(lambda: link.state.cause == "no route")
+        remote.trouble = Unreachable("refused")
+        await until(lambda: link.state.cause == "refused")
+
+    scenario(play)
+
+
+def test_a_link_that_flaps_is_not_hammered() -> None:
+    async def play(link: Link, remote: FakeRemote) -> None:
+        for _ in range(3):
+            await until(lambda: link.usable)
+            link.lost("flaps")
+        attempts = remote.attempts
+        await asyncio.sleep(0.3)
+        assert remote.attempts == attempts
+
+    scenario(play)
+
+
+def test_an_idle_link_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("awayfs.volume.link.PROBE_S", 0.05)
+    monkeypatch.setattr("awayfs.volume.link.SECOND_NS", 1)
+
+    async def play(link: Link, remote: FakeRemote) -> None:
+        await until(lambda: link.usable)
+        remote.trouble = Unreachable("gone in silence")
+        await until(lambda: link.state.mode is Mode.DISCONNECTED)
+        assert link.state.cause == "gone in silence"
+
+    scenario(play)
