@@ -1,0 +1,331 @@
+"""``sftp://``: a volume on an SSH server, spoken to in SFTP version 3.
+
+Reading order: ``sftp_connection`` (who we talk to), ``sftp_channel`` (requests),
+``sftp_clock`` (when a token is strong), ``sftp_paths`` (staying inside), ``sftp_view``
+(looking), ``sftp_transfer`` (content), ``sftp_revisions``, ``sftp_moves``, ``sftp_guard`` and
+``sftp_settle`` (mutations that could destroy something), ``sftp_changes`` (those that
+cannot), ``sftp_errors``, ``sftp_entries``.
+
+Sources: draft-ietf-secsh-filexfer-02 and OpenSSH's PROTOCOL. What v3 lacks is said by
+``Capabilities``: no file ids, tokens of whole seconds, no xattrs, no special files.
+
+Options: ``identity``, ``known_hosts``, ``ssh_config`` (files), ``host_key_alias``,
+``connect_timeout``, ``stall_timeout`` (seconds). Others are not ours and ignored.
+
+Honest limits. OpenSSH ends a listing the same way when readdir(3) fails as when it is done,
+and leaves out names whose lstat(2) fails; a directory that may not be searched is noticed
+(``sftp_view``), single names are not. Before a name counts as removed, ``stat`` has to say so.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from awayfs.core.errors import NotFound, Refused, Unreachable
+from awayfs.core.types import (
+    Attributes,
+    Digest,
+    Entry,
+    Expected,
+    Kind,
+    OpId,
+    Outcome,
+    RemotePath,
+    Space,
+)
+from awayfs.ports.remote import Capabilities, Connected, Fetched, Guard, Intent
+from awayfs.remotes import progress
+from awayfs.remotes.names import staged_name
+from awayfs.remotes.sftp_changes import Changes
+from awayfs.remotes.sftp_connection import (
+    CONNECT_TIMEOUT_S,
+    LOGIN_TIMEOUT_S,
+    Location,
+    Session,
+    open_session,
+)
+from awayfs.remotes.sftp_entries import join, parent
+from awayfs.remotes.sftp_errors import Unsupported
+from awayfs.remotes.sftp_guard import Guarded
+from awayfs.remotes.sftp_moves import Moves
+from awayfs.remotes.sftp_paths import Paths, check
+from awayfs.remotes.sftp_revisions import Contents, Revisions
+from awayfs.remotes.sftp_settle import Settler
+from awayfs.remotes.sftp_transfer import Transfer
+from awayfs.remotes.sftp_view import View
+
+IN_FLIGHT = 32
+UNKNOWN_SPACE = Space(4096, 1 << 40, 1 << 39, 1 << 39, 1 << 32, 1 << 31)
+"""Where the server does not tell: large enough to stand in nobody's way."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """The adapter's parts for one session."""
+
+    session: Session
+    paths: Paths
+    view: View
+    transfer: Transfer
+    contents: Contents
+    changes: Changes
+    guarded: Guarded
+    settler: Settler
+
+
+class SftpRemote:
+    """One directory of an SSH server; implements ``ports.remote.Remote``.
+
+    ``on_progress`` is called for each chunk moved and each block of a listing.
+    """
+
+    def __init__(self, url: Location, options: Mapping[str, str]) -> None:
+        self._url = url
+        self._options = dict(options)
+        self._open: _Parts | None = None
+        self._own_uid: int | None = None
+        self.on_progress: Callable[[], None] = _nothing
+
+    async def connect(self) -> Connected:
+        """Open the session (again); what ran on the old one ends with ``Unreachable``."""
+        await self.close()
+        limit = float(self._options.get("connect_timeout", CONNECT_TIMEOUT_S))
+        self._tick(limit + 2 * LOGIN_TIMEOUT_S)
+        session = await open_session(self._url, self._options)
+        self._open = self._assemble(session)
+        try:
+            await self._open.paths.root_is_there()
+            root = await self._open.view.stat(b"")
+        except BaseException:
+            await self.close()
+            raise
+        return Connected(
+            capabilities=_capabilities(session),
+            root=root,
+            identity=session.fingerprint.encode() + b" " + session.root,
+            own_uid=self._own_uid,
+        )
+
+    def _assemble(self, session: Session) -> _Parts:
+        quick, bulk, clock = session.quick, session.bulk, session.clock
+        paths = Paths(quick)
+        view = View(quick, clock, paths, self._tick)
+        transfer = Transfer(bulk, View(bulk, clock, paths, self._tick), clock, self._tick)
+        moves = Moves(quick, view, session.extensions, transfer.digest)
+        may_chown = _is_root(session)
+        contents = Contents()
+        revisions = Revisions(quick, view, clock, contents, transfer.digest)
+        guarded = Guarded(quick, view, moves, revisions, may_chown, bulk.sync_directory)
+        settler = Settler(view, moves, bulk.sync_directory)
+        changes = Changes(quick, view, clock, session.extensions)
+        return _Parts(session, paths, view, transfer, contents, changes, guarded, settler)
+
+    def _tick(self, allow: float) -> None:
+        self.on_progress()
+        progress.tick(allow)
+
+    @property
+    def _parts(self) -> _Parts:
+        if self._open is None:
+            raise Unreachable("not connected")
+        return self._open
+
+    async def close(self) -> None:
+        """Drop the session; never raises."""
+        parts, self._open = self._open, None
+        if parts is not None:
+            self._own_uid = parts.transfer.own_uid
+            await parts.session.close()
+
+    @asynccontextmanager
+    async def _at(self, *paths: RemotePath) -> AsyncIterator[_Parts]:
+        """The parts, for a call about ``paths``, which are checked to lie inside the volume."""
+        check(*paths)
+        parts = self._parts
+        try:
+            for path in paths:
+                await parts.paths.inside(parent(path))
+            yield parts
+        except NotFound:
+            await parts.paths.root_is_there()
+            raise
+
+    async def probe(self) -> None:
+        """Whether the root still is the directory that we connected to."""
+        await self._parts.paths.root_is_there()
+
+    async def stat(self, path: RemotePath) -> Entry:
+        """See the port. One round trip, two for a symlink."""
+        async with self._at(path) as parts:
+            return await parts.view.stat(path)
+
+    async def list(self, path: RemotePath) -> list[Entry]:
+        """See the port, and the limits at the head of the module."""
+        async with self._at(path) as parts:
+            await parts.paths.inside(path)
+            return await parts.view.list(path)
+
+    async def fetch(self, path: RemotePath, offset: int, length: int, fd: int) -> Fetched:
+        """See the port. The entry is that of the open file."""
+        async with self._at(path) as parts:
+            return await parts.transfer.fetch(path, offset, length, fd)
+
+    async def digest(self, path: RemotePath) -> Digest:
+        """See the port. The whole file comes over the wire: v3 cannot hash."""
+        async with self._at(path) as parts:
+            digest = await parts.transfer.digest(path)
+            parts.contents.note(path, digest)
+            return digest
+
+    async def stage(
+        self, op: OpId, directory: RemotePath, fd: int, size: int, attributes: Attributes
+    ) -> Entry:
+        """See the port. Durable where the server offers fsync@openssh.com."""
+        staged = join(directory, staged_name(op))
+        async with self._at(staged) as parts:
+            may_chown = _is_root(parts.session)
+            return await parts.transfer.stage(staged, fd, size, attributes, may_chown)
+
+    async def replace(self, op: OpId, path: RemotePath, expected: Expected) -> Outcome:
+        """See the port and ``sftp_guard``. Of a weak revision, ask for the digest first."""
+        _not_the_root(path)
+        async with self._at(path) as parts:
+            return await parts.guarded.replace(op, path, expected)
+
+    async def discard_staged(self, op: OpId, directory: RemotePath) -> None:
+        """See the port."""
+        staged = join(directory, staged_name(op))
+        try:
+            async with self._at(staged) as parts:
+                await parts.session.quick.unlink(staged)
+        except NotFound:
+            pass
+
+    async def make(
+        self,
+        op: OpId,
+        path: RemotePath,
+        kind: Kind,
+        attributes: Attributes,
+        target: bytes = b"",
+        rdev: int = 0,
+    ) -> Outcome:
+        """See the port: directories and symlinks."""
+        async with self._at(path) as parts:
+            outcome = await parts.changes.make(path, kind, attributes, target)
+            await parts.session.bulk.sync_directory(parent(path))
+            return outcome
+
+    async def link(self, op: OpId, source: RemotePath, path: RemotePath) -> Outcome:
+        """See the port."""
+        async with self._at(source, path) as parts:
+            outcome = await parts.changes.link(source, path)
+            await parts.session.bulk.sync_directory(parent(path))
+            return outcome
+
+    async def remove(self, op: OpId, path: RemotePath, expected: Expected) -> Outcome:
+        """See the port and ``sftp_guard``."""
+        _not_the_root(path)
+        async with self._at(path) as parts:
+            parts.paths.forget()
+            return await parts.guarded.remove(op, path, expected)
+
+    async def rename(
+        self,
+        op: OpId,
+        source: RemotePath,
+        path: RemotePath,
+        source_expected: Expected,
+        path_expected: Expected,
+    ) -> Outcome:
+        """See the port and ``sftp_guard``."""
+        _not_the_root(source, path)
+        async with self._at(source, path) as parts:
+            parts.paths.forget()
+            return await parts.guarded.rename(op, source, path, source_expected, path_expected)
+
+    async def exchange(
+        self,
+        op: OpId,
+        a: RemotePath,
+        b: RemotePath,
+        a_expected: Expected,
+        b_expected: Expected,
+    ) -> Outcome:
+        """Not in SFTP."""
+        raise Refused(errno.EOPNOTSUPP, "SFTP cannot exchange names")
+
+    async def set_attributes(
+        self, path: RemotePath, attributes: Attributes, expected: Expected
+    ) -> Outcome:
+        """See the port and ``sftp_changes``."""
+        async with self._at(path) as parts:
+            return await parts.changes.set_attributes(path, attributes, expected)
+
+    async def xattrs(self, path: RemotePath) -> dict[bytes, bytes]:
+        """Not in SFTP v3: none."""
+        return {}
+
+    async def set_xattr(self, path: RemotePath, name: bytes, value: bytes | None) -> Entry:
+        """Not in SFTP v3."""
+        raise Refused(errno.EOPNOTSUPP, "SFTP has no extended attributes")
+
+    async def space(self) -> Space:
+        """statvfs@openssh.com, else ``UNKNOWN_SPACE``."""
+        try:
+            told = await self._parts.session.quick.statvfs(b"")
+        except Unsupported:
+            return UNKNOWN_SPACE
+        return Space(
+            block_size=told.frsize or told.bsize or 4096,
+            blocks=told.blocks,
+            blocks_free=told.bfree,
+            blocks_available=told.bavail,
+            files=told.files,
+            files_free=told.ffree,
+            name_max=min(told.namemax or 255, 255),
+        )
+
+    async def settle(self, intent: Intent) -> None:
+        """See the port; the table of half-done states is in ``sftp_settle``."""
+        check(intent.path, intent.other_path or b"")
+        await self._parts.settler.settle(intent)
+
+
+def _nothing() -> None:
+    """Nobody listens."""
+
+
+def _not_the_root(*paths: RemotePath) -> None:
+    if b"" in paths:
+        raise Refused(errno.EBUSY, "the volume's root stays where it is")
+
+
+def _is_root(session: Session) -> bool:
+    return bool(session.connection.get_extra_info("username") == "root")
+
+
+def _capabilities(session: Session) -> Capabilities:
+    extensions = session.extensions
+    return Capabilities(
+        guard=Guard.ASIDE,
+        stable_ids=False,
+        strong_tokens=False,
+        time_granularity_ns=1_000_000_000,
+        symlinks=True,
+        hard_links=extensions.hard_link,
+        special_files=False,
+        mode=True,
+        owner=_is_root(session),
+        set_mtime=True,
+        xattrs=False,
+        exchange=False,
+        case_sensitive=True,
+        read_only=extensions.read_only,
+        name_max=255,
+        largest_io=session.quick.largest_read,
+        in_flight=IN_FLIGHT,
+    )

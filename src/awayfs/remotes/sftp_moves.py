@@ -1,0 +1,142 @@
+"""Steps that guarded operations are made of: moving aside, placing, putting back.
+
+Names of operations (``.awayfs-<op>.new`` and ``.old``) are used by nobody else, so a move to
+one of them may replace; a move to any other name is exclusive.
+
+OpenSSH's plain RENAME is not what it seems. A file is moved by link(2) and unlink(2): whoever
+renames a new revision over the old name between the two loses it. Anything else is moved by
+stat(2) and rename(2): a dangling symlink at the new name is replaced. So names are left with
+posix-rename@openssh.com (rename(2), one step) and taken with hardlink@openssh.com (link(2),
+one exclusive step) where the server has them; RENAME is for directories, which cannot be
+linked but which rename(2) does not put over anything but an empty directory either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Awaitable, Callable
+
+from awayfs.core.errors import Implausible, NotFound, Refused, Unreachable
+from awayfs.core.types import Digest, Entry, Kind, OpId, RemotePath
+from awayfs.remotes.names import aside_name, conflict_name, staged_name
+from awayfs.remotes.sftp_channel import Channel
+from awayfs.remotes.sftp_connection import Extensions
+from awayfs.remotes.sftp_entries import basename, join, parent
+from awayfs.remotes.sftp_view import View
+
+CONFLICT_TRIES = 100
+
+
+class Moves:
+    """Moves on one server. ``digest`` reads a whole file; only ``same`` uses it."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        view: View,
+        extensions: Extensions,
+        digest: Callable[[RemotePath], Awaitable[Digest]],
+    ) -> None:
+        self._channel = channel
+        self._view = view
+        self._extensions = extensions
+        self._digest = digest
+
+    async def take(self, path: RemotePath, own: RemotePath) -> Entry | None:
+        """Move what stands at ``path`` to our name; what came out, None if nothing was there."""
+        over = self._extensions.rename_over
+        move = self._channel.rename_over if over else self._channel.rename_exclusive
+        # Both requests leave at once. OpenSSH answers in order; elsewhere we look again.
+        moved, taken = await asyncio.gather(
+            move(path, own), self._view.find(own), return_exceptions=True
+        )
+        if isinstance(moved, NotFound):
+            return None
+        for answer in (moved, taken):
+            if isinstance(answer, BaseException):
+                raise answer
+        assert not isinstance(taken, BaseException)
+        return taken if taken is not None else await self._view.stat(own)
+
+    async def place(self, own: RemotePath, path: RemotePath, kind: Kind) -> bool:
+        """Give what is at our name the name ``path`` too; False if something stands there.
+
+        The name ``own`` may be gone afterwards or not: the caller drops it.
+        """
+        if kind is not Kind.DIRECTORY and await self.link(own, path) is not None:
+            return True
+        if await self._view.find(path) is not None:
+            return False
+        try:
+            await self._channel.rename_exclusive(own, path)
+        except Refused:
+            if await self._view.find(path) is not None:
+                return False
+            raise
+        return True
+
+    async def link(self, source: RemotePath, path: RemotePath) -> Entry | None:
+        """A hard link, and what is now at ``path``; None where it could not be made.
+
+        That is: no such extension, a file system without links, a file that is not ours
+        (fs.protected_hardlinks), or a name that is taken.
+        """
+        if not self._extensions.hard_link:
+            return None
+        linked, there = await asyncio.gather(
+            self._channel.hard_link(source, path), self._view.find(path), return_exceptions=True
+        )
+        if isinstance(linked, Refused):
+            return None
+        for answer in (linked, there):
+            if isinstance(answer, BaseException):
+                raise answer
+        assert not isinstance(there, BaseException)
+        return there if there is not None else await self._view.stat(source)
+
+    async def put_back(self, own: RemotePath, path: RemotePath, op: OpId) -> None:
+        """Give a revision its name back, or a conflict name beside it if that is taken."""
+        entry = await self._view.find(own)
+        if entry is None:
+            return
+        name = basename(path)
+        for attempt in range(CONFLICT_TRIES):
+            if await self.place(own, path, entry.kind):
+                await self.drop(own)
+                return
+            path = join(parent(path), conflict_name(name, op, attempt))
+        raise Refused(errno.EEXIST, "every conflict name is taken")
+
+    async def keep(self, own: RemotePath, path: RemotePath, op: OpId) -> None:
+        """Give a revision a conflict name beside ``path``, which is somebody else's now."""
+        name = conflict_name(basename(path), op)
+        await self.put_back(own, join(parent(path), name), op)
+
+    async def drop(self, *names: RemotePath) -> None:
+        """Unlink names of ours, in this order; fine if they are gone."""
+        answers = await asyncio.gather(*map(self._channel.unlink, names), return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, NotFound):
+                raise answer
+
+    async def same(self, a: RemotePath, b: RemotePath) -> bool:
+        """Whether two names bear the same content. v3 has no inode numbers, so it is read."""
+        one, other = await asyncio.gather(self._view.find(a), self._view.find(b))
+        if one is None or other is None or one.token != other.token:
+            return False
+        if one.kind is not Kind.FILE:
+            return one.kind is Kind.SYMLINK
+        try:
+            digests = await asyncio.gather(self._digest(a), self._digest(b))
+        except Unreachable:
+            raise
+        except (NotFound, Refused, Implausible):
+            return False
+        return digests[0].blake2b == digests[1].blake2b
+
+
+def own_names(op: OpId, path: RemotePath) -> tuple[RemotePath, RemotePath]:
+    """N and O of an operation on ``path``: what is staged, and what is moved aside."""
+    directory = parent(path)
+    return join(directory, staged_name(op)), join(directory, aside_name(op))

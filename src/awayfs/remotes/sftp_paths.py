@@ -1,0 +1,84 @@
+"""Paths stay inside the volume, and absence below a root that is gone proves nothing.
+
+SFTP takes whole paths, and the server resolves them: with a symlink where a directory was, a
+change would land wherever it points. There is no openat(2) to rule that out. REALPATH shows
+where a directory really is; it is asked before a directory is used and believed for a second.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+
+from awayfs.core.errors import NotFound, Refused, Unreachable
+from awayfs.core.types import Kind, RemotePath
+from awayfs.remotes.names import is_linux_name
+from awayfs.remotes.sftp_channel import Channel
+from awayfs.remotes.sftp_entries import kind_of
+from awayfs.remotes.sftp_errors import Failed
+
+BELIEVED_S = 1.0
+REMEMBERED = 4096
+
+
+class Paths:
+    """Checks of paths against one server. ``fsid`` is the file system seen when connecting."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._seen: dict[RemotePath, float] = {}
+        self._fsid: int | None = None
+
+    async def inside(self, directory: RemotePath) -> None:
+        """Raise unless ``directory`` is reached without a symlink.
+
+        ``NotFound`` if there is one on the way: as on any file system, nothing can be below
+        what is no directory.
+        """
+        if not directory or time.monotonic() - self._seen.get(directory, -9.0) < BELIEVED_S:
+            return
+        if await self._channel.realpath(directory) != self._channel.absolute(directory):
+            raise NotFound("a symlink stands where a directory was")
+        while len(self._seen) >= REMEMBERED:
+            del self._seen[next(iter(self._seen))]
+        self._seen[directory] = time.monotonic()
+
+    def forget(self) -> None:
+        """Believe nothing any more, after a directory was moved or removed."""
+        self._seen.clear()
+
+    async def root_is_there(self) -> None:
+        """Raise ``Unreachable`` unless the root is the directory that we connected to.
+
+        Called before an absence is believed: an export that is not mounted shows no root, or
+        an empty one on another file system.
+        """
+        try:
+            kind = kind_of(await self._channel.lstat(b""))
+        except (NotFound, Refused) as error:
+            raise Unreachable("the volume's root is not there: is it mounted?") from error
+        if kind is not Kind.DIRECTORY:
+            raise Unreachable("the volume's root is no directory any more")
+        fsid = await self._file_system()
+        if self._fsid is None:
+            self._fsid = fsid
+        elif fsid is not None and fsid != self._fsid:
+            raise Unreachable("another file system is mounted where the volume's root was")
+
+    async def _file_system(self) -> int | None:
+        try:
+            return (await self._channel.statvfs(b"")).fsid
+        except (Failed, Refused, NotFound):
+            return None
+
+
+def check(*paths: RemotePath) -> None:
+    """Raise ``Refused(EINVAL)`` for what is no path of ours: ``a//b``, ``/a``, ``..``."""
+    for path in paths:
+        for name in path.split(b"/") if path else ():
+            if not is_linux_name(name):
+                long = len(name) > 255
+                raise Refused(
+                    errno.ENAMETOOLONG if long else errno.EINVAL,
+                    "the name is too long" if long else "not a path inside the volume",
+                )

@@ -1,0 +1,240 @@
+"""Moving content: fetch, digest, stage. Many requests on the way, bounded memory."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import os
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+
+import asyncssh
+
+from awayfs.core.errors import Implausible, NotFound, Refused
+from awayfs.core.types import Attributes, Digest, Entry, Kind, RemotePath
+from awayfs.ports.remote import Fetched
+from awayfs.remotes import faults
+from awayfs.remotes.sftp_channel import Channel
+from awayfs.remotes.sftp_clock import ServerClock
+from awayfs.remotes.sftp_connection import READ_ONLY_FLAG
+from awayfs.remotes.sftp_entries import kind_of, parent, seconds
+from awayfs.remotes.sftp_errors import Failed, Unsupported
+from awayfs.remotes.sftp_view import View
+
+PRIVATE = 0o600
+"""Mode of a staged file while its content comes in; its own mode is set at the end."""
+
+FSYNC_S = 30.0
+"""How long an fsync of a big file may take before the server counts as gone."""
+
+CHUNKS_AHEAD = 32
+"""Requests of one file on the way at once; the channel's window bounds the bytes."""
+
+
+class Transfer:
+    """Content in and out over one channel."""
+
+    def __init__(
+        self, channel: Channel, view: View, clock: ServerClock, tick: Callable[[float], None]
+    ) -> None:
+        self._channel = channel
+        self._view = view
+        self._clock = clock
+        self._tick = tick
+        self.own_uid: int | None = None  # of files that we make here; learned by ``stage``
+
+    async def fetch(self, path: RemotePath, offset: int, length: int, fd: int) -> Fetched:
+        """Copy up to ``length`` bytes from ``offset`` of a file to the same place of ``fd``."""
+        await self._must_be_file(path)
+        done = 0
+        async with self._channel.opened(path, asyncssh.FXF_READ) as handle:
+            async for data in self._chunks(handle, offset, offset + length):
+                _write_all(fd, data, offset + done)
+                done += len(data)
+            return Fetched(done, await self._entry_of(handle, path))
+
+    async def digest(self, path: RemotePath) -> Digest:
+        """BLAKE2b-256 of a whole file."""
+        await self._must_be_file(path)
+        hashed = hashlib.blake2b(digest_size=32)
+        async with self._channel.opened(path, asyncssh.FXF_READ) as handle:
+            length = 0
+            async for data in self._chunks(handle, 0, None):
+                hashed.update(data)
+                length += len(data)
+            entry = await self._entry_of(handle, path)
+        if entry.size != length:
+            raise Implausible("the file changed its length while it was read")
+        return Digest(entry, hashed.digest())
+
+    async def _must_be_file(self, path: RemotePath) -> None:
+        """Refuse anything but a file before it is opened.
+
+        OPEN follows symlinks, and opening a fifo hangs OpenSSH's single-threaded process.
+        """
+        kind = kind_of(await self._channel.lstat(path))
+        if kind is not Kind.FILE:
+            code = errno.EISDIR if kind is Kind.DIRECTORY else errno.EINVAL
+            raise Refused(code, "not a regular file")
+
+    async def _entry_of(self, handle: bytes, path: RemotePath) -> Entry:
+        sent = time.monotonic_ns()
+        return self._view.entry(path, await self._channel.fstat(handle), sent)
+
+    async def _chunks(self, handle: bytes, start: int, end: int | None) -> AsyncIterator[bytes]:
+        """The bytes from ``start`` to ``end`` or the end of the file, in order."""
+        ahead: deque[tuple[int, asyncio.Task[bytes]]] = deque()
+        if end is None:  # asking far beyond the end would cost requests that find nothing
+            end = (await self._channel.fstat(handle)).size or 0
+        try:
+            at, ended = start, False
+            while ahead or (at < end and not ended):
+                while at < end and not ended and len(ahead) < CHUNKS_AHEAD:
+                    size = min(self._channel.largest_read, self._channel.window.chunk, end - at)
+                    ahead.append((size, self._channel.spawn(self._whole(handle, at, size))))
+                    at += size
+                size, task = ahead[0]
+                data = await task
+                ahead.popleft()
+                self._tick(0)
+                if data and not ended:
+                    yield data
+                # After the first short chunk nothing counts, even if the file grew meanwhile:
+                # a gap must never pass for content.
+                ended = ended or len(data) < size
+        finally:
+            for _, task in ahead:
+                task.cancel()
+
+    async def _whole(self, handle: bytes, offset: int, size: int) -> bytes:
+        """``size`` bytes, fewer only at the end of the file: a short READ is not the end."""
+        data = await self._channel.read(handle, offset, size)
+        while 0 < len(data) < size:
+            more = await self._channel.read(handle, offset + len(data), size - len(data))
+            if not more:
+                break
+            data += more
+        return data
+
+    async def stage(
+        self, staged: RemotePath, fd: int, size: int, attributes: Attributes, may_chown: bool
+    ) -> Entry:
+        """Write ``size`` bytes of ``fd`` to a new file ``staged``, durable, attributes set."""
+        try:
+            return await self._stage(staged, fd, size, attributes, may_chown)
+        except Failed as error:
+            raise await self._why_not_written(staged, size, error) from error
+
+    async def _stage(
+        self, staged: RemotePath, fd: int, size: int, attributes: Attributes, may_chown: bool
+    ) -> Entry:
+        # Never truncate what is there: after a replace that was cut short it may be the
+        # target itself under a second name. It is unlinked, and a new file made.
+        flags = asyncssh.FXF_WRITE | asyncssh.FXF_CREAT | asyncssh.FXF_EXCL
+        mode = None if attributes.mode is None else PRIVATE
+        create = asyncssh.SFTPAttrs(permissions=mode)
+        made = False
+        try:
+            async with self._channel.opened(staged, flags, create) as handle:
+                made = True
+                return await self._fill(handle, staged, fd, size, attributes, may_chown)
+        except Failed:
+            if made:
+                raise
+        await self._clear(staged)
+        async with self._channel.opened(staged, flags, create) as handle:
+            return await self._fill(handle, staged, fd, size, attributes, may_chown)
+
+    async def _fill(
+        self,
+        handle: bytes,
+        staged: RemotePath,
+        fd: int,
+        size: int,
+        attributes: Attributes,
+        may_chown: bool,
+    ) -> Entry:
+        faults.reach("stage.created")
+        await self._send(handle, fd, size)
+        made = await self._channel.fstat(handle)
+        if made.size != size:
+            raise Implausible(f"staged {size} bytes, the server has {made.size}")
+        self._clock.stamped(int(made.mtime or 0), time.monotonic_ns())
+        self.own_uid = made.uid
+        faults.reach("stage.written")
+        await self._dress(handle, made, attributes, may_chown)
+        self._tick(FSYNC_S)
+        _, entry = await asyncio.gather(self._channel.fsync(handle), self._entry_of(handle, staged))
+        faults.reach("stage.synced")
+        return entry
+
+    async def _clear(self, staged: RemotePath) -> None:
+        try:
+            await self._channel.unlink(staged)
+        except NotFound:
+            pass
+
+    async def _send(self, handle: bytes, fd: int, size: int) -> None:
+        """Write the first ``size`` bytes of ``fd``; all of it or an error."""
+        ahead: deque[asyncio.Task[None]] = deque()
+        at = 0
+        try:
+            while at < size or ahead:
+                while at < size and len(ahead) < CHUNKS_AHEAD:
+                    count = min(self._channel.largest_write, self._channel.window.chunk, size - at)
+                    ahead.append(self._channel.spawn(self._copy(handle, fd, at, count)))
+                    at += count
+                await ahead.popleft()
+                self._tick(0)
+        finally:
+            for task in ahead:
+                task.cancel()
+
+    async def _copy(self, handle: bytes, fd: int, offset: int, count: int) -> None:
+        async with self._channel.window.room(count):  # read no sooner than it can go out
+            data = os.pread(fd, count, offset)
+            if len(data) != count:
+                raise Implausible("the cache file is shorter than what was to be sent")
+            await self._channel.write(handle, offset, data)
+
+    async def _dress(
+        self, handle: bytes, made: asyncssh.SFTPAttrs, wanted: Attributes, may_chown: bool
+    ) -> None:
+        """Mode, times and, where we may, owner. Owner first: chown(2) clears setuid bits."""
+        if may_chown and (wanted.uid is not None or wanted.gid is not None):
+            uid = made.uid if wanted.uid is None else wanted.uid
+            gid = made.gid if wanted.gid is None else wanted.gid
+            try:
+                await self._channel.fsetstat(handle, asyncssh.SFTPAttrs(uid=uid, gid=gid))
+            except (Refused, Unsupported):
+                pass  # the content is worth having under another owner
+        attrs = asyncssh.SFTPAttrs(permissions=wanted.mode)
+        if wanted.mtime_ns is not None or wanted.atime_ns is not None:
+            attrs.mtime = _time(wanted.mtime_ns, made.mtime)
+            attrs.atime = _time(wanted.atime_ns, made.atime)
+        if attrs.permissions is not None or attrs.mtime is not None:
+            await self._channel.fsetstat(handle, attrs)
+
+    async def _why_not_written(self, staged: RemotePath, size: int, error: Failed) -> Refused:
+        """What a plain failure to write most likely was, by a look at the file system."""
+        try:
+            space = await self._channel.statvfs(parent(staged))
+        except (Refused, NotFound):
+            return error
+        if space.flags & READ_ONLY_FLAG:
+            return Refused(errno.EROFS, str(error))
+        if space.bavail * space.frsize < size or (space.files and not space.favail):
+            return Refused(errno.ENOSPC, str(error))
+        return error  # a quota, a broken disk: v3 does not say
+
+
+def _write_all(fd: int, data: bytes, offset: int) -> None:
+    while data:
+        count = os.pwrite(fd, data, offset)
+        data, offset = data[count:], offset + count
+
+
+def _time(wanted_ns: int | None, present: float | None) -> int:
+    return seconds(wanted_ns) if wanted_ns is not None else int(present or 0)

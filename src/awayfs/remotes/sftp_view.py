@@ -1,0 +1,117 @@
+"""Looking: what stands at a path, and what is in a directory."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import time
+from collections.abc import Callable
+from contextlib import aclosing
+
+import asyncssh
+
+from awayfs.core.errors import Implausible, NotFound, Refused
+from awayfs.core.types import Entry, Kind, RemotePath
+from awayfs.remotes.names import is_linux_name, is_own
+from awayfs.remotes.sftp_channel import Channel, raw
+from awayfs.remotes.sftp_clock import ServerClock
+from awayfs.remotes.sftp_entries import basename, entry_of, join, kind_of
+from awayfs.remotes.sftp_errors import BadMessage, Failed
+from awayfs.remotes.sftp_paths import Paths
+
+TARGETS_AHEAD = 32
+"""Symlink targets read at once while listing."""
+
+TRIES = 4
+"""Looks at a path that changes its kind while we look, before we give up."""
+
+
+class View:
+    """Reads entries over one channel; tokens are weak or strong by ``clock``."""
+
+    def __init__(
+        self, channel: Channel, clock: ServerClock, paths: Paths, tick: Callable[[float], None]
+    ) -> None:
+        self._channel = channel
+        self._paths = paths
+        self._clock = clock
+        self._tick = tick
+
+    async def stat(self, path: RemotePath) -> Entry:
+        """The object itself; raises ``NotFound`` where the server says there is none."""
+        for _ in range(TRIES):
+            sent = time.monotonic_ns()
+            attrs = await self._channel.lstat(path)
+            if kind_of(attrs) is not Kind.SYMLINK:
+                return self.entry(path, attrs, sent)
+            try:
+                return self.entry(path, attrs, sent, await self._channel.readlink(path))
+            except (Failed, BadMessage):
+                continue  # no symlink any more: look again
+        raise Implausible("a path that changes its kind each time we look")
+
+    async def find(self, path: RemotePath) -> Entry | None:
+        """Like ``stat``, None for absence, which counts only below a root that is there."""
+        try:
+            return await self.stat(path)
+        except NotFound:
+            await self._paths.root_is_there()
+            return None
+
+    def entry(
+        self, path: RemotePath, attrs: asyncssh.SFTPAttrs, sent_ns: int, target: bytes | None = None
+    ) -> Entry:
+        """The entry for attributes whose request left at ``sent_ns``."""
+        if kind_of(attrs) is None or attrs.size is None or attrs.mtime is None:
+            raise Implausible("the server left out type, size or time")
+        weak = self._clock.weak(path, int(attrs.mtime), sent_ns, time.monotonic_ns())
+        return entry_of(basename(path), attrs, target=target, weak=weak)
+
+    async def _check_searchable(self, path: RemotePath) -> None:
+        """Raise if the directory could be read but not searched.
+
+        OpenSSH leaves out each name whose lstat fails, and says nothing. In a directory
+        without ``x`` these are all names, ``.`` included: an empty listing that is a lie.
+        """
+        try:
+            await self._channel.lstat(join(path, b"."))
+        except NotFound as error:
+            raise Implausible("the directory went away while it was listed") from error
+        except Refused as error:
+            raise Refused(errno.EACCES, "the directory's names may not be looked at") from error
+
+    async def _entries(
+        self, path: RemotePath, found: dict[bytes, asyncssh.SFTPAttrs], sent: int
+    ) -> list[Entry]:
+        entries: list[Entry] = []
+        symlinks: list[RemotePath] = []
+        for name, attrs in found.items():
+            kind = kind_of(attrs)
+            if kind is None and attrs.permissions is None:
+                raise Implausible("the server lists names without attributes")
+            if kind is Kind.SYMLINK:
+                symlinks.append(join(path, name))
+            elif kind is not None:  # a Solaris door and the like cannot be shown here
+                entries.append(self.entry(join(path, name), attrs, sent))
+        for start in range(0, len(symlinks), TARGETS_AHEAD):
+            looked = await asyncio.gather(*map(self.find, symlinks[start : start + TARGETS_AHEAD]))
+            entries.extend(entry for entry in looked if entry is not None)
+            self._tick(0)
+        return entries
+
+    async def list(self, path: RemotePath) -> list[Entry]:
+        """All entries, or an error. See ``_check_searchable`` for one way servers lie."""
+        sent = time.monotonic_ns()
+        found: dict[bytes, asyncssh.SFTPAttrs] = {}
+        dotted = False
+        async with aclosing(self._channel.readdir(path)) as blocks:
+            async for block in blocks:
+                self._tick(0)
+                for item in block:
+                    name = raw(item)
+                    dotted = dotted or name == b"."
+                    if is_linux_name(name) and not is_own(name):
+                        found[name] = item.attrs
+        if not dotted:
+            await self._check_searchable(path)
+        return await self._entries(path, found, sent)
