@@ -91,14 +91,16 @@ class FileHandlers:
         """Handle number, FOPEN flags and backing id of a new open file."""
         handle = self._files.open(node, writing=writing, append=bool(flags & os.O_APPEND))
         fopen, backing = self._way(handle)
-        if not writing:
-            fopen |= wire.FOPEN_NOFLUSH
+        if not writing or not self._volume.writes_on_close:
+            fopen |= wire.FOPEN_NOFLUSH  # close(2) has nothing to wait for
         return self._shared.new_handle(handle), fopen, backing
 
     def _way(self, handle: FileHandle) -> tuple[int, int]:
         """FOPEN flags and backing id: passthrough or page cache."""
         opened = handle.opened
         if opened.passthrough:
+            if handle.writing:
+                self._files.note_writable(handle)
             flags = wire.FOPEN_PASSTHROUGH | (wire.FOPEN_DIRECT_IO if handle.writing else 0)
             return flags, opened.passthrough
         if (

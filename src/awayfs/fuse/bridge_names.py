@@ -240,9 +240,9 @@ class NameHandlers:
         return entry_out(self._shared.looked_up(node))
 
     def opendir(self, request: rq.Opendir) -> Result:
-        """A snapshot; the kernel may keep the listing until it is told otherwise."""
+        """The kernel may keep the listing until it is told otherwise."""
         if self._tree.directory_is_fresh(request.nodeid):
-            return self._opened_directory(self._tree.snapshot(request.nodeid))
+            return self._opened_directory(self._tree.opened_directory(request.nodeid))
         return self._opendir_later(request.nodeid)
 
     async def _opendir_later(self, nodeid: int) -> bytes:
@@ -254,25 +254,25 @@ class NameHandlers:
 
     def readdir(self, request: rq.Readdir) -> bytes:
         """Names only."""
-        handle = self._directory(request.fh, request.offset)
+        handle, entries = self._directory(request.fh, request.offset)
         buffer = DirectoryBuffer(request.size)
         if not self._dots(handle, request.offset, buffer):
             return buffer.finish()
-        for index in range(max(0, request.offset - 2), len(handle.entries)):
-            name, node = handle.entries[index]
+        for index in range(max(0, request.offset - 2), len(entries)):
+            name, node = entries[index]
             if not buffer.add(name, node.id, node.kind >> 12, index + 3):
                 break
         return buffer.finish()
 
     def readdirplus(self, request: rq.Readdirplus) -> bytes:
         """Names with attributes as they are now; each counts as a lookup."""
-        handle = self._directory(request.fh, request.offset)
+        handle, entries = self._directory(request.fh, request.offset)
         buffer = DirectoryBuffer(request.size, plus=True)
         if not self._dots(handle, request.offset, buffer):
             return buffer.finish()
         opened = self._volume.context.opened
-        for index in range(max(0, request.offset - 2), len(handle.entries)):
-            name, node = handle.entries[index]
+        for index in range(max(0, request.offset - 2), len(entries)):
+            name, node = entries[index]
             opened.overlay(node)
             entry = self._shared.entry(node)
             if not buffer.add(name, node.id, node.kind >> 12, index + 3, entry):
@@ -280,13 +280,16 @@ class NameHandlers:
         self._shared.lookups.add_all(buffer.looked_up)
         return buffer.finish()
 
-    def _directory(self, fh: int, offset: int) -> DirectoryHandle:
+    def _directory(
+        self, fh: int, offset: int
+    ) -> tuple[DirectoryHandle, list[tuple[bytes, Node]]]:
+        """The handle and its entries as they were when reading began: cookies count in them."""
         handle = self._shared.handles.get(fh)
         if not isinstance(handle, DirectoryHandle):
             raise OSError(errno.EBADF, "not an open directory")
-        handle.entries = self._tree.snapshot(handle.node).entries if handle.used else handle.entries
-        handle.used = handle.used or offset == 0
-        return handle
+        if offset == 0 or handle.entries is None:  # opened, or rewound (rewinddir(3))
+            handle.entries = self._tree.entries(handle.node)
+        return handle, handle.entries
 
     def _dots(self, handle: DirectoryHandle, offset: int, buffer: DirectoryBuffer) -> bool:
         if offset < 1 and not buffer.add(b".", handle.node, stat.S_IFDIR >> 12, 1):

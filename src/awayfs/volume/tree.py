@@ -24,12 +24,14 @@ SPACE_KEPT_NS = 10 * SECOND_NS
 
 @dataclass(slots=True)
 class DirectoryHandle:
-    """One open directory and what it contained when reading began."""
+    """One open directory, and what it contained when reading began.
+
+    The kernel often has the listing itself and never reads, so entries are loaded late.
+    """
 
     node: NodeId
     parent: NodeId
-    entries: list[tuple[bytes, Node]]
-    used: bool = False
+    entries: list[tuple[bytes, Node]] | None = None
 
 
 class Tree:
@@ -66,23 +68,27 @@ class Tree:
         return None
 
     async def open_directory(self, node_id: NodeId) -> DirectoryHandle:
-        """A snapshot of a directory's entries; EDISCONDATA when it was never listed."""
+        """Open a directory, listed anew if need be; EDISCONDATA when it never was."""
         node = self._present(node_id)
         if node.kind is not Kind.DIRECTORY:
             raise OSError(errno.ENOTDIR, "not a directory")
         if not self.directory_is_fresh(node_id):
             await self._list(node_id)
-        return self.snapshot(node_id)
+        return self.opened_directory(node_id)
 
-    def snapshot(self, node_id: NodeId) -> DirectoryHandle:
-        """The entries as they are known here."""
+    def opened_directory(self, node_id: NodeId) -> DirectoryHandle:
+        """Open a directory as it is known here."""
         if not self._changes.listing_known(node_id):
             raise OSError(EDISCONDATA, "the directory was never listed, and the server is away")
+        parent = node_id if node_id == ROOT else self._store.nodes.parent(node_id) or ROOT
+        return DirectoryHandle(node_id, parent)
+
+    def entries(self, node_id: NodeId) -> list[tuple[bytes, Node]]:
+        """Names and nodes in a directory, as they are known here."""
         entries = self._store.nodes.children(node_id)
         for _, child in entries:
             self._context.opened.overlay(child)
-        parent = node_id if node_id == ROOT else self._store.nodes.parent(node_id) or ROOT
-        return DirectoryHandle(node_id, parent, entries)
+        return entries
 
     def directory_is_fresh(self, node_id: NodeId) -> bool:
         """Whether ``open_directory`` would answer without asking the server."""
