@@ -82,10 +82,15 @@ class FileHandlers:
             raise OSError(ECONFLICTED, "the file is in conflict; see awayfs conflicts")
         writing = request.flags & os.O_ACCMODE != os.O_RDONLY
         if request.flags & os.O_TRUNC:
-            self._files.truncate(node, 0)
+            node = self._truncated(node)
             if request.kill_suidgid:
                 self._drop_set_id(node)
         return open_out(*self._handle(node, request.flags, writing))
+
+    def _truncated(self, node: Node) -> Node:
+        """O_TRUNC; the node as it is then: opened by its old size, that would come back."""
+        self._files.truncate(node, 0)
+        return self._volume.context.node(node.id) or node
 
     def _handle(self, node: Node, flags: int, writing: bool) -> tuple[int, int, int]:
         """Handle number, FOPEN flags and backing id of a new open file."""
@@ -116,7 +121,7 @@ class FileHandlers:
             except OSError as error:
                 log.warning("passthrough is not available: %s", error.strerror)
                 self._shared.passthrough = False
-        return wire.FOPEN_KEEP_CACHE, 0
+        return self._shared.keep_cache(opened.node), 0
 
     def create(self, request: rq.Create) -> bytes:
         """open(2) with O_CREAT. The kernel thinks the name is free; if not, it is opened."""
@@ -131,7 +136,7 @@ class FileHandlers:
                 request.nodeid, request.name, Kind.FILE, mode, request.uid, request.gid
             )
         elif request.flags & os.O_TRUNC:
-            self._files.truncate(node, 0)
+            node = self._truncated(node)
         return self._created(node, request.flags)
 
     def tmpfile(self, request: rq.Tmpfile) -> bytes:
