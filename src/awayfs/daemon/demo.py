@@ -3,7 +3,8 @@
 A share is mounted over SFTP, pinned, and loses its server (which is really killed). Work goes
 on, the same file is edited on the server meanwhile, the server returns, and one conflict is
 shown and decided. Every command shown is really run; the last step compares both sides byte
-by byte. Everything lives in a temporary directory that is removed at the end.
+by byte. Everything lives in a temporary directory that is removed at the end. Each command
+names the demo's own mount, so that others on this machine, dead ones too, are left alone.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class Demo:
         options = f"identity={self.keys}/user_key,known_hosts={self.keys}/known_hosts"
         self._awayfs("mount", url, self.share, "-o", options + f",ssh_config={os.devnull}")
         self._awayfs("pin", self.share)
-        self._awayfs("hoard", "--check")
+        self._awayfs("hoard", "--check", self.share)
 
     def _cut(self) -> None:
         title("Cut the link", "the server is killed; nobody tells awayfs")
@@ -101,7 +102,7 @@ class Demo:
         self._shell("sed -i 's/to be filled in/12 million/' report.txt", "an edit")
         self._shell("mkdir trip && mv photos/2.jpg trip/beach.jpg && rm photos/3.jpg")
         self._shell("echo 'Buy milk' > todo.txt && ln -s report.txt latest", "new files")
-        self._awayfs("journal", "list")
+        self._awayfs("journal", "list", "--mount", self.share)
 
     def _edit_on_server(self) -> None:
         title("Meanwhile, a colleague edits the same file on the server")
