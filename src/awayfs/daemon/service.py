@@ -120,7 +120,7 @@ class Service:
         shared.passthrough = negotiated.passthrough and probe(self._fd)
         log.info("FUSE 7.%d, passthrough %s", negotiated.minor, shared.passthrough)
         self._notifier = Notifier(self._fd, minor=negotiated.minor)
-        kernel = MountedKernel(self._notifier, shared.lookups, epoch=negotiated.epoch)
+        kernel = MountedKernel(self._notifier, shared, epoch=negotiated.epoch)
         self.volume.context.kernel = kernel
 
     async def serve(self) -> None:

@@ -8,11 +8,13 @@ share. The parts: names (``bridge_names``), files (``bridge_files``), extended a
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from collections.abc import Awaitable
 from typing import Any
 
 from awayfs.core.errors import POSIX_ERRNO
+from awayfs.fuse import requests as rq
 from awayfs.fuse.bridge_files import FileHandlers
 from awayfs.fuse.bridge_names import NameHandlers
 from awayfs.fuse.bridge_shared import Shared
@@ -25,6 +27,15 @@ from awayfs.volume.virtual import VIRTUAL_BASE
 _WORTH_TELLING = frozenset(
     {errno.EIO, errno.ESTALE, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
 )
+
+
+_CHANGES = frozenset(
+    (
+        *(rq.Mkdir, rq.Mknod, rq.Symlink, rq.Link, rq.Unlink, rq.Rmdir, rq.Rename, rq.Create),
+        *(rq.Setattr, rq.Setxattr, rq.Removexattr, rq.Fallocate, rq.CopyFileRange),
+    )
+)
+"""What waits for the server with ``writes=through``; writes themselves do so by their file."""
 
 
 class Bridge:
@@ -41,9 +52,24 @@ class Bridge:
         }
         virtual = virtual_tree.table()
         self.handlers: dict[type[Request], Handler] = {
-            kind: self._routed(handler, virtual.get(kind, _read_only))
+            kind: self._routed(self._patient(kind, handler), virtual.get(kind, _read_only))
             for kind, handler in real.items()
         }
+
+    def _patient(self, kind: type[Request], real: Handler) -> Handler:
+        """The handler, or one that answers when the server has the change."""
+        if kind not in _CHANGES or not self._volume.writes_through:
+            return real
+        return lambda request: self._through(real(request))
+
+    async def _through(self, result: Result) -> Reply:
+        reply = await result if isinstance(result, Awaitable) else result
+        try:
+            await self._volume.all_sent()
+        except asyncio.CancelledError:
+            pass  # the change is made and journaled: EINTR would deny it
+        assert reply is not None
+        return reply
 
     def _routed(self, real: Handler, virtual: Handler) -> Handler:
         """The handler by node, with errors as this mount shows them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import stat
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from awayfs.core.types import ROOT, Attributes, Kind
 from awayfs.fuse import requests as rq
@@ -105,6 +106,7 @@ class NameHandlers:
 
     def _forget(self, nodeid: int, count: int) -> None:
         if not self._shared.lookups.forget(nodeid, count):
+            self._shared.changed.discard(nodeid)
             self._volume.forgotten(nodeid)
 
     def getattr(self, request: rq.Getattr) -> Result:
@@ -249,11 +251,30 @@ class NameHandlers:
         return self._opened_directory(await self._tree.open_directory(nodeid))
 
     def _opened_directory(self, handle: DirectoryHandle) -> bytes:
-        flags = wire.FOPEN_CACHE_DIR | wire.FOPEN_KEEP_CACHE
+        flags = wire.FOPEN_CACHE_DIR | self._shared.keep_cache(handle.node)
         return open_out(self._shared.new_handle(handle), flags)
 
-    def readdir(self, request: rq.Readdir) -> bytes:
+    def readdir(self, request: rq.Readdir) -> Result:
         """Names only."""
+        return self._from_start(request, self._names)
+
+    def readdirplus(self, request: rq.Readdirplus) -> Result:
+        """Names with attributes as they are now; each counts as a lookup."""
+        return self._from_start(request, self._names_with_attributes)
+
+    def _from_start(self, request: Any, answer: Callable[[Any], bytes]) -> Result:
+        """The answer; one who begins anew (rewinddir(3)) sees what opening anew would show."""
+        handle = self._shared.handles.get(request.fh)
+        rewound = isinstance(handle, DirectoryHandle) and handle.entries is not None
+        if request.offset == 0 and rewound and not self._tree.directory_is_fresh(request.nodeid):
+            return self._listed_anew(request, answer)
+        return answer(request)
+
+    async def _listed_anew(self, request: Any, answer: Callable[[Any], bytes]) -> bytes:
+        await self._tree.open_directory(request.nodeid)
+        return answer(request)
+
+    def _names(self, request: rq.Readdir) -> bytes:
         handle, entries = self._directory(request.fh, request.offset)
         buffer = DirectoryBuffer(request.size)
         if not self._dots(handle, request.offset, buffer):
@@ -264,8 +285,7 @@ class NameHandlers:
                 break
         return buffer.finish()
 
-    def readdirplus(self, request: rq.Readdirplus) -> bytes:
-        """Names with attributes as they are now; each counts as a lookup."""
+    def _names_with_attributes(self, request: rq.Readdirplus) -> bytes:
         handle, entries = self._directory(request.fh, request.offset)
         buffer = DirectoryBuffer(request.size, plus=True)
         if not self._dots(handle, request.offset, buffer):
@@ -280,9 +300,7 @@ class NameHandlers:
         self._shared.lookups.add_all(buffer.looked_up)
         return buffer.finish()
 
-    def _directory(
-        self, fh: int, offset: int
-    ) -> tuple[DirectoryHandle, list[tuple[bytes, Node]]]:
+    def _directory(self, fh: int, offset: int) -> tuple[DirectoryHandle, list[tuple[bytes, Node]]]:
         """The handle and its entries as they were when reading began: cookies count in them."""
         handle = self._shared.handles.get(fh)
         if not isinstance(handle, DirectoryHandle):

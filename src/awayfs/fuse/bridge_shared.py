@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 
-from awayfs.core.types import NodeId
+from awayfs.core.types import ROOT, Kind, NodeId
+from awayfs.fuse import wire
 from awayfs.fuse.lookups import LookupCounts
 from awayfs.fuse.notify import Notifier
 from awayfs.fuse.replies import Attr, Entry
@@ -25,6 +26,7 @@ class Shared:
     handles: dict[int, object] = field(default_factory=dict)
     fuse_fd: int = -1
     passthrough: bool = False
+    changed: set[NodeId] = field(default_factory=set)
     _next_handle: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def new_handle(self, value: object) -> int:
@@ -32,6 +34,16 @@ class Shared:
         number = next(self._next_handle)
         self.handles[number] = value
         return number
+
+    def keep_cache(self, node: NodeId) -> int:
+        """FOPEN flags: what the kernel has cached stays good, unless it changed since.
+
+        The notification of a change travels beside the replies and may come after them.
+        """
+        if node in self.changed:
+            self.changed.discard(node)
+            return 0
+        return wire.FOPEN_KEEP_CACHE
 
     def valid_s(self) -> float:
         """How long names and attributes may be trusted without asking again."""
@@ -71,25 +83,33 @@ def attr_of(node: Node) -> Attr:
 class MountedKernel:
     """Tells the kernel what changed (``volume.context.KernelCaches``)."""
 
-    def __init__(self, notifier: Notifier, lookups: LookupCounts, *, epoch: bool) -> None:
+    def __init__(self, notifier: Notifier, shared: Shared, *, epoch: bool) -> None:
         self._notifier = notifier
-        self._lookups = lookups
+        self._shared = shared
+        self._lookups = shared.lookups
         self._epoch = epoch
-        self._named: set[tuple[NodeId, bytes]] = set()
 
     def forget_entry(self, parent: NodeId, name: bytes) -> None:
         """See ``KernelCaches``."""
         self._notifier.inval_entry(parent, name)
-        self._notifier.inval_inode(parent)
+        self.forget_node(parent)
 
     def forget_node(self, node: NodeId) -> None:
         """See ``KernelCaches``."""
         if node == 1 or node in self._lookups:
+            self._shared.changed.add(node)
             self._notifier.inval_inode(node)
 
     def forget_all(self) -> None:
-        """See ``KernelCaches``. Before Linux 6.16 names simply run out by themselves."""
+        """See ``KernelCaches``. Before Linux 6.16 names simply run out by themselves.
+
+        Pages of files stay: a change of content will be told when it is seen. Listings go,
+        as somebody may have a directory open and only rewind.
+        """
         if self._epoch:
             self._notifier.bump_epoch()
-        for node in (1, *self._lookups):
-            self._notifier.inval_inode(node, -1)
+        nodes = self._shared.volume.store.nodes
+        for node in (ROOT, *self._lookups):
+            found = nodes.get(node)
+            listing = found is not None and found.kind is Kind.DIRECTORY
+            self._notifier.inval_inode(node, 0 if listing else -1)

@@ -147,6 +147,19 @@ class Replay:
                 )
             )
 
+    async def wait_for_all(self) -> None:
+        """Until nothing that is in the journal now is left to send, or it cannot be sent now."""
+        journal = self._store.journal
+        last = max((r.seq for r in journal.all()), default=0)
+        self.wake()
+        async with self._settled:
+            await self._settled.wait_for(
+                lambda: (
+                    not self._context.link.usable
+                    or all(r.state is RecordState.PARKED or r.seq > last for r in journal.all())
+                )
+            )
+
     async def _drain(self) -> None:
         """One pass after the other until nothing moves."""
         self.active = True

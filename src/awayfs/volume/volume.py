@@ -175,6 +175,16 @@ class Volume:
         finally:
             self.replay.urgent.discard(node)
 
+    async def all_sent(self) -> None:
+        """Wait until every change made so far is on the server; at once when it is away."""
+        if not self.link.usable or not self.store.journal.count():
+            return
+        self.replay.hurry()
+        try:
+            await asyncio.wait_for(self.replay.wait_for_all(), SENT_S)
+        except TimeoutError:
+            pass
+
     # -- what the mount layer tells -------------------------------------------------------
 
     def closed(self, node: NodeId, opened: OpenNode) -> None:
