@@ -23,8 +23,10 @@ from awayfs.remotes.sftp_errors import BadMessage, Failed, Unsupported, from_exc
 
 T = TypeVar("T")
 
-READDIR_AHEAD = 4
-"""Readdir requests on the way at once: OpenSSH answers each with at most 100 names."""
+READDIR_FIRST = 2
+READDIR_AHEAD = 24
+"""Readdir requests on the way at once, at first and in a directory that goes on and on.
+OpenSSH answers each with at most 100 names."""
 
 KIB = 1024
 SMALLEST_WINDOW = 16 * KIB
@@ -342,13 +344,13 @@ class Channel:
         async with self._handle(request) as handle:
             ahead: deque[asyncio.Task[list[asyncssh.SFTPName] | None]] = deque()
             try:
-                for _ in range(READDIR_AHEAD):
+                for _ in range(READDIR_FIRST):
                     ahead.append(self.spawn(self._block(handle, path)))
                 ended = False
                 while ahead:
                     block = await ahead.popleft()
                     ended = ended or block is None
-                    if not ended:
+                    for _ in range(0 if ended else min(2, READDIR_AHEAD - len(ahead))):
                         ahead.append(self.spawn(self._block(handle, path)))
                     if block:
                         yield block

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 import asyncssh
@@ -88,8 +88,6 @@ class Guarded:
         reach("replace.checked")
         outcome = await self._put_over(op, own, path, staged, revision)
         if isinstance(outcome, Committed):
-            reach("replace.placed")
-            await self._moves.drop(own)
             reach("replace.tidied")
             await self._sync(parent(path))
         return outcome
@@ -162,8 +160,12 @@ class Guarded:
         path: RemotePath,
         incoming: Entry,
         revision: Revision | None,
+        keep_own: bool = False,
     ) -> Outcome:
-        """Steps 2 to 5: what is at ``own`` takes the name ``path`` from ``revision``."""
+        """Steps 2 to 6: what is at ``own`` takes the name ``path`` from ``revision``.
+
+        With ``keep_own`` step 6 is left to the caller; if nothing was placed, N stays anyway.
+        """
         _, aside = own_names(op, path)
         taken: Entry | None = None
         if revision is not None:
@@ -180,11 +182,14 @@ class Guarded:
             await self._moves.put_back(aside, path, op)
             raise
         reach("over.placed")
+        done = [own] if placed and not keep_own else []
         if revision is not None and taken is not None:
             # Where another writer took the name, the revision aside is the one that it wrote
             # over; it goes if it surely is the expected one.
-            sure = placed or revision.proven
-            await self._let_go(op, aside, path, taken, revision if sure else None)
+            sure = revision if placed or revision.proven else None
+            await self._let_go(op, aside, path, taken, sure, done)
+        else:
+            await self._moves.drop(*done)
         if not placed:
             return Mismatch(await self._view.find(path))
         return Committed(replace(incoming, name=basename(path)))
@@ -196,14 +201,20 @@ class Guarded:
         path: RemotePath,
         taken: Entry,
         revision: Revision | None,
+        also: Sequence[RemotePath] = (),
     ) -> None:
-        """Unlink the revision that was replaced, unless it was written into since we looked."""
+        """Unlink the revision that was replaced, unless it was written into since we looked.
+
+        ``also`` are names of ours that go after it.
+        """
         last = await self._view.find(aside)
         same = last is not None and last.token == taken.token
         if revision is not None and same and await self._revisions.is_it(aside, last, revision):
-            await self._moves.drop(aside)
-        elif last is not None:
+            await self._moves.drop(aside, *also)
+            return
+        if last is not None:
             await self._moves.keep(aside, path, op)
+        await self._moves.drop(*also)
 
     async def _drop_name(self, op: OpId, path: RemotePath, revision: Revision) -> bool:
         """Remove a name, if it is that of the expected revision."""
@@ -238,7 +249,7 @@ class Guarded:
         if not await self._revisions.is_it(own, incoming, brought):
             await self._moves.drop(own)
             raise NotFound("the source is not what it was")
-        outcome = await self._put_over(op, own, path, incoming, revision)
+        outcome = await self._put_over(op, own, path, incoming, revision, keep_own=True)
         if isinstance(outcome, Committed):
             await self._drop_source(op, source, own, incoming, brought.entry.weak)
             reach("rename.removed")

@@ -19,8 +19,8 @@ from awayfs.remotes import faults
 from awayfs.remotes.sftp_channel import Channel
 from awayfs.remotes.sftp_clock import ServerClock
 from awayfs.remotes.sftp_connection import READ_ONLY_FLAG
-from awayfs.remotes.sftp_entries import kind_of, parent, seconds
-from awayfs.remotes.sftp_errors import Failed, Unsupported
+from awayfs.remotes.sftp_entries import SECOND, kind_of, parent, seconds
+from awayfs.remotes.sftp_errors import Failed
 from awayfs.remotes.sftp_view import View
 
 PRIVATE = 0o600
@@ -158,15 +158,26 @@ class Transfer:
     ) -> Entry:
         faults.reach("stage.created")
         await self._send(handle, fd, size)
-        made = await self._channel.fstat(handle)
-        if made.size != size:
-            raise Implausible(f"staged {size} bytes, the server has {made.size}")
-        self._clock.stamped(int(made.mtime or 0), time.monotonic_ns())
-        self.own_uid = made.uid
         faults.reach("stage.written")
-        await self._dress(handle, made, attributes, may_chown)
         self._tick(FSYNC_S)
-        _, entry = await asyncio.gather(self._channel.fsync(handle), self._entry_of(handle, staged))
+        if may_chown and (attributes.uid is not None or attributes.gid is not None):
+            await self._give(handle, attributes)
+        wanted = _settable(attributes)
+        # All leave at once, in an order in which OpenSSH answers them: the stamp that the
+        # server's clock gave, our own attributes over it, and both made durable.
+        made, _, _, entry = await asyncio.gather(
+            self._channel.fstat(handle),
+            self._set(handle, wanted),
+            self._channel.fsync(handle),
+            self._entry_of(handle, staged),
+        )
+        if made.size != size or entry.size != size:
+            raise Implausible(f"staged {size} bytes, the server has {entry.size}")
+        self.own_uid = made.uid
+        if wanted.mtime is None or int(made.mtime or 0) != wanted.mtime:
+            self._clock.stamped(int(made.mtime or 0), time.monotonic_ns())
+        if wanted.mtime is not None and entry.mtime_ns // SECOND != wanted.mtime:
+            entry = await self._entry_of(handle, staged)  # a server with another order
         faults.reach("stage.synced")
         return entry
 
@@ -199,21 +210,17 @@ class Transfer:
                 raise Implausible("the cache file is shorter than what was to be sent")
             await self._channel.write(handle, offset, data)
 
-    async def _dress(
-        self, handle: bytes, made: asyncssh.SFTPAttrs, wanted: Attributes, may_chown: bool
-    ) -> None:
-        """Mode, times and, where we may, owner. Owner first: chown(2) clears setuid bits."""
-        if may_chown and (wanted.uid is not None or wanted.gid is not None):
-            uid = made.uid if wanted.uid is None else wanted.uid
-            gid = made.gid if wanted.gid is None else wanted.gid
-            try:
-                await self._channel.fsetstat(handle, asyncssh.SFTPAttrs(uid=uid, gid=gid))
-            except (Refused, Unsupported):
-                pass  # the content is worth having under another owner
-        attrs = asyncssh.SFTPAttrs(permissions=wanted.mode)
-        if wanted.mtime_ns is not None or wanted.atime_ns is not None:
-            attrs.mtime = _time(wanted.mtime_ns, made.mtime)
-            attrs.atime = _time(wanted.atime_ns, made.atime)
+    async def _give(self, handle: bytes, wanted: Attributes) -> None:
+        """Set the owner where we may; before the mode, as chown(2) clears setuid bits."""
+        made = await self._channel.fstat(handle)
+        uid = made.uid if wanted.uid is None else wanted.uid
+        gid = made.gid if wanted.gid is None else wanted.gid
+        try:
+            await self._channel.fsetstat(handle, asyncssh.SFTPAttrs(uid=uid, gid=gid))
+        except Refused:
+            pass  # the content is worth having under another owner
+
+    async def _set(self, handle: bytes, attrs: asyncssh.SFTPAttrs) -> None:
         if attrs.permissions is not None or attrs.mtime is not None:
             await self._channel.fsetstat(handle, attrs)
 
@@ -236,5 +243,11 @@ def _write_all(fd: int, data: bytes, offset: int) -> None:
         data, offset = data[count:], offset + count
 
 
-def _time(wanted_ns: int | None, present: float | None) -> int:
-    return seconds(wanted_ns) if wanted_ns is not None else int(present or 0)
+def _settable(wanted: Attributes) -> asyncssh.SFTPAttrs:
+    """Mode and times for a new file. v3 sets both times together; one may stand for both."""
+    attrs = asyncssh.SFTPAttrs(permissions=wanted.mode)
+    mtime, atime = wanted.mtime_ns, wanted.atime_ns
+    if mtime is not None:
+        attrs.mtime = seconds(mtime)
+        attrs.atime = seconds(mtime if atime is None else atime)
+    return attrs
