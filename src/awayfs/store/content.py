@@ -209,6 +209,18 @@ class Content:
             else:
                 self._changes[node] = next(self._clock)
 
+    def stamp(self, node: NodeId, mtime_ns: int) -> None:
+        """Give the file a modification time, if there is a file; it counts as changed."""
+        held = self._get(node)
+        if held is None:
+            return
+        try:
+            path = self._files.path("content", node, held.version)
+            os.utime(path, ns=(mtime_ns, mtime_ns))
+        except FileNotFoundError:
+            return
+        self.mark_unsynced(node)
+
     def drop(self, node: NodeId) -> None:
         """No content any more: the rows now, the file after the commit."""
         held = self._get(node)

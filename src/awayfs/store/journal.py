@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import insort
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Final
 
 from awayfs.core.records import Record, RecordKind, RecordState
@@ -37,6 +38,8 @@ class Journal:
         self._db = db
         self._seqs: dict[NodeId, list[int]] = {}
         self._stores: dict[NodeId, int] = {}
+        self._open_stores: Counter[NodeId] = Counter()
+        self._times_set: Counter[NodeId] = Counter()
         self._sizes: dict[NodeId, int] = {}
         self._pending = 0
         self._states: Counter[RecordState] = Counter()
@@ -44,14 +47,18 @@ class Journal:
 
     def _load(self) -> None:
         store = str(RecordKind.STORE)
-        for seq, kind, node, replaced, state in self._db.rows(
-            "SELECT seq, kind, node, replaced, state FROM journal ORDER BY seq"
+        for seq, kind, node, replaced, state, mtime in self._db.rows(
+            "SELECT seq, kind, node, replaced, state, set_mtime FROM journal ORDER BY seq"
         ):
+            if mtime is not None:
+                self._times_set[node] += 1
             self._states[_STATES[state]] += 1
             for of in {node, replaced} - {0}:
                 self._seqs.setdefault(of, []).append(seq)
             if _KINDS[kind] == store:
                 self._stores[node] = self._stores.get(node, 0) + 1
+                if _STATES[state] is RecordState.PENDING:
+                    self._open_stores[node] += 1
         for node, size in self._db.rows(
             "SELECT DISTINCT nodes.id, nodes.size FROM journal JOIN nodes ON nodes.id = node"
             " WHERE journal.kind = ?",
@@ -65,6 +72,25 @@ class Journal:
     def has_store(self, node: NodeId) -> bool:
         """Whether a change of this node's content is in the journal."""
         return node in self._stores
+
+    def has_open_store(self, node: NodeId) -> bool:
+        """Whether one of those has not gone out, so that later writes may still join it.
+
+        One that was followed by a modification time that somebody set may not be joined: the
+        time would be set after the later write, too.
+        """
+        if not self._open_stores[node]:
+            return False
+        return not self._times_set[node] or self._is_store_last(node)
+
+    def _is_store_last(self, node: NodeId) -> bool:
+        for seq in reversed(self._seqs[node]):
+            record = self._require(seq)
+            if record.kind is RecordKind.STORE and record.state is RecordState.PENDING:
+                return True
+            if record.node == node and record.attributes.mtime_ns is not None:
+                return False
+        return False
 
     def has_any(self, node: NodeId) -> bool:
         """Whether any record has this node as ``node`` or ``replaced``."""
@@ -153,8 +179,8 @@ class Journal:
             self._db.execute(
                 "UPDATE journal SET state = ?, reason = ? WHERE seq = ?", (str(state), reason, seq)
             )
-            self._count_state(old.state, -1)
-            self._count_state(state, 1)
+            self._count_state(old, -1)
+            self._count_state(replace(old, state=state), 1)
 
     def _require(self, seq: int) -> Record:
         record = self.get(seq)
@@ -192,16 +218,17 @@ class Journal:
             self._set_size(record.node, None)
 
     def _put(self, record: Record) -> None:
-        self._states[record.state] += 1
+        self._count(record, 1)
         node, replaced = record.node, record.replaced
         insort(self._seqs.setdefault(node, []), record.seq)
         if replaced and replaced != node:
             insort(self._seqs.setdefault(replaced, []), record.seq)
         if record.kind is RecordKind.STORE:
             self._stores[node] = self._stores.get(node, 0) + 1
+        self._count_time(record, 1)
 
     def _drop(self, record: Record) -> None:
-        self._states[record.state] -= 1
+        self._count(record, -1)
         for node in {record.node, record.replaced} - {0}:
             seqs = self._seqs[node]
             seqs.remove(record.seq)
@@ -211,10 +238,24 @@ class Journal:
             self._stores[record.node] -= 1
             if not self._stores[record.node]:
                 del self._stores[record.node]
+        self._count_time(record, -1)
 
-    def _count_state(self, state: RecordState, by: int) -> None:
-        self._db.on_rollback(self._states.update, {state: -by})
-        self._states[state] += by
+    def _count_time(self, record: Record, by: int) -> None:
+        if record.attributes.mtime_ns is not None:
+            self._times_set[record.node] += by
+            if not self._times_set[record.node]:
+                del self._times_set[record.node]
+
+    def _count_state(self, record: Record, by: int) -> None:
+        self._db.on_rollback(self._count, record, -by)
+        self._count(record, by)
+
+    def _count(self, record: Record, by: int) -> None:
+        self._states[record.state] += by
+        if record.kind is RecordKind.STORE and record.state is RecordState.PENDING:
+            self._open_stores[record.node] += by
+            if not self._open_stores[record.node]:
+                del self._open_stores[record.node]
 
 
 def _record(row: Row) -> Record:

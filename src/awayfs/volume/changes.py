@@ -10,6 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from awayfs.core.errors import EDISCONDATA
 from awayfs.core.records import RecordKind
@@ -17,6 +19,7 @@ from awayfs.core.types import ROOT, Attributes, Kind, NodeId
 from awayfs.ports.remote import STAGED_PREFIX
 from awayfs.store.nodes import Node
 from awayfs.volume.context import Context
+from awayfs.volume.fault import fault
 from awayfs.volume.journaling import Journaling
 
 NAME_MAX = 255
@@ -57,7 +60,7 @@ class Changes:
             gid = directory.gid
             if kind is Kind.DIRECTORY:
                 mode |= stat.S_ISGID
-        with self._store.transaction():
+        with self._applied():
             node = self._add(kind, mode, uid, gid, target, rdev)
             self._nodes.add_name(parent, name, node.id)
             self._touch(parent)
@@ -86,16 +89,14 @@ class Changes:
         capabilities = self._context.link.capabilities
         if not unnamed and capabilities and not capabilities.hard_links:
             raise OSError(errno.EPERM, "the server has no hard links")
-        with self._store.transaction():
+        with self._applied():
             self._nodes.add_name(parent, name, node_id)
             self._nodes.update(node_id, ctime_ns=self._context.now())
             self._touch(parent)
             kind = RecordKind.CREATE if unnamed else RecordKind.LINK
             self._journal.append(kind, node_id, parent=parent, name=name)
             if unnamed and node.size:
-                self._journal.append(RecordKind.STORE, node_id)
-        if unnamed and node.size:
-            self._journal.thawed(node_id)
+                self._journal.store(node_id)
         return self._required(node_id)
 
     def unlink(self, parent: NodeId, name: bytes) -> Node:
@@ -153,17 +154,17 @@ class Changes:
             if value is not None:
                 columns[field] = value
         opened = self._context.opened.get(node_id)
-        with self._store.transaction():
+        with self._applied():
             if opened is not None:
                 self._context.opened.save(opened)
             self._nodes.update(node_id, **columns)
             if self._journaled(node_id):
                 self._journal.append(RecordKind.SETATTR, node_id, attributes=attributes)
+            if attributes.mtime_ns is not None and self._store.journal.has_store(node_id):
+                self._store.content.stamp(node_id, attributes.mtime_ns)  # see ``opened``
         if opened is not None:
             opened.ctime_ns = now
             opened.mtime_ns = columns.get("mtime_ns", opened.mtime_ns)
-        if attributes.mtime_ns is not None and self._journal.store_pending(node_id):
-            self._stamp_content(node_id, attributes.mtime_ns)
         return self._required(node_id)
 
     def set_xattr(self, node_id: NodeId, name: bytes, value: bytes | None, flags: int) -> None:
@@ -178,13 +179,20 @@ class Changes:
             raise OSError(errno.EEXIST, "attribute exists")
         if flags & os.XATTR_REPLACE and name not in known:
             raise OSError(errno.ENODATA, "no such attribute")
-        with self._store.transaction():
+        with self._applied():
             self._nodes.set_xattr(node_id, name, value)
             self._nodes.update(node_id, ctime_ns=self._context.now())
             if self._journaled(node_id):
                 self._journal.append(
                     RecordKind.SETXATTR, node_id, xattr_name=name, xattr_value=value
                 )
+
+    @contextmanager
+    def _applied(self) -> Iterator[None]:
+        """One transaction for a change and its record; the caller is answered after it."""
+        with self._store.transaction():
+            yield
+        fault("changes.applied")
 
     def listing_known(self, node_id: NodeId) -> bool:
         """Whether the children known here are all there are: listed once, or made here."""
@@ -225,7 +233,7 @@ class Changes:
         )
 
     def _remove_name(self, parent: NodeId, name: bytes, node: Node) -> None:
-        with self._store.transaction():
+        with self._applied():
             self._nodes.remove_name(parent, name)
             self._nodes.update(node.id, ctime_ns=self._context.now())
             self._touch(parent)
@@ -241,7 +249,7 @@ class Changes:
         existing: Node | None,
     ) -> None:
         now = self._context.now()
-        with self._store.transaction():
+        with self._applied():
             if existing is not None:
                 self._nodes.remove_name(to_parent, to_name)
                 self._nodes.update(existing.id, ctime_ns=now)
@@ -280,7 +288,7 @@ class Changes:
             self._move(to_parent, to_name, existing, parent, name, None)
             self._move(parent, aside, node, to_parent, to_name, None)
             return
-        with self._store.transaction():
+        with self._applied():
             self._nodes.move_name(parent, name, parent, aside)
             self._nodes.move_name(to_parent, to_name, parent, name)
             self._nodes.move_name(parent, aside, to_parent, to_name)
@@ -349,14 +357,6 @@ class Changes:
     def _journaled(self, node_id: NodeId) -> bool:
         """Whether the server has, or is to have, this node: a nameless one stays here."""
         return node_id == ROOT or bool(self._nodes.names(node_id))
-
-    def _stamp_content(self, node_id: NodeId, mtime_ns: int) -> None:
-        """Keep the cache file's time the witness it is for ``recover`` (see ``opened``)."""
-        path = self._store.content.fd_path(node_id)
-        try:
-            os.utime(path, ns=(mtime_ns, mtime_ns))
-        except FileNotFoundError:
-            pass
 
     def _touch(self, directory: NodeId) -> None:
         now = self._context.now()

@@ -11,9 +11,12 @@ import os
 import signal
 
 NAMES = (
+    "journal.appended",
     "changes.applied",
     "files.journaled",
     "files.written",
+    "fetch.landed",
+    "fetch.taken",
     "replay.optimised",
     "replay.settled",
     "replay.decided",
@@ -22,10 +25,13 @@ NAMES = (
     "replay.frozen",
     "replay.acted",
     "replay.relinking",
+    "replay.relinked",
     "replay.reviving",
     "replay.committed",
     "parking.kept",
     "parking.parked",
+    "resolve.moved",
+    "resolve.copied",
     "resolve.decided",
     "sync.written",
 )

@@ -26,6 +26,7 @@ from awayfs.core.types import NodeId, Range
 from awayfs.ports.remote import Fetched
 from awayfs.store.server import ServerNode
 from awayfs.volume.context import Context
+from awayfs.volume.fault import fault
 from awayfs.volume.observe import Observer
 from awayfs.volume.room import Room
 
@@ -170,7 +171,17 @@ class Fetcher:
                     content.add_range(node, gap.start, gap.end)
             finally:
                 os.close(fd)
+            self._keep_time(node)
+            fault("fetch.landed")
+        fault("fetch.taken")
         return True
+
+    def _keep_time(self, node: NodeId) -> None:
+        """The cache file of a changed node tells its time, not that of a fetch (``opened``)."""
+        if self._store.journal.has_store(node):
+            current = self._context.node(node)
+            assert current is not None
+            self._store.content.stamp(node, current.mtime_ns)
 
     def _note_whole(self, node: NodeId) -> None:
         opened = self._context.opened.get(node)

@@ -16,6 +16,7 @@ from typing import Any
 from awayfs.core.types import Kind, NodeId
 from awayfs.store.nodes import Node
 from awayfs.volume.context import Context
+from awayfs.volume.fault import fault
 from awayfs.volume.fetch import Fetcher
 from awayfs.volume.journaling import Journaling
 from awayfs.volume.opened import OpenNode
@@ -57,6 +58,8 @@ class Files:
 
     def close(self, handle: FileHandle) -> bool:
         """Release a handle; True when it was the last one of its node."""
+        if handle.writing and handle.opened.passthrough:
+            self._notice_mapped_writes(handle.opened)
         return self._context.opened.release(handle.opened, writing=handle.writing)
 
     def read(
@@ -85,6 +88,7 @@ class Files:
             offset = opened.size
         self._store_record(opened)
         written = os.pwrite(opened.fd, data, offset)
+        fault("files.written")
         self._changed(opened, offset, offset + written)
         return written
 
@@ -94,8 +98,11 @@ class Files:
         opened = self._context.opened.acquire(node, writing=True)
         try:
             self._store_record(opened)
-            os.ftruncate(opened.fd, size)
-            self._resized(opened, size)
+            if size < opened.size:
+                self._shrink(opened, size)
+            else:
+                self._grow(opened, size)
+            opened.whole = self._store.content.covers(opened.node, 0, size)
         finally:
             self._context.opened.release(opened, writing=True)
 
@@ -107,16 +114,17 @@ class Files:
         opened = handle.opened
         if mode & ~(FALLOC_KEEP_SIZE | FALLOC_PUNCH_HOLE | FALLOC_ZERO_RANGE):
             raise OSError(errno.EOPNOTSUPP, "this fallocate mode is not supported")
+        if mode == FALLOC_KEEP_SIZE:
+            return  # room beyond the end is all that it asks for
         end = offset + length
         self._store_record(opened)
         if mode & (FALLOC_PUNCH_HOLE | FALLOC_ZERO_RANGE):
             stop = min(end, opened.size) if mode & FALLOC_KEEP_SIZE else end
             self._zero(opened.fd, offset, stop)
             self._changed(opened, offset, stop)
-        elif not mode & FALLOC_KEEP_SIZE:
+        else:
             os.posix_fallocate(opened.fd, offset, length)
-            if end > opened.size:
-                self._changed(opened, opened.size, end)
+            self._changed(opened, min(opened.size, end), end)
 
     def seek(self, handle: FileHandle, offset: int, whence: int) -> int:
         """lseek(2) with SEEK_DATA or SEEK_HOLE. What is not cached counts as data."""
@@ -149,6 +157,20 @@ class Files:
         self._changed(target.opened, to_offset, to_offset + done)
         return done
 
+    def note_writable(self, handle: FileHandle) -> None:
+        """A writer beside passthrough readers may map the cache file itself (iomode.c).
+
+        What it writes through the mapping is not seen, so the change is journaled at open.
+        """
+        self._store_record(handle.opened)
+
+    def _notice_mapped_writes(self, opened: OpenNode) -> None:
+        """What was written through a mapping shows in the cache file's time."""
+        status = os.fstat(opened.fd)
+        if status.st_mtime_ns > opened.mtime_ns:
+            self._store_record(opened)
+            self._changed(opened, 0, 0)
+
     def _store_record(self, opened: OpenNode) -> None:
         node = opened.node
         if not self._journaling.store_pending(node) and self._is_named(node):
@@ -157,7 +179,7 @@ class Files:
         elif not opened.unsynced:
             self._store.content.mark_unsynced(node)
             opened.unsynced = True
-        opened.edits += 1
+        self._context.opened.edited(node)
 
     def _is_named(self, node: NodeId) -> bool:
         """Open-but-unlinked files keep working and are never uploaded (DESIGN section 5)."""
@@ -165,31 +187,45 @@ class Files:
 
     def _changed(self, opened: OpenNode, start: int, end: int) -> None:
         """Content of ``start`` to ``end`` is ours now; size and times follow."""
-        now = self._context.now()
-        if not opened.whole and end > start:
-            with self._store.transaction():
-                if start > opened.size:  # the hole before it is ours too
-                    self._store.content.add_range(opened.node, opened.size, start)
-                self._store.content.add_range(opened.node, start, end)
-        opened.size = max(opened.size, end)
-        opened.mtime_ns = opened.ctime_ns = opened.written_ns = now
-        opened.unsaved = True
-        if not opened.whole:
-            self._context.opened.save(opened)
-            opened.whole = self._store.content.covers(opened.node, 0, opened.size)
-
-    def _resized(self, opened: OpenNode, size: int) -> None:
+        if opened.whole:
+            self._touched(opened, max(opened.size, end))
+            return
         content = self._store.content
-        with self._store.transaction():
-            if size < opened.size:
-                content.truncate_ranges(opened.node, size)
-            elif size > opened.size:
-                content.add_range(opened.node, opened.size, size)
+        with self._context.opened.changing(opened):
+            if start < end:  # a hole before it is ours too
+                content.add_range(opened.node, min(start, opened.size), start)
+                content.add_range(opened.node, start, end)
+            self._touched(opened, max(opened.size, end))
+            self._context.opened.save(opened)
+        opened.whole = content.covers(opened.node, 0, opened.size)
+
+    def _touched(self, opened: OpenNode, size: int) -> None:
+        """Size and times after a change; the time is the cache file's, which is its witness."""
+        opened.size = size
+        opened.mtime_ns = opened.ctime_ns = os.fstat(opened.fd).st_mtime_ns
+        opened.written_ns = self._context.now()
+        opened.unsaved = True
+
+    def _shrink(self, opened: OpenNode, size: int) -> None:
+        """The database first: should it be full, nothing is cut off."""
+        with self._context.opened.changing(opened):
+            self._store.content.truncate_ranges(opened.node, size)
             opened.size = size
             opened.mtime_ns = opened.ctime_ns = opened.written_ns = self._context.now()
             opened.unsaved = True
             self._context.opened.save(opened)
-        opened.whole = content.covers(opened.node, 0, size)
+        fault("files.written")
+        os.ftruncate(opened.fd, size)
+        os.utime(opened.fd, ns=(opened.mtime_ns, opened.mtime_ns))
+
+    def _grow(self, opened: OpenNode, size: int) -> None:
+        """The file first: the range map never tells of more than there is."""
+        os.ftruncate(opened.fd, size)
+        fault("files.written")
+        with self._context.opened.changing(opened):
+            self._store.content.add_range(opened.node, opened.size, size)
+            self._touched(opened, size)
+            self._context.opened.save(opened)
 
     def _zero(self, fd: int, start: int, end: int) -> None:
         step = 1 << 20

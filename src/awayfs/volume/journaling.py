@@ -7,34 +7,32 @@ a killed daemon loses nothing that was acknowledged.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from awayfs.core.records import Record, RecordKind, RecordState
+from awayfs.core.records import Record, RecordKind
 from awayfs.core.types import NodeId
 from awayfs.volume.context import Context
+from awayfs.volume.fault import fault
 
 
 class Journaling:
-    """Appends records and knows which nodes have a store that has not gone out yet."""
+    """Appends records."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._journal = context.store.journal
-        self._open_stores: set[NodeId] = {
-            record.node
-            for record in self._journal.all()
-            if record.kind is RecordKind.STORE and record.state is RecordState.PENDING
-        }
 
     def append(self, kind: RecordKind, node: NodeId, **fields: Any) -> Record:
         """Add one record; to be called inside the transaction that applies the change."""
         record = self._journal.append(kind, node, at_ns=self._context.now(), **fields)
+        fault("journal.appended")
         self._context.on_journal()
         return record
 
     def store_pending(self, node: NodeId) -> bool:
         """Whether a store of this node waits that later writes may still join."""
-        return node in self._open_stores
+        return self._journal.has_open_store(node)
 
     def store(self, node: NodeId) -> None:
         """Journal that a node's content changes, unless such a record still waits.
@@ -42,20 +40,38 @@ class Journaling:
         A frozen or parked store does not count: what is in flight is never merged, only
         followed. The base is kept before the first change, so this comes before the write.
         """
-        if node in self._open_stores:
+        if self._journal.has_open_store(node):
             return
         context = self._context
+        content = context.store.content
         with context.store.transaction():
-            if not self._journal.has_store(node) and context.store.server.get(node):
-                context.store.content.keep_base(node, context.options.base_limit)
+            if not self._journal.has_store(node):
+                self._keep_base(node)
+                self._bear_time(node)
             self.append(RecordKind.STORE, node)
-            context.store.content.mark_unsynced(node)
-        self._open_stores.add(node)
+            content.mark_unsynced(node)
+        fault("files.journaled")
 
-    def frozen(self, node: NodeId) -> None:
-        """The node's store went out or was parked: the next write starts a new record."""
-        self._open_stores.discard(node)
+    def _keep_base(self, node: NodeId) -> None:
+        """Keep the base's content, and have the base be what the change is made to.
 
-    def thawed(self, node: NodeId) -> None:
-        """The node's store came back unsent: later writes may join it again."""
-        self._open_stores.add(node)
+        Content that is not (or not surely) of the revision last seen on the server was read,
+        and is now changed, as the revision it belongs to: replay must find that the server
+        has moved on, and not send an edit of the old one over the new one.
+        """
+        store = self._context.store
+        base, content = store.server.get(node), store.content
+        if base is None:
+            return
+        found = self._context.node(node)
+        if found is not None and content.ranges(node) and content.token(node) != base.token:
+            token = content.token(node) or b""
+            older = replace(base.entry(), token=token, size=found.size, weak=True)
+            store.server.set(node, older, seen_ns=0)
+        content.keep_base(node, self._context.options.base_limit)
+
+    def _bear_time(self, node: NodeId) -> None:
+        """From the first store on the cache file tells the node's time (see ``opened``)."""
+        found = self._context.node(node)
+        if found is not None:
+            self._context.store.content.stamp(node, found.mtime_ns)

@@ -3,19 +3,27 @@
 A write changes size and times. Writing them to the database each time would cost more than
 the write, so while a *whole* file (every byte cached) is open they live here and are saved
 when the last writer closes, at fsync and at the timed commit. Nothing acknowledged hangs on
-that: for a whole file with an unsent store the cache file itself tells size and time, and
-``recover`` takes them from there after a crash. A partly cached file has no such witness,
-so its changes go to the database at once.
+that: for a whole file with an unsent store the cache file itself is the witness, and
+``recover`` takes size and time from it after a crash. For that its time is the node's from
+the first store on, whoever else touches it: ``utimes``, a fetch that fills a gap
+(``Content.stamp``). A partly cached file has no such witness, so its changes go to the
+database at once.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from awayfs.core.types import NodeId
 from awayfs.store.nodes import Node
 from awayfs.store.store import Store
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -32,10 +40,19 @@ class OpenNode:
     writers: int = 0
     unsaved: bool = False  # size and times differ from the database
     unsynced: bool = False  # written since the last fsync was begun
-    edits: int = 0  # counts changes of content, so that a torn upload is noticed
     written_ns: int = 0
     passthrough: int = 0  # backing id the kernel reads through, 0 for none
     outdated: bool = False  # the server has a newer content, to be taken after the last close
+
+
+_CHANGED = ("size", "mtime_ns", "ctime_ns", "unsaved")
+
+
+def _cut_beyond(fd: int, node: Node) -> None:
+    """What an operation that was cut off left beyond the end must not come back as content."""
+    if os.fstat(fd).st_size > node.size:
+        os.ftruncate(fd, node.size)
+        os.utime(fd, ns=(node.mtime_ns, node.mtime_ns))
 
 
 class OpenNodes:
@@ -44,6 +61,7 @@ class OpenNodes:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._open: dict[NodeId, OpenNode] = {}
+        self._edits: Counter[NodeId] = Counter()
 
     def get(self, node: NodeId) -> OpenNode | None:
         """The open node, or None when nobody has it open."""
@@ -53,11 +71,24 @@ class OpenNodes:
         """Every open node."""
         return list(self._open.values())
 
+    def edited(self, node: NodeId) -> None:
+        """The content is about to change, which tears an upload that is under way."""
+        self._edits[node] += 1
+
+    def edits(self, node: NodeId) -> int:
+        """A number that differs once the content has changed, closed meanwhile or not."""
+        return self._edits[node]
+
+    def sent(self, node: NodeId) -> None:
+        """No store of the node waits any more: its edits need not be counted."""
+        self._edits.pop(node, None)
+
     def acquire(self, node: Node, *, writing: bool) -> OpenNode:
         """One more user of a node's content; opens the cache file for the first."""
         opened = self._open.get(node.id)
         if opened is None:
             fd = self._store.content.open(node.id)
+            _cut_beyond(fd, node)
             opened = self._open[node.id] = OpenNode(
                 node=node.id,
                 fd=fd,
@@ -71,14 +102,21 @@ class OpenNodes:
         return opened
 
     def release(self, opened: OpenNode, *, writing: bool) -> bool:
-        """One user less; saves after the last writer, closes after the last user (True)."""
+        """One user less; saves after the last writer, closes after the last user (True).
+
+        What cannot be saved for lack of room stays open and is saved by ``save_all``.
+        """
         opened.writers -= writing
         opened.users -= 1
-        if writing and not opened.writers:
+        if opened.writers and opened.users:
+            return False
+        try:
             self.save(opened)
+        except OSError as error:
+            log.error("size and time of node %d are not saved yet: %s", opened.node, error)
+            return False
         if opened.users:
             return False
-        self.save(opened)
         self._open.pop(opened.node, None)
         os.close(opened.fd)
         return True
@@ -96,6 +134,7 @@ class OpenNodes:
         if not opened.unsaved:
             return
         with self._store.transaction():
+            self._store.db.on_rollback(setattr, opened, "unsaved", True)
             self._store.nodes.update(
                 opened.node,
                 size=opened.size,
@@ -106,10 +145,25 @@ class OpenNodes:
                 self._store.content.add_range(opened.node, 0, opened.size)
         opened.unsaved = False
 
+    @contextmanager
+    def changing(self, opened: OpenNode) -> Iterator[None]:
+        """A transaction; when it fails, size and times of ``opened`` are as they were, too."""
+        kept = {name: getattr(opened, name) for name in _CHANGED}
+        try:
+            with self._store.transaction():
+                yield
+        except BaseException:
+            for name, value in kept.items():
+                setattr(opened, name, value)
+            raise
+
     def save_all(self) -> None:
-        """Write the unsaved attributes of every open node."""
-        for opened in self._open.values():
+        """Write the unsaved attributes of every open node; close what nobody uses any more."""
+        for opened in list(self._open.values()):
             self.save(opened)
+            if not opened.users:
+                self._open.pop(opened.node, None)
+                os.close(opened.fd)
 
     def close_all(self) -> None:
         """Save and close everything; for the end of a mount."""

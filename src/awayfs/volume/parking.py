@@ -21,7 +21,6 @@ from awayfs.store.conflicts import Conflict as StoredConflict
 from awayfs.volume.adopt import Adopter
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
-from awayfs.volume.journaling import Journaling
 from awayfs.volume.replay_facts import FactFinder
 
 log = logging.getLogger(__name__)
@@ -33,10 +32,9 @@ CHUNK = 8 << 20
 class Parking:
     """Parks records and keeps variants."""
 
-    def __init__(self, context: Context, journaling: Journaling, finder: FactFinder) -> None:
+    def __init__(self, context: Context, finder: FactFinder) -> None:
         self._context = context
         self._store = context.store
-        self._journaling = journaling
         self._finder = finder
         self._adopter = Adopter(context)
 
@@ -78,8 +76,10 @@ class Parking:
         with self._store.transaction():
             self._store.journal.set_state(record.seq, RecordState.PARKED, reason)
             self._store.intents.clear(record.seq)
-        if record.kind is RecordKind.STORE:
-            self._journaling.frozen(record.node)
+            for other in self._store.journal.of_node(record.node):
+                if other.state is RecordState.FROZEN and other.kind is RecordKind.STORE:
+                    # it was to go along with the creation that is parked now
+                    self._store.journal.set_state(other.seq, RecordState.PENDING)
 
     def _record_conflict(
         self,

@@ -28,6 +28,7 @@ from awayfs.core.decide import (
     Decision,
     Facts,
     NeedDigest,
+    Parent,
     Wait,
     decide,
 )
@@ -39,10 +40,9 @@ from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.types import Committed, Kind, NodeId
 from awayfs.volume.context import SECOND_NS, Context
 from awayfs.volume.fault import fault
-from awayfs.volume.journaling import Journaling
 from awayfs.volume.observe import Observer
 from awayfs.volume.parking import Parking
-from awayfs.volume.replay_act import Actor, Torn
+from awayfs.volume.replay_act import Actor, Torn, Version
 from awayfs.volume.replay_commit import Committer
 from awayfs.volume.replay_facts import FactFinder
 from awayfs.volume.revive import Reviver
@@ -73,7 +73,6 @@ class Replay:
         self,
         context: Context,
         observer: Observer,
-        journaling: Journaling,
         finder: FactFinder,
         actor: Actor,
         committer: Committer,
@@ -83,7 +82,6 @@ class Replay:
         self._context = context
         self._store = context.store
         self._observer = observer
-        self._journaling = journaling
         self._finder = finder
         self._actor = actor
         self._committer = committer
@@ -237,7 +235,7 @@ class Replay:
         except Torn:
             self._waiting.add(seq)
         except Refused as error:
-            self._refused(seq, error)
+            await self._refused(seq, error)
         except RemoteError as error:
             log.warning("record %d: %s", seq, error)
             self._waiting.add(seq)
@@ -258,18 +256,20 @@ class Replay:
             return
         earlier = self._store.intents.get(seq)
         if earlier is not None:
-            intent = earlier[0]
-            await self._context.link.call(lambda remote: remote.settle(intent))
+            await self._tidy(seq)
             fault("replay.settled")
         unsure_of_parent = earlier is not None
         for _ in range(ROUNDS):
-            if unsure_of_parent:
-                await self._reviver.revive_for(record)
+            revived = not unsure_of_parent or await self._reviver.revive_for(record)
+            before = self._actor.version(record.node)
             facts = await self._finder.gather(record, earlier)
+            if not revived:
+                facts = replace(facts, parent=Parent.REPLACED)
             decision = await self._decide(facts)
             fault("replay.decided")
             if not isinstance(decision, Apply):
-                await self._without_acting(record, facts, decision)
+                await self._tidy(seq)
+                await self._without_acting(record, facts, decision, before)
                 return
             try:
                 outcome = await self._actor.act(record, facts, decision)
@@ -280,9 +280,17 @@ class Replay:
                 fault("replay.acted")
                 self._committer.commit(record, facts, outcome.entry)
                 return
+            await self._actor.tidy(seq)
             earlier = self._store.intents.get(seq)
         log.warning("record %d: the server keeps changing; later again", seq)
         self._waiting.add(seq)
+
+    async def _tidy(self, seq: int) -> None:
+        """Nothing that an operation staged stays on the server when it is not carried out."""
+        started = self._store.intents.get(seq)
+        if started is not None:
+            intent = started[0]
+            await self._context.link.call(lambda remote: remote.settle(intent))
 
     async def _decide(self, facts: Facts) -> Decision:
         decision = decide(facts)
@@ -291,9 +299,12 @@ class Replay:
             decision = decide(facts)
         return decision
 
-    async def _without_acting(self, record: Record, facts: Facts, decision: Decision) -> None:
+    async def _without_acting(
+        self, record: Record, facts: Facts, decision: Decision, before: Version
+    ) -> None:
         match decision:
             case AlreadyDone(entry):
+                self._actor.freeze_as_sent(record, before)
                 if record.kind is RecordKind.STORE:
                     path = self._finder.places(record).path
                     entry = await self._actor.relink(record, path or b"", entry)
@@ -307,11 +318,16 @@ class Replay:
             case _:
                 raise AssertionError(decision)
 
-    def _refused(self, seq: int, error: Refused) -> None:
+    async def _refused(self, seq: int, error: Refused) -> None:
         if error.errno in NO_SPACE:
             log.warning("the server is full; sending pauses: %s", error)
             self._full_until_ns = self._context.now() + FULL_PAUSE_NS
             self._waiting.add(seq)
+            return
+        try:
+            await self._tidy(seq)
+        except RemoteError:
+            self._waiting.add(seq)  # its intent stays, and with it the tidying up
             return
         self._parking.refused_by_server(seq, error)
 
@@ -346,8 +362,6 @@ class Replay:
             self._store.journal.remove(plan.dropped)
         fault("replay.optimised")
         for node in touched:
-            if not self._store.journal.has_store(node):
-                self._journaling.frozen(node)
             self._committer.discard_if_unused(node)
 
     def _is_directory(self, node: NodeId) -> bool:

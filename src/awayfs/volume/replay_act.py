@@ -31,10 +31,11 @@ from awayfs.store.server import ServerNode
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
 from awayfs.volume.fetch import Fetcher
-from awayfs.volume.journaling import Journaling
 from awayfs.volume.observe import join
 from awayfs.volume.replay_facts import FactFinder, Places
 
+RELINKING = "relinking"
+"""The stage of an upload that is in place while other names of the file are made anew."""
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -52,7 +53,7 @@ def base36(number: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Version:
+class Version:
     """What tells whether a cache file changed: our count of edits, and the file's own witness."""
 
     edits: int
@@ -66,14 +67,12 @@ class Actor:
     def __init__(
         self,
         context: Context,
-        journaling: Journaling,
         fetcher: Fetcher,
         finder: FactFinder,
         client: str,
     ) -> None:
         self._context = context
         self._store = context.store
-        self._journaling = journaling
         self._fetcher = fetcher
         self._finder = finder
         self._client = client
@@ -110,14 +109,36 @@ class Actor:
         with self._store.transaction():
             self._store.intents.set(record.seq, intent, stage)
             self._store.journal.set_state(record.seq, RecordState.FROZEN)
-            for other in self.carried(record):
+            for other in self._stores(record):
                 self._store.journal.set_state(other.seq, RecordState.FROZEN)
-        if record.kind in (RecordKind.STORE, RecordKind.CREATE):
-            self._journaling.frozen(record.node)
         fault("replay.frozen")
 
+    def freeze_as_sent(self, record: Record, before: Version) -> None:
+        """What stands on the server is found to be what is here; what follows is new.
+
+        ``before`` is the content that was compared. ``Torn`` when it has changed since: the
+        record then still stands for what the server does not have.
+        """
+        if record.kind not in (RecordKind.STORE, RecordKind.CREATE):
+            return
+        known = self._store.journal.get(record.seq)
+        if known is None or known.state is RecordState.FROZEN:
+            return
+        if self.version(record.node) != before:
+            raise Torn
+        with self._store.transaction():
+            for one in (record, *self._stores(record)):
+                self._store.journal.set_state(one.seq, RecordState.FROZEN)
+
     def carried(self, record: Record) -> list[Record]:
-        """Records that the upload of a CREATE settles along with it: the stores so far."""
+        """Records that the upload of a CREATE settles along with it: the stores until then.
+
+        They were frozen with it. A later one is about a write that came while it was away.
+        """
+        return [one for one in self._stores(record) if one.state is RecordState.FROZEN]
+
+    def _stores(self, record: Record) -> list[Record]:
+        """The stores that go out with a CREATE."""
         if record.kind is not RecordKind.CREATE:
             return []
         return [
@@ -125,6 +146,15 @@ class Actor:
             for other in self._store.journal.of_node(record.node)
             if other.kind is RecordKind.STORE and other.state is not RecordState.PARKED
         ]
+
+    async def tidy(self, seq: int) -> None:
+        """Leave nothing behind of an operation that did not come through."""
+        found = self._store.intents.get(seq)
+        if found is not None:
+            await self._settle(found[0])
+
+    async def _settle(self, intent: Intent) -> None:
+        await self._context.link.call(lambda remote: remote.settle(intent))
 
     async def _store_content(self, record: Record, path: bytes, decision: Apply) -> Outcome:
         """Upload over the revision that was decided on; further hard links follow."""
@@ -157,11 +187,11 @@ class Actor:
         assert node is not None
         fd = self._store.content.open(node_id)
         try:
-            before = self._version(node_id, fd)
+            before = self.version(node_id)
             staged = await self._context.link.call(
                 lambda remote: remote.stage(op, directory, fd, node.size, self._attributes(node))
             )
-            if self._version(node_id, fd) != before:
+            if self.version(node_id) != before:
                 await self._context.link.call(lambda r: r.discard_staged(op, directory))
                 raise Torn
         finally:
@@ -174,10 +204,14 @@ class Actor:
         if opened is not None:
             self._context.opened.save(opened)
 
-    def _version(self, node: NodeId, fd: int) -> _Version:
-        opened = self._context.opened.get(node)
-        status = os.fstat(fd)
-        return _Version(opened.edits if opened else 0, status.st_mtime_ns, status.st_size)
+    def version(self, node: NodeId) -> Version:
+        """Which content a node has at this moment."""
+        edits = self._context.opened.edits(node)
+        try:
+            status = os.stat(self._store.content.fd_path(node))
+        except FileNotFoundError:
+            return Version(edits, 0, 0)
+        return Version(edits, status.st_mtime_ns, status.st_size)
 
     def _attributes(self, node: Node) -> Attributes:
         """What a new object gets on the server: mode and time, the owner where it can be set."""
@@ -205,14 +239,29 @@ class Actor:
         others = self._store.server.names(record.node)
         if base is None or entry is None or len(others) < 2:
             return entry
+        cut_off = self._note_relinking(record, path, entry)
         for index, (parent, name) in enumerate(others):
             directory = self._store.server.path(parent)
             if directory is None:
                 continue
             other = join(directory, name)
-            if other != path:
-                await self._relink_one(f"{self.op_id(record)}l{base36(index)}", path, other, base)
+            if other == path:
+                continue
+            op = f"{self.op_id(record)}l{base36(index)}"
+            if cut_off:
+                expected = Expected(base.token, base.file_id)
+                await self._settle(Intent(op=op, path=other, expected=expected))
+            await self._relink_one(op, path, other, base)
         return await self._context.link.call(lambda remote: remote.stat(path))
+
+    def _note_relinking(self, record: Record, path: bytes, entry: Entry) -> bool:
+        """Have it on record that names are being made anew; whether an earlier try was cut off."""
+        found = self._store.intents.get(record.seq)
+        if found is not None and found[1] == RELINKING:
+            return True
+        intent = Intent(op=self.op_id(record), path=path, expected=Expected(entry.token))
+        self._store.intents.set(record.seq, found[0] if found else intent, RELINKING)
+        return False
 
     async def _relink_one(self, op: str, path: bytes, other: bytes, base: ServerNode) -> None:
         call = self._context.link.call
@@ -229,6 +278,7 @@ class Actor:
         if not isinstance(removed, Mismatch):
             fault("replay.relinking")
             await call(lambda remote: remote.link(op, path, other))
+            fault("replay.relinked")
 
     async def _make(self, record: Record, places: Places) -> Outcome:
         node = self._context.node(record.node)

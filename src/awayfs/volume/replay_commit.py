@@ -14,7 +14,6 @@ from awayfs.volume.adopt import Adopter
 from awayfs.volume.changes import Changes
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
-from awayfs.volume.journaling import Journaling
 from awayfs.volume.observe import Observer
 from awayfs.volume.replay_act import Actor
 
@@ -26,7 +25,6 @@ class Committer:
         self,
         context: Context,
         observer: Observer,
-        journaling: Journaling,
         changes: Changes,
         actor: Actor,
     ) -> None:
@@ -34,7 +32,6 @@ class Committer:
         self._store = context.store
         self._server = context.store.server
         self._observer = observer
-        self._journaling = journaling
         self._changes = changes
         self._actor = actor
         self._adopter = Adopter(context)
@@ -61,10 +58,9 @@ class Committer:
             self._store.intents.clear(record.seq)
             self._store.journal.remove([record.seq, *(r.seq for r in carried)])
             self._apply(record, facts, entry, by_others)
-        for settled in (record, *carried):
-            if settled.kind is RecordKind.STORE:
-                self._journaling.frozen(record.node)
         self._finished += [r.seq for r in carried]
+        if not self._store.journal.has_store(record.node):
+            self._context.opened.sent(record.node)
         self._observer.committed(*self._directories(record))
         fault("replay.committed")
         for node in {record.node, record.replaced} - {0}:
@@ -122,8 +118,7 @@ class Committer:
         self._server.set(node, entry, seen_ns=self._context.now())
         if content.has(node):
             content.set_token(node, entry.token)
-        if not self._store.journal.has_store(node):
-            content.drop_base(node)
+        content.drop_base(node)  # of an edit that is on its way already, this is not the base
         self._adopt_returned(node, entry)
 
     def _adopt_returned(self, node: NodeId, entry: Entry) -> None:
@@ -139,7 +134,7 @@ class Committer:
         if connected.capabilities.mode and local.mode != entry.mode:
             values["mode"] = entry.mode
         grain = connected.capabilities.time_granularity_ns
-        if abs(local.mtime_ns - entry.mtime_ns) >= max(grain, 1):
+        if local.mtime_ns // grain != entry.mtime_ns // grain or entry.mtime_ns % grain:
             values["mtime_ns"] = entry.mtime_ns
         opened = self._context.opened.get(node)
         if values and opened is None and entry.kind is not Kind.DIRECTORY:

@@ -206,22 +206,16 @@ class Resolver:
 
     async def _find_on_server(self, record: Record) -> None:
         """Where the server has the node now becomes the name that our rename starts from."""
-        base = self._store.server.get(record.node)
+        await self._observer.search(record.node)
         names = self._store.server.names(record.node)
-        if base is None or not names:
-            return
-        parent, old = names[0]
-        for entry in await self._observer.listed(parent):
-            same = base.file_id is not None and entry.file_id == base.file_id
-            if same and self._store.server.child(parent, entry.name) is None:
-                with self._store.transaction():
-                    self._store.server.move_name(parent, old, parent, entry.name)
+        seen = self._context.seen_elsewhere.get(record.node)
+        if names and seen is not None and self._store.server.child(*seen) is None:
+            with self._store.transaction():
+                self._store.server.move_name(*names[0], *seen)
 
     def _release(self, record: Record) -> None:
         with self._store.transaction():
             self._store.journal.set_state(record.seq, RecordState.PENDING)
-        if record.kind is RecordKind.STORE:
-            self._journaling.thawed(record.node)
 
     # -- server ---------------------------------------------------------------------------
 
@@ -264,8 +258,6 @@ class Resolver:
                 for conflict in self._store.conflicts.of_node(dropped):
                     if dropped != node:
                         self._store.conflicts.remove(conflict.id)
-        for dropped in (node, *below):
-            self._journaling.frozen(dropped)
 
     def _local_below(self, node: NodeId) -> Iterable[NodeId]:
         pending = [node]

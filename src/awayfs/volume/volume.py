@@ -70,15 +70,14 @@ class Volume:
         self.states = States(context)
         self.virtual = VirtualTree(context, status or dict)
         finder = FactFinder(context, self.observer, self.fetcher)
-        actor = Actor(context, self.journaling, self.fetcher, finder, client)
+        actor = Actor(context, self.fetcher, finder, client)
         self.replay = Replay(
             context,
             self.observer,
-            self.journaling,
             finder,
             actor,
-            Committer(context, self.observer, self.journaling, self.changes, actor),
-            Parking(context, self.journaling, finder),
+            Committer(context, self.observer, self.changes, actor),
+            Parking(context, finder),
             Reviver(context, self.observer, client),
         )
         self.resolver = Resolver(context, self.observer, self.journaling, self.changes, client)
