@@ -275,6 +275,12 @@ def test_sync(daemon: Daemon) -> None:
     assert run("sync").exit_code == 0
 
 
+def test_deletions_are_accepted_for_one_volume_only(daemon: Daemon) -> None:
+    worked("sync", M, "--accept-deletions")
+    assert daemon.asked == [("sync", {"wait": False, "path": "", "accept_deletions": True})]
+    assert run("sync", "--accept-deletions").exit_code == 2
+
+
 # pins
 
 

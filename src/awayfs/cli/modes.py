@@ -61,12 +61,21 @@ def auto(scope: str | None, as_json: bool) -> int:
 @click.command()
 @click.argument("path", type=PATH, required=False)
 @click.option("--wait", is_flag=True, help="Wait until the journal is empty or stuck.")
+@click.option(
+    "--accept-deletions",
+    is_flag=True,
+    help="What is gone on PATH's server was meant to go: end the stop.",
+)
 @json_option
-def sync(path: bytes | None, wait: bool, as_json: bool) -> int:
-    """Send pending changes now: all, or those of PATH's volume that PATH needs."""
+def sync(path: bytes | None, wait: bool, accept_deletions: bool, as_json: bool) -> int:
+    """Send pending changes now: all, or those of PATH's volume."""
+    if accept_deletions and path is None:
+        raise click.UsageError("--accept-deletions needs a PATH: it is about one volume")
     replies, well = [], True
     for mount, inner in in_question(None, path):
         params: dict[str, Any] = {"wait": wait} | ({} if inner is None else {"path": inner})
+        if accept_deletions:
+            params["accept_deletions"] = True
         try:
             with Bar("sync") as bar:
                 reply = request(mount, "sync", params, on_progress=bar)
