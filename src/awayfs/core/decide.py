@@ -79,6 +79,8 @@ def _obstacle(f: Facts) -> Decision | None:
         return Wait("the directory is not on the server yet")
     if f.parent is Parent.GONE and kind is not RecordKind.REMOVE:
         return _conflict(ConflictKind.UPDATE_REMOVE, "the directory was removed on the server")
+    if f.parent is Parent.REPLACED:
+        return _conflict(ConflictKind.TYPE, "the directory was replaced on the server")
     return None
 
 

@@ -18,6 +18,7 @@ class Parent(enum.StrEnum):
     PRESENT = "present"
     UNBORN = "unborn"  # created here, not on the server yet
     GONE = "gone"  # was on the server, and the server said it is not there now
+    REPLACED = "replaced"  # something that is no directory has its place on the server
 
 
 @dataclass(frozen=True, slots=True)

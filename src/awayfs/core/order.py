@@ -10,9 +10,10 @@ for an earlier A, while A is in the journal, when both
 * or A sets the rights of the directory that B works in, or the other way round.
 
 A parked record holds back what depends on it and nothing else; a parked change of rights holds
-back nothing but later changes of the same node. Renaming a directory does not hold back what
-is inside (records name nodes by id), but it runs alone, since it changes the paths that other
-operations on their way are using.
+back nothing but later changes of the same node, and a parked move of a directory no other move
+(when it is decided at last, the server's tree as it is then tells whether it forms a ring).
+Renaming a directory does not hold back what is inside (records name nodes by id), but it runs
+alone, since it changes the paths that other operations on their way are using.
 """
 
 from __future__ import annotations
@@ -142,8 +143,8 @@ def _sets_rights(record: Record) -> bool:
 
 
 def _is_soft(claim: Claim) -> bool:
-    """Parked, a change of rights does not hold back what happens inside the directory."""
-    return claim[0] == "rights"
+    """Parked, a change of rights or a move does not hold back what only might be affected."""
+    return claim[0] in ("rights", "moves")
 
 
 def _may_move_directory(record: Record, is_directory: IsDirectory | None) -> bool:
