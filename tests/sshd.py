@@ -1,0 +1,221 @@
+"""A real OpenSSH server on 127.0.0.1, of one's own: keys, config, port and processes.
+
+Works as root and as a plain user; serves the account that runs the tests. Everything lies in
+a directory that the caller gives (and removes).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+
+SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
+SFTP_SERVER = next(
+    (
+        path
+        for path in ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server")
+        if os.access(path, os.X_OK)
+    ),
+    "internal-sftp",
+)
+
+_libc = ctypes.CDLL(None)  # loaded before any fork
+
+needs_sshd = [
+    pytest.mark.sshd,
+    pytest.mark.skipif(
+        not os.access(SSHD, os.X_OK) or shutil.which("ssh-keygen") is None,
+        reason="no OpenSSH server here (Debian: apt install openssh-server)",
+    ),
+]
+
+
+class Sshd:
+    """One server. ``directory`` holds its files; ``sftp_only`` forbids a shell.
+
+    ``extra`` are lines for sshd_config; ``sftp_arguments`` go to the SFTP server.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        *,
+        sftp_only: bool = False,
+        sftp_arguments: str = "",
+        extra: str = "",
+    ) -> None:
+        self.directory = directory
+        self.user = pwd.getpwuid(os.geteuid()).pw_name
+        self.port = free_port()
+        self.identity = self._path("user_key")
+        self.known_hosts = self._path("known_hosts")
+        self._process: subprocess.Popen[bytes] | None = None
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        self.new_host_key()
+        self.trust()
+        make_key(self.identity)
+        shutil.copy(self.identity + ".pub", self._path("authorized_keys"))
+        self._configure(sftp_only, sftp_arguments, extra)
+
+    @property
+    def options(self) -> dict[str, str]:
+        """Options with which ``SftpRemote`` can log in here."""
+        return {
+            "identity": self.identity,
+            "known_hosts": self.known_hosts,
+            "ssh_config": os.devnull,
+        }
+
+    def new_host_key(self) -> None:
+        """Give the server a (new) host key; ``trust`` makes it known."""
+        for suffix in ("", ".pub"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path("host_key") + suffix)
+        make_key(self._path("host_key"))
+
+    def trust(self) -> None:
+        """Write known_hosts for the present key."""
+        with open(self._path("host_key.pub")) as file:
+            key = " ".join(file.read().split()[:2])
+        with open(self.known_hosts, "w") as file:
+            file.write(f"[127.0.0.1]:{self.port} {key}\n")
+
+    def start(self) -> None:
+        """Start, and wait until it answers."""
+        assert self._process is None, "already started"
+        if os.geteuid() == 0:
+            os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
+        # stderr goes to a file: a pipe that nobody reads would stop the server in the end
+        with open(self._path("log"), "ab") as log:
+            self._process = subprocess.Popen(
+                [SSHD, "-D", "-e", "-f", self._path("sshd_config")],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+        deadline = time.monotonic() + 10
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                with open(self._path("log"), errors="replace") as log_text:
+                    text = log_text.read()
+                self.kill()
+                raise RuntimeError(f"sshd did not start:\n{text}")
+            time.sleep(0.01)
+
+    def kill(self) -> None:
+        """Kill the server and all its sessions at once, as a crash does."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        for pid in [process.pid, *descendants(process.pid)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+
+    stop = kill
+
+    def restart(self) -> None:
+        """Kill, then start again on the same port."""
+        self.kill()
+        self.start()
+
+    def sessions(self) -> list[int]:
+        """Pids of everything below the listening process."""
+        return descendants(self._process.pid) if self._process else []
+
+    def freeze(self) -> list[int]:
+        """Stop all sessions, as a black hole does: connected, but silent. ``thaw`` resumes."""
+        pids = self.sessions()
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        return pids
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as link:
+                return link.recv(4) == b"SSH-"
+        except OSError:
+            return False
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self.directory, name)
+
+    def _configure(self, sftp_only: bool, sftp_arguments: str, extra: str) -> None:
+        lines = [
+            f"Port {self.port}",
+            "ListenAddress 127.0.0.1",
+            f"HostKey {self._path('host_key')}",
+            f"AuthorizedKeysFile {self._path('authorized_keys')}",
+            "PidFile none",
+            "StrictModes no",
+            "PasswordAuthentication no",
+            "KbdInteractiveAuthentication no",
+            "PermitRootLogin prohibit-password",
+            "UsePAM no",
+            "MaxStartups 100",
+            f"Subsystem sftp {SFTP_SERVER} {sftp_arguments}",
+        ]
+        if sftp_only:
+            lines.append(f"ForceCommand internal-sftp {sftp_arguments}")
+        with open(self._path("sshd_config"), "w") as file:
+            file.write("\n".join([*lines, extra, ""]))
+
+
+@contextlib.contextmanager
+def serving(directory: str, **settings: object) -> Iterator[Sshd]:
+    """A running server, stopped by pid whatever happens."""
+    server = Sshd(directory, **settings)  # type: ignore[arg-type]
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+def _die_with_parent() -> None:
+    """PR_SET_PDEATHSIG: no server outlives a test run that was killed."""
+    _libc.prctl(1, signal.SIGKILL)
+
+
+def free_port() -> int:
+    """A port that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def make_key(path: str) -> None:
+    """An ed25519 key pair without a passphrase."""
+    subprocess.run(
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", path], check=True
+    )
+
+
+def descendants(pid: int) -> list[int]:
+    """Pids of all processes below ``pid``, parents first, from /proc."""
+    found: list[int] = []
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return found
+    for task in tasks:
+        try:
+            with open(f"/proc/{pid}/task/{task}/children") as file:
+                children = [int(word) for word in file.read().split()]
+        except OSError:
+            continue
+        for child in children:
+            found += [child, *descendants(child)]
+    return found
