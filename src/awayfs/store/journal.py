@@ -27,6 +27,12 @@ _INSERT: Final = f"INSERT INTO journal ({_FIELDS}) VALUES (?,?,?,?,?,?,?,?,?,?,?
 _REPLACE: Final = (
     f"UPDATE journal SET ({_FIELDS}) = (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) WHERE seq = ?"  # noqa: S608
 )
+_USES_NAME: Final = (
+    "SELECT 1 FROM journal WHERE parent != 0 AND parent = ? AND name = ? LIMIT 1"
+)
+_USES_TO_NAME: Final = (
+    "SELECT 1 FROM journal WHERE to_parent != 0 AND to_parent = ? AND to_name = ? LIMIT 1"
+)
 _KINDS: Final = {str(kind): kind for kind in RecordKind}
 _STATES: Final = {str(state): state for state in RecordState}
 
@@ -133,6 +139,13 @@ class Journal:
             (parent, name, parent, name),
         )
         return [_record(row) for row in rows]
+
+    def uses_name(self, parent: NodeId, name: bytes) -> bool:
+        """Whether a record gives or takes this name."""
+        if not self.count():
+            return False
+        slot = (parent, name)
+        return bool(self._db.rows(_USES_NAME, slot) or self._db.rows(_USES_TO_NAME, slot))
 
     def inside(self, parent: NodeId) -> list[Record]:
         """Records whose name or new name is in this directory, in order."""

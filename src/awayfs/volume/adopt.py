@@ -128,6 +128,8 @@ class Adopter:
             return
         if self._server.child(directory, entry.name) is not None:
             return  # removed or renamed here, not yet there
+        if self._journal.uses_name(directory, entry.name):
+            return  # perhaps ours, by an operation that is under way
         if entry.nlink > 1 and entry.file_id is not None and entry.kind is not Kind.DIRECTORY:
             known = self._server.by_file_id(entry.file_id)
             if known is not None:
@@ -183,6 +185,8 @@ class Adopter:
         records = self._journal.of_node(node)
         if any(r.state is RecordState.FROZEN for r in records) or self._journal.has_store(node):
             return
+        if content in (Content.CHANGED, Content.SUSPECT) and _takes_away(records, node):
+            return  # a removal goes out over the revision that was removed, and no other
         base = self._server.get(node)
         dirty = _fields_set(records)
         adopted = entry
@@ -240,13 +244,18 @@ class Adopter:
 
     def _move_names(self, directory: NodeId, moves: list[diff.Moved]) -> None:
         """Renames within one directory, all old names going before new ones come (swaps)."""
-        moves = [
+        movable = [
             move
             for move in moves
             if not self._is_name_dirty(move.node)
             and self._nodes.child_id(directory, move.old_name) == move.node
             and not self._taken(directory, move.entry.name, moves)
         ]
+        for move in moves:
+            if move not in movable:
+                self._context.seen_elsewhere[move.node] = (directory, move.entry.name)
+                self._removed(directory, move.old_name, move.node)
+        moves = movable
         for move in moves:
             self._nodes.remove_name(directory, move.old_name)
             self._server.remove_name(directory, move.old_name)
@@ -273,12 +282,16 @@ class Adopter:
 
     def _moved_in(self, directory: NodeId, node: NodeId, entry: Entry) -> None:
         names = self._server.names(node)
-        if self._is_name_dirty(node) or not names:
+        if not names:
             return
         old_parent, old_name = names[0]
-        if self._nodes.child_id(old_parent, old_name) != node:
-            return
-        if self._taken(directory, entry.name, []) or self._nodes.is_ancestor(node, directory):
+        if (
+            self._is_name_dirty(node)
+            or self._nodes.child_id(old_parent, old_name) != node
+            or self._taken(directory, entry.name, [])
+            or self._nodes.is_ancestor(node, directory)
+        ):
+            self._context.seen_elsewhere[node] = (directory, entry.name)
             return
         self._make_room(directory, entry.name)
         self._nodes.move_name(old_parent, old_name, directory, entry.name)
@@ -293,6 +306,8 @@ class Adopter:
         if self._nodes.get(node) is None or self._taken(directory, entry.name, []):
             return
         if self._nodes.child_id(directory, entry.name) is not None:
+            return
+        if self._journal.uses_name(directory, entry.name):
             return
         self._nodes.add_name(directory, entry.name, node)
         self._server.add_name(directory, entry.name, node)
@@ -318,6 +333,11 @@ class Adopter:
             for record in self._journal.all()
             for place in (record.node, record.parent, record.to_parent)
         )
+
+
+def _takes_away(records: Iterable[Record], node: NodeId) -> bool:
+    """Whether an unsent record removes a name of the node, or displaces it."""
+    return any(r.kind is RecordKind.REMOVE or r.replaced == node for r in records)
 
 
 def _fields_set(records: Iterable[Record]) -> frozenset[str]:

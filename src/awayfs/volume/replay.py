@@ -56,6 +56,12 @@ FULL_PAUSE_NS = 10 * SECOND_NS
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
+def _told(record: Record) -> str:
+    """A record in one line, for the log."""
+    places = f"{record.parent}/{record.name!r} {record.to_parent}/{record.to_name!r}"
+    return f"record {record.seq} {record.kind} of {record.node} ({record.state}) {places}"
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """Where a drain stands; ``stuck`` when what is left cannot go out without a decision."""
@@ -266,6 +272,7 @@ class Replay:
             if not revived:
                 facts = replace(facts, parent=Parent.REPLACED)
             decision = await self._decide(facts)
+            log.debug("%s: %s", _told(record), decision)
             fault("replay.decided")
             if not isinstance(decision, Apply):
                 await self._tidy(seq)
