@@ -139,7 +139,8 @@ def _ask(target: MountInfo, lazy: bool) -> int | None:
         return None
     if not _gone(target, _GONE_WITHIN):
         raise Failed(f"{shown(target)}: still mounted; see what uses it with 'fuser -m', or --lazy")
-    _until_ended(target)
+    if not lazy:  # else the daemon serves whoever still uses the mount
+        _until_ended(target)
     return pending if isinstance(pending, int) else None
 
 

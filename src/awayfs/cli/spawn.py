@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from typing import NoReturn
 
+from awayfs.cli import show
 from awayfs.cli.ask import Failed
 from awayfs.control import paths
 from awayfs.control.handshake import COMMAND, StartRequest
@@ -112,6 +113,8 @@ def _mode(shown: str, line: bytes, log_path: str, logged: int) -> str:
         raise Failed(f"{shown}: the daemon's report is not understood; see {log_path}") from None
     if "error" in report:
         raise Failed(f"{shown}: {report['error']}")
+    if report.get("note"):
+        show.complain(f"{shown}: {report['note']}")
     return str(report.get("mode", "connected"))
 
 

@@ -9,7 +9,8 @@ so that nothing about a volume shows in the list of processes:
 and reads one line from the pipe whose writing end the daemon inherits as ``ready_fd`` (null
 with ``-f``, where nobody waits):
 
-    {"ready": true, "mode": "connected"}     the mount can be used; the daemon stays
+    {"ready": true, "mode": "connected"}     the mount can be used; the daemon stays; a
+                                             "note" is one line that the user should see
     {"error": "one line"}                    it cannot; the daemon ends with status 1
     end of file                              it died; the reason is in daemon.log
 
@@ -81,9 +82,9 @@ def receive(fd: int = 0) -> StartRequest:
     return request
 
 
-def report_ready(request: StartRequest, mode: str) -> None:
-    """In the daemon: the mount can be used."""
-    _report(request, encode({"ready": True, "mode": mode}))
+def report_ready(request: StartRequest, mode: str, note: str = "") -> None:
+    """In the daemon: the mount can be used; ``note`` is what the user should know of it."""
+    _report(request, encode({"ready": True, "mode": mode, "note": one_line(note)}))
 
 
 def report_error(request: StartRequest, message: str) -> None:

@@ -64,7 +64,10 @@ async def _serve(request: StartRequest) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, service.ask_to_end)
-        report_ready(request, str(service.mode))
+        note = _salvage_note(store)
+        report_ready(request, str(service.mode), note)
+        if note and request.foreground:
+            print(f"awayfs: {note}", file=sys.stderr)
         await service.serve()
         pending = store.journal.count()
     finally:
@@ -87,6 +90,17 @@ def _open_store(directory: str, request: StartRequest) -> Store:
     if known is None:
         store.facts.set("volume.url", request.url)
     return store
+
+
+def _salvage_note(store: Store) -> str:
+    """What the user should know of a database that was damaged; nothing if it was not."""
+    report = store.salvaged
+    if report is None:
+        return ""
+    return (
+        f"the database was damaged ({report.reason}) and set aside in {report.set_aside}; "
+        "what could be read of it is in use, unsent changes first"
+    )
 
 
 def _remove_unborn(directory: str) -> None:

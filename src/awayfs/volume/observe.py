@@ -18,6 +18,7 @@ from awayfs.core.errors import Implausible, NotFound, RemoteError, WrongServer
 from awayfs.core.safety import emptied_root, root_replaced
 from awayfs.core.types import ROOT, Entry, NodeId
 from awayfs.volume.adopt import Adopter
+from awayfs.volume.changes import RESERVED
 from awayfs.volume.context import Context
 
 log = logging.getLogger(__name__)
@@ -188,6 +189,8 @@ class Observer:
             return None
 
     def _adopt_listing(self, node: NodeId, listed: list[Entry]) -> None:
+        if node == ROOT:  # the name means our own directory there (DESIGN section 4)
+            listed = [entry for entry in listed if entry.name != RESERVED]
         known = [
             KnownChild(name, child, base.entry(name))
             for name, child in self._store.server.children(node)
