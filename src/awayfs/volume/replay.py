@@ -40,6 +40,7 @@ from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.types import Committed, Kind, NodeId
 from awayfs.volume.context import SECOND_NS, Context
 from awayfs.volume.fault import fault
+from awayfs.volume.left_names import LeftNames
 from awayfs.volume.observe import Observer
 from awayfs.volume.parking import Parking
 from awayfs.volume.replay_act import Actor, Torn, Version
@@ -93,6 +94,7 @@ class Replay:
         self._committer = committer
         self._parking = parking
         self._reviver = reviver
+        self._left_names = LeftNames(context)
         self._woken = asyncio.Event()
         self._in_flight: dict[int, asyncio.Task[None]] = {}
         self._waiting: set[int] = set()
@@ -285,7 +287,8 @@ class Replay:
                 continue
             if isinstance(outcome, Committed):
                 fault("replay.acted")
-                self._committer.commit(record, facts, outcome.entry)
+                left = await self._left_names.look(record, facts, acted=True)
+                self._committer.commit(record, facts, outcome.entry, left=left)
                 return
             await self._actor.tidy(seq)
             earlier = self._store.intents.get(seq)
@@ -312,10 +315,9 @@ class Replay:
         match decision:
             case AlreadyDone(entry):
                 self._actor.freeze_as_sent(record, before)
-                if record.kind is RecordKind.STORE:
-                    path = self._finder.places(record).path
-                    entry = await self._actor.relink(record, path or b"", entry)
-                self._committer.commit(record, facts, entry, by_others=True)
+                entry = await self._actor.complete(record, facts, entry)
+                left = await self._left_names.look(record, facts, acted=False)
+                self._committer.commit(record, facts, entry, by_others=True, left=left)
             case Conflict():
                 await self._parking.conflict(record, facts, decision)
             case RefusedDecision(code, reason):

@@ -14,6 +14,7 @@ from awayfs.volume.adopt import Adopter
 from awayfs.volume.changes import Changes
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
+from awayfs.volume.left_names import Left, LeftNames
 from awayfs.volume.observe import Observer
 from awayfs.volume.replay_act import Actor
 
@@ -35,6 +36,7 @@ class Committer:
         self._changes = changes
         self._actor = actor
         self._adopter = Adopter(context)
+        self._left_names = LeftNames(context)
         self._finished: list[int] = []
 
     def take_finished(self) -> list[int]:
@@ -47,17 +49,26 @@ class Committer:
         self._changes.discard_if_unused(node)
 
     def commit(
-        self, record: Record, facts: Facts, entry: Entry | None, *, by_others: bool = False
+        self,
+        record: Record,
+        facts: Facts,
+        entry: Entry | None,
+        *,
+        by_others: bool = False,
+        left: Left | None = None,
     ) -> None:
         """The record's change stands on the server; ``entry`` is the node there.
 
         ``by_others``: it stood there already, made by an earlier try or by somebody else.
+        ``left``: a file that lost a name to it and has others.
         """
         carried = self._actor.carried(record) if self._carries(record, facts, by_others) else []
         with self._store.transaction():
             self._store.intents.clear(record.seq)
             self._store.journal.remove([record.seq, *(r.seq for r in carried)])
             self._apply(record, facts, entry, by_others)
+            if left is not None:
+                self._left_names.adopt(left)
         self._finished += [r.seq for r in carried]
         if not self._store.journal.has_store(record.node):
             self._context.opened.sent(record.node)
@@ -133,7 +144,7 @@ class Committer:
         values: dict[str, int] = {}
         if connected.capabilities.mode and local.mode != entry.mode:
             values["mode"] = entry.mode
-        grain = connected.capabilities.time_granularity_ns
+        grain = max(connected.capabilities.time_granularity_ns, 1)
         if local.mtime_ns // grain != entry.mtime_ns // grain or entry.mtime_ns % grain:
             values["mtime_ns"] = entry.mtime_ns
         opened = self._context.opened.get(node)

@@ -1,0 +1,90 @@
+"""Files that keep other names when one of theirs goes.
+
+Removing one of several names of a file, or renaming over it, changes its link count and with
+that, on many servers, its version token: a change of our own that must not be taken for
+somebody else's by the next record about this file. So it is looked at again under a name that
+is left, and what stands there becomes the base, if nothing but that can have happened to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from awayfs.core.decide import Facts, same_object
+from awayfs.core.errors import NotFound
+from awayfs.core.records import Record, RecordKind
+from awayfs.core.types import Entry, Kind, NodeId
+from awayfs.store.server import ServerNode
+from awayfs.volume.context import Context
+from awayfs.volume.observe import join
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A node that lost a name and has others: as it stood before, and as it stands now.
+
+    ``before`` is None where an earlier try of ours took the name away.
+    """
+
+    node: NodeId
+    before: Entry | None
+    after: Entry
+
+
+class LeftNames:
+    """Looks, and takes over; the looking comes first, since a commit does not wait."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._store = context.store
+
+    async def look(self, record: Record, facts: Facts, *, acted: bool) -> Left | None:
+        """The file that this record took a name from, by another of its names on the server.
+
+        Not ``acted``: the name was gone already, by an earlier try of ours or by somebody else.
+        """
+        if record.kind is RecordKind.REMOVE:
+            node, before, lost = record.node, facts.current, (record.parent, record.name)
+        elif record.kind is RecordKind.RENAME and record.replaced:
+            node, before = record.replaced, facts.target_current
+            lost = (record.to_parent, record.to_name)
+        else:
+            return None
+        if not (acted or facts.retried):
+            return None
+        for parent, name in self._store.server.names(node):
+            directory = self._store.server.path(parent)
+            if (parent, name) == lost or directory is None:
+                continue
+            path = join(directory, name)
+            after = await self._stat(path)
+            return Left(node, before if acted else None, after) if after else None
+        return None
+
+    async def _stat(self, path: bytes) -> Entry | None:
+        try:
+            return await self._context.link.call(lambda remote: remote.stat(path))
+        except NotFound:
+            return None
+
+    def adopt(self, left: Left) -> None:
+        """Make it the base, unless somebody else changed the file; inside the commit."""
+        base = self._store.server.get(left.node)
+        if base is None or not _is_ours(base, left):
+            return
+        owned = self._store.content.token(left.node) == base.token
+        self._store.server.set(
+            left.node, left.after, seen_ns=self._context.now(), digest=base.digest
+        )
+        if owned:
+            self._store.content.set_token(left.node, left.after.token)
+
+
+def _is_ours(base: ServerNode, left: Left) -> bool:
+    """Whether only the link count can have changed."""
+    if left.after.kind is not Kind.FILE or not same_object(base.entry(), left.after):
+        return False
+    if left.before is not None and left.before.token != base.token:
+        return False
+    counted = replace(base.entry(left.after.name), token=b"", nlink=0, ctime_ns=None)
+    return counted == replace(left.after, token=b"", nlink=0, ctime_ns=None)
