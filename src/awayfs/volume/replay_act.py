@@ -228,6 +228,47 @@ class Actor:
         gid = connected.own_gid if node.gid == options.gid else node.gid
         return uid, gid
 
+    async def complete(self, record: Record, facts: Facts, entry: Entry | None) -> Entry | None:
+        """What remains to be done where the content, or the object, stands there already.
+
+        Other names of a file follow it (``relink``), and so does its time: that the same bytes
+        were written again is a change of ours too. What an earlier try of this record made may
+        have been cut off before it got its mode.
+        """
+        places = self._finder.places(record)
+        path = places.path if record.kind is RecordKind.STORE else places.target
+        if (
+            entry is None
+            or path is None
+            or record.kind not in (RecordKind.STORE, RecordKind.CREATE)
+        ):
+            return entry
+        if record.kind is RecordKind.STORE:
+            entry = await self.relink(record, path, entry) or entry
+        wanted = self._unlike(record, facts, entry)
+        if not wanted:
+            return entry
+        expected = Expected(entry.token, entry.file_id, entry.kind, content=False)
+        outcome = await self._context.link.call(
+            lambda remote: remote.set_attributes(path, wanted, expected)
+        )
+        return outcome.entry if isinstance(outcome, Committed) else entry
+
+    def _unlike(self, record: Record, facts: Facts, entry: Entry) -> Attributes:
+        """The attributes of what stands there that should be other ones."""
+        node, connected = self._context.node(record.node), self._context.link.connected
+        if node is None or connected is None or entry.kind not in (Kind.FILE, Kind.DIRECTORY):
+            return Attributes()
+        able = connected.capabilities
+        mode = node.mode if facts.retried and node.mode != entry.mode else None
+        late = abs(node.mtime_ns - entry.mtime_ns) >= max(able.time_granularity_ns, 1)
+        followed = self._store.journal.has_open_store(node.id)
+        sent = entry.kind is Kind.FILE and entry.size == node.size and not followed
+        return Attributes(
+            mode=mode if able.mode and record.kind is RecordKind.CREATE else None,
+            mtime_ns=node.mtime_ns if late and sent and able.set_mtime else None,
+        )
+
     async def relink(self, record: Record, path: bytes, entry: Entry | None) -> Entry | None:
         """An upload breaks hard links; the other names known here are made anew.
 
