@@ -162,6 +162,14 @@ def test_nothing_goes_while_a_directory_is_renamed() -> None:
     assert ready(records, in_flight={1}, is_directory=lambda node: node == D) == []
 
 
+def test_a_directory_is_not_renamed_while_a_later_record_is_on_its_way() -> None:
+    """Which went out because the rename had to wait for something; its path would change."""
+    later = replace(create(X + 5, b"n", D), seq=2)
+    move = replace(rename(D, b"d", b"e"), seq=1)
+    assert ready([move, later], in_flight={2}) == []
+    assert [r.seq for r in ready([move, later])] == [1]
+
+
 def test_parked_may_be_told_from_outside() -> None:
     records = [replace(r, seq=i) for i, r in enumerate([chmod(D), create(F, b"f", D)], 1)]
     assert [r.seq for r in ready(records, parked={1})] == [2]

@@ -85,15 +85,15 @@ def _candidates(
     parked: Container[int],
     is_directory: IsDirectory | None,
 ) -> Iterator[Record]:
+    records = list(records)
     held = _Held()
-    flying = False
+    flying = any(record.seq in in_flight for record in records)  # later ones count, too
     for record in records:
         reads, writes = claims(record, is_directory)
         free = held.allows(reads, writes)
         is_parked = record.state is RecordState.PARKED or record.seq in parked
         held.add(reads, [w for w in writes if not (is_parked and _is_soft(w))])
         if record.seq in in_flight:
-            flying = True
             if runs_alone(record, is_directory):
                 return
         elif free and not is_parked:
