@@ -12,7 +12,7 @@ from awayfs.control.handshake import StartRequest
 from awayfs.control.messages import ControlError, path_param, text_of
 from awayfs.control.server import Done, Handler
 from awayfs.core.conflicts import Resolution
-from awayfs.core.errors import DISCONNECTED_NAME, RemoteError
+from awayfs.core.errors import DISCONNECTED_NAME, RemoteError, UsageError
 from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.types import Entry
 from awayfs.fuse import mount as mounting
@@ -176,13 +176,20 @@ class Api:
     # -- working set ----------------------------------------------------------------------
 
     async def _pin(self, params: dict[str, Any]) -> AsyncIterator[dict[str, Any] | Done]:
-        node = await self.volume.find(path_param(params))
-        self.volume.store.pins.add(node.id, int(params.get("priority") or 0), True)
+        node, pins = await self.volume.find(path_param(params)), self.volume.store.pins
+        before = pins.get(node.id)
+        pins.add(node.id, int(params.get("priority") or 0), True)
         if not params.get("walk", True):
             yield Done({"files": 0, "bytes": 0, "failed": []})
             return
-        async for event in self._walked(node.id):
-            yield event
+        try:
+            async for event in self._walked(node.id):
+                yield event
+        except UsageError:  # it can never be true, and would only keep room from others
+            pins.remove(node.id)
+            if before is not None:
+                pins.add(node.id, before.priority, before.recursive)
+            raise
 
     async def _walked(self, node: int) -> AsyncIterator[dict[str, Any] | Done]:
         walk = Walk()

@@ -11,6 +11,8 @@ from awayfs.fuse.session import Handler, Result
 
 OWN = b"user.awayfs."
 PIN = OWN + b"pin"
+PIN_PRIORITY = 100
+PIN_PRIORITY_MAX = 1000
 
 
 class XattrHandlers:
@@ -55,10 +57,10 @@ class XattrHandlers:
         return self._sized(request.size, b"".join(name + b"\0" for name in names))
 
     def setxattr(self, request: rq.Setxattr) -> Result:
-        """Set one; ``user.awayfs.pin`` pins."""
+        """Set one; ``user.awayfs.pin`` pins, its value being the priority."""
         self._volume.check_writable()
         if request.name == PIN:
-            self._volume.pin_node(request.nodeid)
+            self._volume.pin_node(request.nodeid, _priority(request.value))
             return b""
         self._check(request.name)
         return self._set(request.nodeid, request.name, request.value, request.flags)
@@ -98,3 +100,13 @@ class XattrHandlers:
         if len(value) > size:
             raise OSError(errno.ERANGE, "the buffer is too small")
         return value
+
+
+def _priority(value: bytes) -> int:
+    """The priority that a pin's value asks for; empty means the one that ``awayfs pin`` gives."""
+    text = bytes(value).rstrip(b"\0").strip()
+    if not text:
+        return PIN_PRIORITY
+    if not text.isdigit() or int(text) > PIN_PRIORITY_MAX:
+        raise OSError(errno.EINVAL, "a pin's value is its priority, 0 to 1000")
+    return int(text)
