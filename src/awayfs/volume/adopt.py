@@ -104,8 +104,10 @@ class Adopter:
 
     def _adopt_change(self, directory: NodeId, change: diff.Change) -> None:
         match change:
-            case diff.Unchanged(node, _):
+            case diff.Unchanged(node, entry):
                 self._server.touch(node, self._context.now())
+                if entry.kind is Kind.DIRECTORY:
+                    self._directory_time(node, entry)
             case diff.Updated(node, entry, content):
                 self._updated(node, entry, content)
             case diff.Created(entry):
@@ -200,6 +202,21 @@ class Adopter:
             self._adopt_content(node, base, entry, content)
         elif entry.kind is Kind.DIRECTORY and content is Content.CHANGED:
             self._outdate_listing(node)
+        self._context.kernel.forget_node(node)
+
+    def _directory_time(self, node: NodeId, entry: Entry) -> None:
+        """A directory's time here is that of the last change here, until all went out.
+
+        What the replay of its entries made of it was the base all the while, so that it shows
+        as no change when it is seen again.
+        """
+        local, capabilities = self._nodes.get(node), self._context.link.capabilities
+        grain = max(capabilities.time_granularity_ns, 1) if capabilities else 1
+        if local is None or local.mtime_ns // grain == entry.mtime_ns // grain:
+            return
+        if self._journal.has_any(node) or self._journal.inside(node):
+            return
+        self._nodes.update(node, mtime_ns=entry.mtime_ns)
         self._context.kernel.forget_node(node)
 
     def _outdate_listing(self, node: NodeId) -> None:
