@@ -191,6 +191,7 @@ class TestMountPoints:
         assert "inside" in refused(client, "mount", f"dir:{client.home}", client.path("inside"))
         write(client.path("kept"), "x")
         os.kill(client.pid, signal.SIGKILL)
+        eventually(lambda: not processes_of(client), "the worker's end", 5)
         line = refused(client, "mount", client.server.url, client.mountpoint)
         assert f"awayfs umount {client.mountpoint}" in line
         status = json.loads(client.awayfs("status", "--json", check=False))
@@ -230,7 +231,7 @@ class TestMountPoints:
             client.awayfs("umount", "--lazy", client.mountpoint)
             assert not client.is_mounted()
             assert file.read() == "x"
-            client.awayfs("status")
+            assert client.awayfs("status", check=False)
         eventually(lambda: not processes_of(client), "the daemon's end")
 
     @pytest.mark.parametrize(
