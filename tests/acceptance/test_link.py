@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -210,8 +211,9 @@ class TestBlackHole:
             client.server.restore()
             client.online()
             os.listdir(client.path("cached"))
-            client.server.cut()
-            check_interruptible(client)
+            with opened_before(client.path("large")) as reader:
+                client.server.cut()
+                check_interruptible(client, reader)
             write(client.path("late"), "written while nobody knew\n")
             begun = time.monotonic()
             said = client.umount()
@@ -259,16 +261,48 @@ def work_offline(client: Client) -> None:
     write(client.path("cached/0"), "cached 0\n" * 100)
 
 
-def check_interruptible(client: Client) -> None:
+_OPENED = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+fd = os.open(sys.argv[1], os.O_RDONLY)
+print("open", flush=True)
+sys.stdin.readline()
+os.read(fd, 1 << 20)
+"""
+
+
+@contextlib.contextmanager
+def opened_before(path: str) -> Iterator[subprocess.Popen[str]]:
+    """A program that has a file open and will read from it when told to."""
+    reader = subprocess.Popen(
+        [sys.executable, "-I", "-c", _OPENED, path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "open\n"
+        yield reader
+    finally:
+        reader.kill()
+        reader.communicate(timeout=10)
+
+
+def check_interruptible(client: Client, reader: subprocess.Popen[str]) -> None:
     """The link hangs and nobody has noticed: a signal ends a waiting program at once."""
+    assert reader.stdin is not None
+    reader.stdin.write("\n")
+    reader.stdin.flush()
     trial = Trial("stat", client.path("cached/1"))
     time.sleep(0.5)
-    assert trial.process.poll() is None, "it does not wait"
-    begun = time.monotonic()
-    trial.process.send_signal(signal.SIGINT)
-    trial.process.communicate(timeout=10)
-    assert time.monotonic() - begun < 1.0
-    assert trial.process.returncode not in (None, 0)
+    for process in (reader, trial.process):
+        assert process.poll() is None, "it does not wait"
+        begun = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=10)
+        assert time.monotonic() - begun < 1.0
+        assert process.returncode != 0
 
 
 def check_starts_unreachable(client: WiredClient) -> None:
