@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from awayfs.control.urls import VolumeUrl, canonical, parse_url
 from awayfs.core.errors import UsageError
-from awayfs.remotes.opening import VolumeUrl, canonical_url, open_remote, parse_url
+from awayfs.remotes.opening import open_remote
 
 PARSED = {
     "dir:/": VolumeUrl("dir", b"/"),
@@ -26,10 +27,10 @@ PARSED = {
 
 REFUSED = {
     "sftp://me:secret@host/": "password",
-    "smb://host/share": "not in this version",
-    "nfs://host/export": "not in this version",
-    "davs://host/": "not in this version",
-    "s3://bucket": "not in this version",
+    "smb://host/share": "does not offer",
+    "nfs://host/export": "does not offer",
+    "davs://host/": "does not offer",
+    "s3://bucket": "does not offer",
     "ftp://host/": "dir:/path or sftp://",
     "/srv/share": "dir:/path or sftp://",
     "": "dir:/path or sftp://",
@@ -55,9 +56,9 @@ def test_parse(url: str) -> None:
 
 @pytest.mark.parametrize("url", PARSED)
 def test_the_canonical_url_means_the_same_and_is_its_own(url: str) -> None:
-    canonical = canonical_url(url)
-    assert parse_url(canonical) == parse_url(url)
-    assert canonical_url(canonical) == canonical
+    spelled = canonical(url)
+    assert parse_url(spelled) == parse_url(url)
+    assert canonical(spelled) == spelled
 
 
 @pytest.mark.parametrize("url", REFUSED)

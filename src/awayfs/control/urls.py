@@ -1,7 +1,13 @@
-"""What names a volume: its URL, the canonical form of that, and the id made from it.
+"""What names a volume: its URL taken apart, the canonical form of it, and the id made from that.
+
+    dir:/path                        any directory of this machine
+    sftp://user@host:port/path       an absolute path on the server
+    sftp://user@host/~/path          a path below the account's home directory
 
 Paths and users are percent-encoded bytes (RFC 3986, section 2.1), so spellings that differ
-in encoding alone name one volume; ``sftp://host/~/x`` is below the account's home directory.
+in encoding alone name one volume; a character that is not encoded stands for its UTF-8 bytes.
+``?`` and ``#`` are part of the path. Passwords are refused: they would end up in process lists,
+histories and logs.
 """
 
 from __future__ import annotations
@@ -9,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from dataclasses import dataclass
 from urllib.parse import quote, quote_from_bytes, unquote_to_bytes
 
 from awayfs.core.errors import UsageError
@@ -18,9 +25,38 @@ OFFERED = ("dir", "sftp")
 
 PLANNED = ("smb", "nfs", "davs", "s3")
 
+_CHOICE = "dir:/path or sftp://user@host/path"
 _PORTS = {"sftp": 22}
 _SAFE = "/~!$&'()*+,;=:@"
-_AUTHORITY = re.compile(r"(?:(?P<user>[^@]*)@)?(?P<host>\[[^\]]+\]|[^:\[\]]+)(?::(?P<port>\d+))?")
+_AUTHORITY = re.compile(
+    r"(?:(?P<user>[^@]*)@)?(?P<host>\[[0-9A-Fa-f:.%]+[^\]]*\]|[^:@\[\]]+)(?::(?P<port>[0-9]+))?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeUrl:
+    """A parsed URL. ``path`` is decoded; ``host`` is lower case, without brackets, or empty.
+
+    ``path`` is absolute, or, with ``sftp://host/~/x``, relative to the home directory
+    (``b"x"``; ``b""`` is the home directory itself). ``port`` is None for the usual one.
+    """
+
+    scheme: str
+    path: bytes
+    host: str = ""
+    user: str | None = None
+    port: int | None = None
+
+    @property
+    def canonical(self) -> str:
+        """The one spelling of this URL."""
+        if self.scheme == "dir":
+            return "dir:" + quote_from_bytes(self.path, _SAFE)
+        user = quote(self.user, errors="surrogateescape") + "@" if self.user else ""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        port = f":{self.port}" if self.port else ""
+        path = self.path if self.path.startswith(b"/") else b"/~/" + self.path
+        return f"{self.scheme}://{user}{host}{port}{quote_from_bytes(path, _SAFE)}"
 
 
 def scheme_of(url: str) -> str:
@@ -30,31 +66,39 @@ def scheme_of(url: str) -> str:
     if colon and scheme in OFFERED:
         return scheme
     if colon and scheme in PLANNED:
-        raise UsageError(f"{scheme}: this version does not offer it; use {_choice()}")
-    raise UsageError(f"{url}: not a URL of a share; use {_choice()}")
+        raise UsageError(f"{scheme}: this version does not offer it; use {_CHOICE}")
+    raise UsageError(f"{url}: not a URL of a share; use {_CHOICE}")
+
+
+def parse_url(url: str) -> VolumeUrl:
+    """Take ``url`` apart; raises ``UsageError`` for what is not understood or not allowed."""
+    scheme = scheme_of(url)
+    if any(ord(c) < 32 or ord(c) == 127 for c in url):
+        raise UsageError("the URL has control characters in it; write them as %0A and the like")
+    rest = url.partition(":")[2]
+    if scheme == "dir":
+        return VolumeUrl("dir", _local_path(url, rest))
+    if not rest.startswith("//"):
+        raise UsageError(f"{url}: the host is missing; write {scheme}://user@host/path")
+    authority, slash, path = rest[2:].partition("/")
+    user, host, port = _server(url, scheme, authority)
+    return VolumeUrl(scheme, _remote_path(url, slash + path), host, user, port)
 
 
 def canonical(url: str) -> str:
-    """The one spelling of a volume's URL; raises ``UsageError`` for what cannot be one."""
-    scheme = scheme_of(url)
-    rest = url.partition(":")[2]
-    if any(ord(c) < 32 or ord(c) == 127 for c in url):
-        raise UsageError("the URL has control characters in it; write them as %0A and the like")
-    if scheme == "dir":
-        return "dir:" + _local(rest)
-    if not rest.startswith("//"):
-        raise UsageError(f"{url}: a server is missing; write {scheme}://user@host/path")
-    authority, slash, path = rest[2:].partition("/")
-    return f"{scheme}://{_authority(url, scheme, authority)}{_path(slash + path)}"
+    """The one spelling of a volume's URL as typed: a relative ``dir:`` path starts from here."""
+    scheme, _, rest = url.partition(":")
+    if scheme.lower() == "dir" and rest and not rest.startswith("/"):
+        url = f"dir:{quote_from_bytes(os.getcwdb(), _SAFE)}/{rest}"
+    return parse_url(url).canonical
 
 
 def server_of(url: str) -> str:
     """The host of a URL, lower case; empty where there is none (``dir:``)."""
-    rest = url.partition(":")[2]
-    if not rest.startswith("//"):
+    try:
+        return parse_url(url).host
+    except UsageError:
         return ""
-    match = _AUTHORITY.fullmatch(rest[2:].partition("/")[0])
-    return match["host"].strip("[]").lower() if match else ""
 
 
 def volume_id(url: str) -> str:
@@ -69,45 +113,43 @@ def volume_id(url: str) -> str:
     return f"{slug}-{digest.hexdigest()}"
 
 
-def _authority(url: str, scheme: str, authority: str) -> str:
-    match = _AUTHORITY.fullmatch(authority)
-    if not match:
-        raise UsageError(f"{url}: the server is not understood; write {scheme}://user@host/path")
-    user, host, port = match["user"], match["host"].lower(), match["port"]
-    if user and ":" in user:
+def _server(url: str, scheme: str, authority: str) -> tuple[str | None, str, int | None]:
+    found = _AUTHORITY.fullmatch(authority)
+    if not found or not found["host"]:
+        raise UsageError(f"{url}: the host is missing; write {scheme}://user@host/path")
+    if ":" in (found["user"] or ""):
         raise UsageError(
-            "the URL has a password in it; use an ssh agent, a key or -o identity=FILE"
+            "the URL has a password in it, where others can read it; "
+            "use an ssh agent, a key or -o identity=FILE"
         )
-    if port and not 0 < int(port) < 65536:
-        raise UsageError(f"{port}: not a port; use 1 to 65535")
-    prefix = f"{quote(unquote_to_bytes(user))}@" if user else ""
-    suffix = f":{int(port)}" if port and int(port) != _PORTS.get(scheme) else ""
-    return prefix + host + suffix
+    user = unquote_to_bytes(found["user"] or "").decode("utf-8", "surrogateescape")
+    host = found["host"].strip("[]").lower()
+    port = int(found["port"]) if found["port"] else None
+    if port is not None and not 0 < port < 65536:
+        raise UsageError(f"{url}: {port} is not a port; use 1 to 65535")
+    if any(ord(c) <= 32 or ord(c) == 127 for c in host + user) or host.startswith("-"):
+        raise UsageError(f"{url}: the host or the user has characters that cannot be in one")
+    return user or None, host, None if port == _PORTS.get(scheme) else port
 
 
-def _local(path: str) -> str:
-    if not path:
-        raise UsageError("dir: a path is missing; write dir:/path")
+def _remote_path(url: str, path: str) -> bytes:
+    parts = _parts(url, path)
+    if parts[:1] == [b"~"]:
+        return b"/".join(parts[1:])
+    return b"/" + b"/".join(parts)
+
+
+def _local_path(url: str, path: str) -> bytes:
     if not path.startswith("/"):
-        path = quote_from_bytes(os.getcwdb(), _SAFE) + "/" + path
-    return "/" + "/".join(_parts(path))
+        raise UsageError(f"{url}: the path must be absolute; write dir:/path")
+    return b"/" + b"/".join(_parts(url, path))
 
 
-def _path(path: str) -> str:
-    parts = _parts(path)
-    return "/~/" + "/".join(parts[1:]) if parts[:1] == ["~"] else "/" + "/".join(parts)
-
-
-def _parts(path: str) -> list[str]:
-    """The names of a path, each in its one encoding."""
+def _parts(url: str, path: str) -> list[bytes]:
     decoded = unquote_to_bytes(os.fsencode(path))
+    if b"\0" in decoded:
+        raise UsageError(f"{url}: a path cannot have a NUL in it; write the plain path")
     parts = [part for part in decoded.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
-        raise UsageError(f"{path}: '..' in a URL may mean another directory; write the plain path")
-    if b"\0" in decoded:
-        raise UsageError(f"{path}: a path cannot have a NUL in it; write the plain path")
-    return [quote_from_bytes(part, _SAFE) for part in parts]
-
-
-def _choice() -> str:
-    return "dir:/path or sftp://user@host/path"
+        raise UsageError(f"{url}: '..' in a URL may mean another directory; write the plain path")
+    return parts
