@@ -75,6 +75,8 @@ class Context:
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     on_journal: Callable[[], None] = lambda: None
     accept_deletions_until_ns: int = 0
+    seen_elsewhere: dict[NodeId, tuple[NodeId, bytes]] = field(default_factory=dict)
+    """Where the server was last seen to have a node whose new name was not adopted here."""
 
     def __post_init__(self) -> None:
         self.opened = OpenNodes(self.store)

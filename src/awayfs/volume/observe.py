@@ -10,20 +10,24 @@ directory that is itself there.
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import logging
+from collections import deque
 
 from awayfs.core.diff import KnownChild, compare_entries, diff_listing
-from awayfs.core.errors import Implausible, NotFound, RemoteError, WrongServer
+from awayfs.core.errors import Implausible, NotFound, Refused, RemoteError, WrongServer
 from awayfs.core.safety import emptied_root, root_replaced
-from awayfs.core.types import ROOT, Entry, NodeId
+from awayfs.core.types import ROOT, Entry, Kind, NodeId
 from awayfs.volume.adopt import Adopter
 from awayfs.volume.changes import RESERVED
-from awayfs.volume.context import Context
+from awayfs.volume.context import SECOND_NS, Context
 
 log = logging.getLogger(__name__)
 
 TRIES = 3
+SEARCHED_DIRECTORIES = 200
+JUST_NOW_NS = 2 * SECOND_NS
 CHUNK = 1 << 20
 
 
@@ -102,6 +106,66 @@ class Observer:
         if path is None:
             raise NotFound("not on the server")
         return await self._context.link.call(lambda remote: remote.list(path))
+
+    async def search(self, node: NodeId) -> None:
+        """Look for a node that is not where it was; raises ``RemoteError``.
+
+        Its own directory is listed first, then, since its id would be known again, all others
+        that are known, from near to far (a bounded number): what is found is adopted, or noted in
+        ``Context.seen_elsewhere`` where a change here stands against it.
+        """
+        place = self._store.server.names(node)[:1]
+        base = self._store.server.get(node)
+        if not place or base is None:
+            return
+        await self.directory(place[0][0])
+        if base.file_id is None or await self._still_elsewhere(node, base.file_id):
+            return
+        pending, reached, count = deque([place[0][0]]), {place[0][0]}, 0
+        while pending and count < SEARCHED_DIRECTORIES and self._is_missing(node, place):
+            directory = pending.popleft()
+            if not self._just_listed(directory):
+                count += 1
+                await self._quietly(directory)
+            near = [d for d in self._directories_beside(directory) if d not in reached]
+            reached.update(near)
+            pending.extend(near)
+
+    async def _still_elsewhere(self, node: NodeId, file_id: bytes) -> bool:
+        """Whether the node stands where it was last seen; forgets that place if not."""
+        seen = self._context.seen_elsewhere.get(node)
+        directory = self._store.server.path(seen[0]) if seen is not None else None
+        if seen is None or directory is None:
+            return False
+        path = join(directory, seen[1])
+        try:
+            entry = await self._context.link.call(lambda remote: remote.stat(path))
+            if entry.file_id == file_id:
+                return True
+        except NotFound:
+            pass
+        self._context.seen_elsewhere.pop(node, None)
+        return False
+
+    def _directories_beside(self, directory: NodeId) -> list[NodeId]:
+        """The directory's own one, and those in it: a search goes from near to far."""
+        server = self._store.server
+        parents = [parent for parent, _ in server.names(directory)]
+        children = [child for _, child in server.children(directory)]
+        return parents + [
+            child
+            for child in children
+            if (seen := server.get(child)) is not None and seen.kind is Kind.DIRECTORY
+        ]
+
+    def _is_missing(self, node: NodeId, place: list[tuple[NodeId, bytes]]) -> bool:
+        unmoved = self._store.server.names(node)[:1] == place
+        return unmoved and node not in self._context.seen_elsewhere
+
+    def _just_listed(self, directory: NodeId) -> bool:
+        """A search right after another one need not look at the same directories."""
+        listed = self._store.server.listed_ns(directory)
+        return listed is not None and 0 <= self._context.now() - listed < JUST_NOW_NS
 
     def adopt_root(self, entry: Entry) -> None:
         """Adopt the root's own attributes; raises ``WrongServer`` when it is another root."""
@@ -182,11 +246,19 @@ class Observer:
         try:
             return await self._context.link.call(lambda remote: remote.list(path))
         except NotFound:
-            names = self._store.server.names(node)
-            if not names:
-                raise Implausible("the root does not exist on the server") from None
-            await self.directory(names[0][0])
+            await self._list_parent(node)
             return None
+        except Refused as error:
+            if error.errno != errno.ENOTDIR:
+                raise
+            await self._list_parent(node)
+            return None
+
+    async def _list_parent(self, node: NodeId) -> None:
+        names = self._store.server.names(node)
+        if not names:
+            raise Implausible("the root is no directory on the server") from None
+        await self.directory(names[0][0])
 
     def _adopt_listing(self, node: NodeId, listed: list[Entry]) -> None:
         if node == ROOT:  # the name means our own directory there (DESIGN section 4)
@@ -205,7 +277,7 @@ class Observer:
         self._adopter.adopt(node, changes, listed_ns=self._context.now())
 
     def _brake(self, cause: str) -> None:
-        cause += "; look at the server, then run: awayfs sync --accept-deletions"
+        cause += "; look at the server, then run: awayfs sync --accept-deletions MOUNTPOINT"
         self._context.link.stop(cause)
         raise Implausible(cause)
 

@@ -41,6 +41,9 @@ class Parking:
     async def conflict(self, record: Record, facts: Facts, conflict: Conflict) -> None:
         """Both sides changed: keep all variants, park the record, say so."""
         entry, path = self._server_side(record, facts, conflict)
+        if self._is_removed_for_another(record, conflict):
+            self._let_go(record)
+            return
         staged: str | None = None
         if entry is not None and entry.kind is Kind.FILE and path is not None:
             staged = await self._fetch_variant(path, entry)
@@ -167,6 +170,21 @@ class Parking:
 
     async def _fetch(self, path: bytes, offset: int, size: int, fd: int) -> Fetched:
         return await self._context.link.call(lambda r: r.fetch(path, offset, size, fd))
+
+    def _is_removed_for_another(self, record: Record, conflict: Conflict) -> bool:
+        """Removed here, and something else has the name since: that meets what is there."""
+        if conflict.kind is not ConflictKind.REMOVE_UPDATE or record.kind is not RecordKind.REMOVE:
+            return False
+        return self._store.nodes.child_id(record.parent, record.name) is not None
+
+    def _let_go(self, record: Record) -> None:
+        """What was removed here is a stranger on the server from now on."""
+        with self._store.transaction():
+            self._store.intents.clear(record.seq)
+            self._store.journal.remove([record.seq])
+            self._store.server.remove_name(record.parent, record.name)
+            if not self._store.server.names(record.node):
+                self._store.server.forget(record.node)
 
     def _bring_back(self, record: Record, entry: Entry | None) -> None:
         """Content beats deletion: what the server changed meanwhile is shown again."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from awayfs.core.decide import Facts, Parent
+from awayfs.core.decide import Facts, Parent, same_object
 from awayfs.core.errors import NotFound, Refused
 from awayfs.core.records import Record, RecordKind
 from awayfs.core.types import ROOT, Entry, Kind, NodeId, Range
@@ -62,8 +62,8 @@ class FactFinder:
         """Everything ``decide`` looks at, digests left out."""
         places = self.places(record)
         current = await self._stat(places.path)
-        if current is None and places.path is not None and record.kind is not RecordKind.CREATE:
-            places, current = await self._look_for(record, places)
+        if self._is_elsewhere(record, places, current):
+            places, current = await self._look_for(record, places, current)
         target_current = await self._stat(places.target)
         node = self._context.node(record.node)
         base = self._store.server.get(record.node)
@@ -86,7 +86,7 @@ class FactFinder:
             unsupported=self._is_unsupported(record, kind),
         )
         facts = await self._with_children(facts, places)
-        facts = await self._with_moved(facts, places)
+        facts = await self._with_moved(facts)
         return await self._with_base_digests(facts, base, replaced)
 
     async def with_digest(
@@ -132,14 +132,28 @@ class FactFinder:
         except Refused:
             raise
 
-    async def _look_for(self, record: Record, places: Places) -> tuple[Places, Entry | None]:
-        """The node is not where it was: list that directory, which finds it by its id."""
-        if record.kind in NAMING or not places.directory:
-            return places, None
-        await self._observer.directory(places.directory)
+    def _is_elsewhere(self, record: Record, places: Places, current: Entry | None) -> bool:
+        """Whether the node may have been renamed on the server: its path shows it no more.
+
+        A file in the place of another file is taken for an editor's save.
+        """
+        if places.path is None or record.kind in NAMING:
+            return False
+        if current is None:
+            return True
+        base = self._store.server.get(record.node)
+        if base is None or (current.kind is base.kind is Kind.FILE):
+            return False
+        return not same_object(base.entry(), current)
+
+    async def _look_for(
+        self, record: Record, places: Places, current: Entry | None
+    ) -> tuple[Places, Entry | None]:
+        """The node is not where it was: look for it by its id."""
+        await self._observer.search(record.node)
         again = self.places(record)
         if again.path is None or again.path == places.path:
-            return again, None
+            return again, current
         return again, await self._stat(again.path)
 
     def _parent_of(self, record: Record, places: Places) -> Parent:
@@ -184,18 +198,15 @@ class FactFinder:
             pass
         return replace(facts, unknown_children=len(listed))
 
-    async def _with_moved(self, facts: Facts, places: Places) -> Facts:
-        """Whether a rename's source stands under another name of its directory."""
-        base = facts.base
-        if facts.record.kind not in MOVING or facts.current is not None or base is None:
+    async def _with_moved(self, facts: Facts) -> Facts:
+        """Whether the node stands under another name on the server."""
+        base, seen = facts.base, self._context.seen_elsewhere.get(facts.record.node)
+        if facts.record.kind in NAMING or base is None or base.file_id is None or seen is None:
             return facts
-        if base.file_id is None or not places.directory:
+        if facts.current is not None and same_object(base, facts.current):
             return facts
-        try:
-            listed = await self._observer.listed(places.directory)
-        except NotFound:
-            return facts
-        return replace(facts, moved=any(entry.file_id == base.file_id for entry in listed))
+        entry = await self._stat(self._join(*seen))
+        return replace(facts, moved=entry is not None and entry.file_id == base.file_id)
 
     async def _with_base_digests(
         self, facts: Facts, base: ServerNode | None, replaced: ServerNode | None

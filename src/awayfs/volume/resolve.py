@@ -98,16 +98,37 @@ class Resolver:
     async def _keep_local(self, conflict: Conflict, record: Record) -> str | None:
         kind = conflict.kind
         if kind == ConflictKind.UPDATE_REMOVE:
+            self._check_whole(record.node)
             self._recreate(record)
             return None
         if kind in CREATING:
-            return await self._win_name(record)
+            return await self._win_name(self._as_creation(record))
+        if kind == ConflictKind.REMOVE_UPDATE and record.kind is RecordKind.RENAME:
+            return await self._win_name(record)  # the directory to be displaced has been filled
         if kind == ConflictKind.RENAME_RENAME:
             await self._find_on_server(record)
         elif kind != ConflictKind.REFUSED:
             await self._rebase(record)
         self._release(record)
         return None
+
+    def _check_whole(self, node_id: NodeId) -> None:
+        """What is to be made anew on the server must be here."""
+        node = self._context.node(node_id)
+        if node is None or node.kind is not Kind.FILE:
+            return
+        if not self._store.content.covers(node.id, 0, node.size):
+            raise UsageError("its content is neither here nor on the server; use --keep server")
+
+    def _as_creation(self, record: Record) -> Record:
+        """A change of what the server replaced by another kind of thing: it is made anew."""
+        if record.kind in (RecordKind.CREATE, RecordKind.LINK, RecordKind.RENAME):
+            return record
+        with self._store.transaction():
+            for parent, name in self._store.server.names(record.node):
+                self._store.server.remove_name(parent, name)
+            self._recreate(record)
+        return self._store.journal.get(record.seq) or record
 
     async def _rebase(self, record: Record) -> None:
         """What stands on the server now becomes the base of the parked record."""
@@ -134,7 +155,7 @@ class Resolver:
                 self._store.journal.remove([record.seq])
                 return
             for child in self._below(record.node):
-                self._forget_server_side(child)
+                self._store.server.forget(child)
             parent, name = names[0]
             self._store.journal.replace(
                 Record(
@@ -146,6 +167,32 @@ class Resolver:
                     at_ns=record.at_ns,
                 )
             )
+            self._link_further(record.node, names[1:])
+            self._recreate_below(record.node)
+
+    def _link_further(self, node: NodeId, names: list[tuple[NodeId, bytes]]) -> None:
+        """The other hard links of what is made anew."""
+        recorded = {
+            (r.parent, r.name)
+            for r in self._store.journal.of_node(node)
+            if r.kind is RecordKind.LINK
+        }
+        for parent, name in names:
+            if (parent, name) not in recorded:
+                self._journaling.append(RecordKind.LINK, node, parent=parent, name=name)
+
+    def _recreate_below(self, directory: NodeId) -> None:
+        """What is whole here comes back with its directory; the rest's deletion stands."""
+        for name, child in self._store.nodes.children(directory):
+            records = self._store.journal.of_node(child.id)
+            if not any(r.kind in (RecordKind.CREATE, RecordKind.LINK) for r in records):
+                is_file = child.kind is Kind.FILE
+                if is_file and not self._store.content.covers(child.id, 0, child.size):
+                    self._remove_local_name(directory, name, child.id)
+                    continue
+                self._journaling.append(RecordKind.CREATE, child.id, parent=directory, name=name)
+            if child.kind is Kind.DIRECTORY:
+                self._recreate_below(child.id)
 
     def _below(self, node: NodeId) -> list[NodeId]:
         found: list[NodeId] = []
@@ -156,17 +203,6 @@ class Resolver:
                 pending.append(child)
         return found
 
-    def _forget_server_side(self, node: NodeId) -> None:
-        """A directory comes back by creation: what was in it unchanged stays deleted."""
-        self._store.server.forget(node)
-        if self._store.journal.has_any(node):
-            return
-        for parent, name in self._store.nodes.names(node):
-            found = self._store.nodes.get(node)
-            if found is not None and not self._store.nodes.has_children(node):
-                self._store.nodes.remove_name(parent, name)
-                self._context.kernel.forget_entry(parent, name)
-
     async def _win_name(self, record: Record) -> str | None:
         """Our object gets the name; the server's is moved to a conflict copy beside it."""
         renaming = record.kind is RecordKind.RENAME
@@ -176,12 +212,25 @@ class Resolver:
         if directory is None:
             self._release(record)
             return None
-        entry = await self._stat(join(directory, name))
-        copy = None
+        copy = await self._free_directory(record, parent)
+        entry = None if copy else await self._stat(join(directory, name))
         if entry is not None:
             copy = await self._move_stranger(record, parent, directory, name, entry)
         self._release(record)
         return copy
+
+    async def _free_directory(self, record: Record, directory: NodeId) -> str | None:
+        """What stands in the place of the directory that a record works in goes aside."""
+        names = self._store.server.names(directory)
+        if not names:
+            return None
+        copy = await self._free_directory(record, names[0][0])
+        path = self._store.server.path(directory)
+        entry = None if copy or path is None else await self._stat(path)
+        if entry is None or entry.kind is Kind.DIRECTORY:
+            return copy
+        above = self._store.server.path(names[0][0]) or b""
+        return await self._move_stranger(record, names[0][0], above, names[0][1], entry)
 
     async def _move_stranger(
         self, record: Record, parent: NodeId, directory: bytes, name: bytes, entry: Entry
@@ -195,10 +244,13 @@ class Resolver:
         )
         if isinstance(outcome, Mismatch):
             raise UsageError("the server changed at this moment; look again and decide anew")
+        fault("resolve.moved")
         known = self._store.server.child(parent, name)
-        if known is not None and known != record.node:
+        if known is not None and known not in (record.node, record.parent, record.to_parent):
             with self._store.transaction():
                 self._store.server.remove_name(parent, name)
+                if not self._store.server.names(known):
+                    self._store.server.forget(known)
         self._observer.committed(parent)
         self._observer.look_again(record.node)
         await self._observer.directory(parent)
@@ -228,7 +280,9 @@ class Resolver:
             return None
         node, parent = record.node, conflict.parent
         on_server = self._store.server.names(node)
+        displaced = [r for r in self._store.journal.of_node(node) if r.kind is RecordKind.RENAME]
         self._drop_changes(node)
+        self._names_as_on_server(node, displaced)
         if record.kind is RecordKind.CREATE or conflict.kind == ConflictKind.UPDATE_REMOVE:
             self._drop_node(node)
         elif record.kind is RecordKind.LINK:
@@ -239,10 +293,28 @@ class Resolver:
             await self._observer.directory(directory)
         return None
 
+    def _names_as_on_server(self, node: NodeId, renames: list[Record]) -> None:
+        """Renames that were dropped are undone here, and what they displaced is shown again."""
+        nodes, server = self._store.nodes, self._store.server
+        with self._store.transaction():
+            for rename in renames:
+                if server.child(rename.to_parent, rename.to_name) != node:
+                    self._remove_local_name(rename.to_parent, rename.to_name, node)
+            places = [(place, node) for place in server.names(node)] if renames else []
+            for rename in renames:
+                to = (rename.to_parent, rename.to_name)
+                if rename.replaced and server.child(*to) == rename.replaced:
+                    places.append((to, rename.replaced))
+            for place, owner in places:
+                if nodes.child_id(*place) is None:
+                    nodes.add_name(*place, owner)
+                    self._context.kernel.forget_entry(*place)
+
     async def _take_servers(self, node: NodeId) -> None:
         path = self._store.server.path(node)
         entry = await self._stat(path) if path is not None else None
-        if entry is None:
+        found = self._store.nodes.get(node)
+        if entry is None or (found is not None and found.kind is not entry.kind):
             self._drop_node(node)
             return
         self._adopter.adopt_revision(node, entry, Content.CHANGED)
@@ -316,6 +388,11 @@ class Resolver:
         if kind == ConflictKind.UPDATE_REMOVE:
             return await self._keep_local(conflict, record)
         if kind in CREATING:
+            record = self._as_creation(record)
+            copy = await self._free_directory(record, record.parent) if record.parent else None
+            if copy:
+                self._release(record)
+                return copy
             return await self._rename_ours(record)
         if kind == ConflictKind.UPDATE_UPDATE and record.kind is RecordKind.RENAME:
             return await self._rename_ours(record)
@@ -353,13 +430,15 @@ class Resolver:
         if not self._store.content.covers(node.id, 0, node.size):
             raise UsageError("a part of the local content is not here; go online and try again")
         copy = self._copy_name(conflict.parent, conflict.name, set())
-        made = self._changes.create(conflict.parent, copy, Kind.FILE, node.mode, node.uid, node.gid)
         with self._store.transaction():
+            made = self._changes.create(
+                conflict.parent, copy, Kind.FILE, node.mode, node.uid, node.gid
+            )
             self._copy_content(node.id, made.id)
             self._store.nodes.update(made.id, size=node.size, mtime_ns=node.mtime_ns)
             self._store.content.add_range(made.id, 0, node.size)
-            self._store.content.mark_unsynced(made.id)
-            self._journaling.append(RecordKind.STORE, made.id)
+            self._journaling.store(made.id)
+        fault("resolve.copied")
         self._context.kernel.forget_entry(conflict.parent, copy)
         return os.fsdecode(copy)
 

@@ -26,30 +26,37 @@ class Reviver:
         self._observer = observer
         self._client = client
 
-    async def revive_for(self, record: Record) -> None:
-        """Bring back the directory of the name that a record wants; raises ``RemoteError``."""
-        if record.kind in (RecordKind.CREATE, RecordKind.LINK):
-            await self._revive(record.parent, record.seq)
-        elif record.kind in TARGETING:
-            await self._revive(record.to_parent, record.seq)
+    async def revive_for(self, record: Record) -> bool:
+        """Bring back the directory of the name that a record wants; raises ``RemoteError``.
 
-    async def _revive(self, directory: NodeId, seq: int) -> None:
+        False when something that is no directory stands in its place, or in an ancestor's.
+        """
+        if record.kind in (RecordKind.CREATE, RecordKind.LINK):
+            return await self._revive(record.parent, record.seq)
+        if record.kind in TARGETING:
+            return await self._revive(record.to_parent, record.seq)
+        return True
+
+    async def _revive(self, directory: NodeId, seq: int) -> bool:
         path = self._store.server.path(directory)
         if directory == ROOT or path is None:
-            return
+            return True
         try:
             entry = await self._context.link.call(lambda remote: remote.stat(path))
         except NotFound:
             pass
         else:
-            if entry.kind is Kind.DIRECTORY:
-                return
-            raise NotFound(f"{path!r} is not a directory on the server any more")
+            return entry.kind is Kind.DIRECTORY
+        await self._observer.search(directory)
+        if self._store.server.path(directory) != path:
+            return True  # renamed on the server: the record works in it where it is now
         parent = self._store.server.names(directory)[0][0]
-        await self._revive(parent, seq)
+        if not await self._revive(parent, seq):
+            return False
         await self._make(directory, path, seq)
         self._observer.committed(parent, directory)
         self._observer.look_again(directory)
+        return True
 
     async def _make(self, directory: NodeId, path: bytes, seq: int) -> None:
         node = self._store.nodes.get(directory)

@@ -1,0 +1,168 @@
+"""Every conflict scenario on a real mount: what is kept, where the two sides meet, what is said.
+
+The rows of ``scenarios.json`` come from other systems' tests and tell what those expect; here
+only their policy-neutral part binds (``keep``), with DESIGN section 5 for the rest. Rows that
+want a faulty server are skipped by their id; ``docs/CONFLICTS.md`` lists them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.acceptance import scenario_player as player
+from tests.acceptance.scenario_player import Played, Player, Row
+from tests.harness import Client, make_server, mounted, needs_fuse
+
+pytestmark = [*needs_fuse, pytest.mark.slow]
+
+ROWS = player.load()
+KEEPS = ("local", "server", "both")
+RUNS = [("dir", "local"), ("dir", "server"), ("dir", "both"), ("sftp", "rotated")]
+
+SUPERSEDED = {
+    "S031": {"W"},  # the server's own user wrote B over it
+    "S032": {"W"},  # this machine's user wrote B over it
+    "S047": {"W"},  # appended to here, renamed there: Wl under the new name
+    "S048": {"W"},  # renamed here, appended to there: Wr under the new name
+}
+"""Base contents that one side overwrote with nothing against it on the other."""
+
+NOT_YET: dict[tuple[str, str], str] = {
+    ("dir", "S269"): "not cached, and renamed on both sides: unreadable until it is decided",
+}
+"""(remote, row) → what is still wrong."""
+
+
+def groups() -> list[list[Row]]:
+    """Rows that share a mount."""
+    rows = [row for row in ROWS if row.hook is None]
+    together = [row for row in rows if not row.alone]
+    return [
+        [row for row in together if not row.uncached],
+        [row for row in together if row.uncached],
+        *[[row] for row in rows if row.alone],
+    ]
+
+
+def play(kind: str, keep: str, base: str, rows: list[Row]) -> dict[str, Played]:
+    """Play some rows in one mount, decide their conflicts, and clean up."""
+    server = make_server(kind, base)
+    client = Client(base, server)
+    stage = Player(client, rows)
+    try:
+        stage.prepare()
+        stage.take_along(pinned=not rows[0].uncached)
+        stage.diverge()
+        if rows[0].then:
+            stage.continue_alone()
+        stage.report()
+        stage.decide(lambda _, number: KEEPS[number % 3] if keep == "rotated" else keep)
+    finally:
+        client.close()
+        server.close()
+    return stage.played
+
+
+@pytest.fixture(scope="module", params=RUNS, ids=["-".join(run) for run in RUNS])
+def run(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, dict[str, Played]]]:
+    """All rows played on one kind of remote with one way of deciding."""
+    kind, keep = request.param
+    found: dict[str, Played] = {}
+    for rows in groups():
+        found |= play(kind, keep, str(tmp_path_factory.mktemp("scenarios")), rows)
+    yield kind, found
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row.id for row in ROWS])
+def test_scenario(run: tuple[str, dict[str, Played]], row: Row) -> None:
+    if row.hook is not None:
+        pytest.skip(f"{row.id} wants the hook {row.hook}")
+    kind, found = run
+    if (kind, row.id) in NOT_YET:
+        pytest.xfail(NOT_YET[kind, row.id])
+    played = found[row.id]
+    assert not played.trouble, played.trouble
+    _check_found(played)
+    _check_decided(played)
+
+
+def _check_found(played: Played) -> None:
+    """After coming back: nothing lost, both sides meet but for conflicts, and it stays so."""
+    row, found, again = played.row, played.found, played.again
+    assert found is not None and again is not None
+    lost = set(row.keep) - SUPERSEDED.get(row.id, set()) - found.reachable()
+    assert not lost, f"lost without a decision: {lost}"
+    assert not found.differences()
+    if not (row.local and row.remote) and not row.then:
+        assert found.kinds == [], "a conflict although only one side changed anything"
+    assert found.settled() == again.settled(), "a second synchronisation is not idle"
+
+
+def _check_decided(played: Played) -> None:
+    """After the decision: no conflict, nothing unsent, one tree; what was not given up is there."""
+    row, decided = played.row, played.decided
+    assert decided is not None
+    assert decided.kinds == []
+    assert decided.records == []
+    assert not decided.differences()
+    given_up = played.keep in ("local", "server") and played.found and played.found.kinds
+    if not given_up:
+        lost = set(row.keep) - SUPERSEDED.get(row.id, set()) - decided.reachable()
+        assert not lost, f"lost by keeping both: {lost}"
+
+
+def test_the_document_lists_what_is_not_run() -> None:
+    document = os.path.join(os.path.dirname(__file__), "..", "..", "docs", "CONFLICTS.md")
+    with open(document, encoding="utf-8") as file:
+        section = file.read().partition("## Scenarios that are not run yet")[2]
+    listed = set(re.findall(r"\bS\d{3}\b.*?`([a-z-]+)`", section))
+    assert set(re.findall(r"\bS\d{3}\b", section)) == {r.id for r in ROWS if r.hook}
+    assert listed == {row.hook for row in ROWS if row.hook}
+
+
+def test_a_removal_goes_out_over_what_was_removed_only(tmp_path: object) -> None:
+    """Looking at the server's newer version must not make it the one that was removed."""
+    with mounted("dir", str(tmp_path), "fresh=0") as client:
+        player.write(f"{client.server.root}/f", "W")
+        client.awayfs("pin", client.mountpoint)
+        client.offline()
+        os.unlink(client.path("f"))
+        player.write(f"{client.server.root}/f", "R")
+        client.online()
+        os.listdir(client.mountpoint)
+        client.sync(check=False)
+        with open(f"{client.server.root}/f") as file:
+            assert file.read() == "R"
+
+
+def test_a_shorter_save_leaves_nothing_of_the_longer_one(tmp_path: object) -> None:
+    with mounted("dir", str(tmp_path)) as client:
+        player.write(f"{client.server.root}/f", "a long line\n")
+        client.awayfs("pin", client.mountpoint)
+        client.offline()
+        player.write(client.path("f"), "short\n")
+        with open(client.path("f")) as file:
+            assert file.read() == "short\n"
+
+
+def test_what_was_made_in_a_directory_follows_it_where_the_server_moved_it(
+    tmp_path: object,
+) -> None:
+    with mounted("dir", str(tmp_path), "fresh=0") as client:
+        player.make_base(client.server.root, {"d/old": "W", "far/away/x": "W"})
+        client.awayfs("pin", client.mountpoint)
+        client.offline()
+        player.write(client.path("d/new"), "L")
+        os.rename(f"{client.server.root}/d", f"{client.server.root}/far/away/d")
+        client.online()
+        client.sync()
+        assert player.contents(player.look(client.server.root)) == {"W", "L"}
+        assert sorted(os.listdir(f"{client.server.root}/far/away/d")) == ["new", "old"]
+        assert sorted(os.listdir(client.path("far/away/d"))) == ["new", "old"]
+        assert sorted(os.listdir(client.mountpoint)) == ["far"]
