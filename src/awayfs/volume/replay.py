@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 
 from awayfs.core.decide import (
@@ -369,9 +370,19 @@ class Replay:
             for rewritten in plan.rewritten:
                 self._store.journal.replace(rewritten)
             self._store.journal.remove(plan.dropped)
+            self._disown(records, plan.dropped)
         fault("replay.optimised")
         for node in touched:
             self._committer.discard_if_unused(node)
+
+    def _disown(self, records: Iterable[Record], dropped: Container[int]) -> None:
+        """Content whose change is not sent, the file being gone, is no revision of the server's."""
+        content = self._store.content
+        for record in records:
+            if record.kind is not RecordKind.STORE or record.seq not in dropped:
+                continue
+            if content.has(record.node) and not self._store.journal.has_store(record.node):
+                content.set_token(record.node, None)
 
     def _is_directory(self, node: NodeId) -> bool:
         found = self._store.nodes.get(node)
