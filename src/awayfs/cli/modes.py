@@ -13,9 +13,11 @@ from awayfs.cli.progress import Bar
 _SCOPE = click.argument("scope", required=False)
 
 
-def _switch(method: str, scope: str | None, as_json: bool) -> int:
+def _switch(
+    method: str, scope: str | None, as_json: bool, params: dict[str, Any] | None = None
+) -> int:
     """Switch every mount in scope; the exit status."""
-    replies, well = each(scoped(scope), method)
+    replies, well = each(scoped(scope), method, params)
     one = scope is not None and not scope.startswith("server:")
     if as_json and (replies or not one):
         show.as_json(replies[0] if one else replies)
@@ -38,13 +40,20 @@ def offline(scope: str | None, as_json: bool) -> int:
 
 @click.command()
 @_SCOPE
+@click.option(
+    "--accept-server",
+    is_flag=True,
+    help="Another host key or another root is meant: from now on it is this volume's server.",
+)
 @json_option
-def online(scope: str | None, as_json: bool) -> int:
+def online(scope: str | None, accept_server: bool, as_json: bool) -> int:
     """Connect now, and send what is pending.
 
     SCOPE is a mount point, server:HOST, or nothing for all mounts.
     """
-    return _switch("online", scope, as_json)
+    if accept_server and (scope is None or scope.startswith("server:")):
+        raise click.UsageError("--accept-server needs a mount point: it is about one volume")
+    return _switch("online", scope, as_json, {"accept_server": True} if accept_server else None)
 
 
 @click.command()

@@ -116,8 +116,10 @@ class Api:
         await self.volume.link.remote.close()
         return {"mode": str(self.volume.mode)}
 
-    async def _online(self, _params: dict[str, Any]) -> dict[str, Any]:
+    async def _online(self, params: dict[str, Any]) -> dict[str, Any]:
         self.volume.store.facts.set("volume.offline", "0")
+        if params.get("accept_server"):
+            self.volume.accept_server()
         await self.volume.link.online_by_hand()
         return {"mode": str(self.volume.mode)}
 

@@ -167,10 +167,13 @@ class Observer:
         listed = self._store.server.listed_ns(directory)
         return listed is not None and 0 <= self._context.now() - listed < JUST_NOW_NS
 
-    def adopt_root(self, entry: Entry) -> None:
-        """Adopt the root's own attributes; raises ``WrongServer`` when it is another root."""
+    def adopt_root(self, entry: Entry, *, replaced: bool = False) -> None:
+        """Adopt the root's own attributes; raises ``WrongServer`` when it is another root.
+
+        ``replaced``: it is known to be another, and to be meant.
+        """
         known = self._store.server.get(ROOT)
-        if known is not None and root_replaced(known.file_id, entry.file_id):
+        if not replaced and known is not None and root_replaced(known.file_id, entry.file_id):
             raise WrongServer("the root on the server is another directory than before")
         self._adopter.adopt_root(entry)
 

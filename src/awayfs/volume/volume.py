@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 COMMIT_S = 5.0
 CHECKPOINT_BYTES = 16 << 20
 SENT_S = 30.0
+ACCEPT = "if that is meant, run: awayfs online MOUNTPOINT --accept-server"
 WORKERS_END_S = 0.5
 
 
@@ -83,6 +84,7 @@ class Volume:
         self.resolver = Resolver(context, self.observer, self.journaling, self.changes, client)
         self._adopter = Adopter(context)
         self._unsafe = False
+        self._server_accepted = False
         self.link.admit = self._admit
         self.link.on_change = self._mode_changed
         context.on_journal = self._journaled
@@ -112,12 +114,22 @@ class Volume:
         facts = self.store.facts
         known = facts.get("volume.identity")
         seen = connected.identity.hex() if connected.identity is not None else None
-        if known and seen and known != seen:
-            raise WrongServer("another volume, or another server, answers at this address")
-        self.observer.adopt_root(connected.root)
-        if seen and not known:
+        if known and seen and known != seen and not self._server_accepted:
+            raise WrongServer(f"another volume, or another server, answers here; {ACCEPT}")
+        try:
+            self.observer.adopt_root(connected.root, replaced=self._server_accepted)
+        except WrongServer as error:
+            raise WrongServer(f"{error}; {ACCEPT}") from error
+        if seen and (not known or self._server_accepted):
             facts.set("volume.identity", seen)
+        self._server_accepted = False
         facts.set("volume.known", "1")
+
+    def accept_server(self) -> None:
+        """Who answers next is our server, whatever it was known by (a new host key, a restored
+        share). What it has is compared with what is here like after any absence.
+        """
+        self._server_accepted = True
 
     def _mode_changed(self, old: ModeState, new: ModeState) -> None:
         was, now = asks_server(old.mode), asks_server(new.mode)
