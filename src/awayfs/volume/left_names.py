@@ -86,5 +86,9 @@ def _is_ours(base: ServerNode, left: Left) -> bool:
         return False
     if left.before is not None and left.before.token != base.token:
         return False
-    counted = replace(base.entry(left.after.name), token=b"", nlink=0, ctime_ns=None)
-    return counted == replace(left.after, token=b"", nlink=0, ctime_ns=None)
+    return _without_count(base.entry(left.after.name)) == _without_count(left.after)
+
+
+def _without_count(entry: Entry) -> Entry:
+    """An entry but for what a change of its link count changes too."""
+    return replace(entry, token=b"", weak=False, nlink=0, ctime_ns=None)
