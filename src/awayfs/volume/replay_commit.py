@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from awayfs.core.decide import Facts
 from awayfs.core.diff import Content, compare_entries
-from awayfs.core.records import Record, RecordKind
+from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.types import ROOT, Entry, Kind, NodeId
 from awayfs.volume.adopt import Adopter
 from awayfs.volume.changes import Changes
@@ -68,16 +68,36 @@ class Committer:
         with self._store.transaction():
             self._store.intents.clear(record.seq)
             self._store.journal.remove([record.seq, *(r.seq for r in carried)])
+            outdated = self._outdate_times(carried)
             self._apply(record, facts, entry, by_others)
             if left is not None:
                 self._left_names.adopt(left)
-        self._finished += [r.seq for r in carried]
+        self._finished += [r.seq for r in carried] + outdated
         if not self._store.journal.has_store(record.node):
             self._context.opened.sent(record.node)
         self._observer.committed(*self._directories(record))
         fault("replay.committed")
         for node in {record.node, record.replaced} - {0}:
             self._changes.discard_if_unused(node)
+
+    def _outdate_times(self, carried: list[Record]) -> list[int]:
+        """A time that was set before a store which is out already is not set after it.
+
+        The stores went out with the creation, past the records between.
+        """
+        touched: list[int] = []
+        journal = self._store.journal
+        for record in journal.of_node(carried[-1].node) if carried else []:
+            waits = record.kind is RecordKind.SETATTR and record.state is RecordState.PENDING
+            if not waits or record.seq > carried[-1].seq or record.attributes.mtime_ns is None:
+                continue
+            touched.append(record.seq)
+            left = replace(record.attributes, mtime_ns=None)
+            if left:
+                journal.replace(replace(record, attributes=left))
+            else:
+                journal.remove([record.seq])
+        return touched
 
     def _carries(self, record: Record, facts: Facts, by_others: bool) -> bool:
         """Whether the content of a created file is on the server with it.
