@@ -21,6 +21,7 @@ pytestmark = [*needs_fuse, pytest.mark.slow]
 
 ROWS = player.load()
 KEEPS = ("local", "server", "both")
+FULL = (("dir", "local"), ("sftp", "rotated"))
 RUNS = [("dir", "local"), ("dir", "server"), ("dir", "both"), ("sftp", "rotated")]
 
 SUPERSEDED = {
@@ -37,9 +38,16 @@ NOT_YET: dict[tuple[str, str], str] = {
 """(remote, row) → what is still wrong."""
 
 
-def groups() -> list[list[Row]]:
+def is_played(row: Row, kind: str, keep: str) -> bool:
+    """All rows once a remote; those with something to decide with every decision on ``dir``."""
+    if row.hook is not None:
+        return False
+    return (kind, keep) in FULL or (bool(row.local and row.remote) and not row.alone)
+
+
+def groups(kind: str, keep: str) -> list[list[Row]]:
     """Rows that share a mount."""
-    rows = [row for row in ROWS if row.hook is None]
+    rows = [row for row in ROWS if is_played(row, kind, keep)]
     together = [row for row in rows if not row.alone]
     return [
         [row for row in together if not row.uncached],
@@ -74,7 +82,7 @@ def run(
     """All rows played on one kind of remote with one way of deciding."""
     kind, keep = request.param
     found: dict[str, Played] = {}
-    for rows in groups():
+    for rows in groups(kind, keep):
         found |= play(kind, keep, str(tmp_path_factory.mktemp("scenarios")), rows)
     yield kind, found
 
@@ -84,10 +92,14 @@ def test_scenario(run: tuple[str, dict[str, Played]], row: Row) -> None:
     if row.hook is not None:
         pytest.skip(f"{row.id} wants the hook {row.hook}")
     kind, found = run
+    if row.id not in found:
+        pytest.skip(f"{row.id} has nothing to decide, and is played elsewhere")
     if (kind, row.id) in NOT_YET:
         pytest.xfail(NOT_YET[kind, row.id])
     played = found[row.id]
-    assert not played.trouble, played.trouble
+    allowed = "mkfifo" if kind == "sftp" else None  # SFTP has no special files: EPERM at once
+    trouble = [line for line in played.trouble if line.split()[0] != allowed]
+    assert not trouble
     _check_found(played)
     _check_decided(played)
 
