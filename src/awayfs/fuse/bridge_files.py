@@ -28,7 +28,7 @@ from awayfs.fuse.replies import (
     poll_out,
     write_out,
 )
-from awayfs.fuse.session import Handler, Result
+from awayfs.fuse.session import Handler, Reply, Result
 from awayfs.store.nodes import Node
 from awayfs.volume.files import FileHandle
 
@@ -157,8 +157,17 @@ class FileHandlers:
         return self._files.read(self._file(request.fh), request.offset, request.size)
 
     def write(self, request: rq.Write) -> Result:
-        """write(2)."""
+        """write(2); waits only where the cache limit leaves no room."""
         handle = self._file(request.fh)
+        wait = self._files.room_for(handle, request.offset + len(request.data))
+        return self._write(request, handle) if wait is None else self._write_later(request, wait)
+
+    async def _write_later(self, request: rq.Write, wait: Awaitable[None]) -> Reply:
+        await wait
+        result = self._write(request, self._file(request.fh))
+        return await result if isinstance(result, Awaitable) else result
+
+    def _write(self, request: rq.Write, handle: FileHandle) -> Result:
         written = self._files.write(handle, request.offset, request.data)
         if request.kill_suidgid:
             node = self._volume.context.node(request.nodeid)

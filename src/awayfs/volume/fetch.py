@@ -91,6 +91,9 @@ class Fetcher:
             progress.window = min(progress.window * 2, LARGEST_WINDOW)
         else:
             progress.window = FIRST_WINDOW
+        most = self._room.window()
+        if most is not None:
+            progress.window = min(progress.window, most)
         current = self._context.node(node)
         size = current.size if current else end
         end = max(end, min(start + progress.window, size))
@@ -111,7 +114,7 @@ class Fetcher:
             path = self._store.server.path(node)
             if base is None or path is None:
                 raise OSError(errno.EIO, "content is neither here nor on the server")
-            self._room.make(sum(r.end - r.start for r in missing), node)
+            await self._room.make_or_wait(sum(r.end - r.start for r in missing), node)
             for gap in missing:
                 if not await self._fetch(node, path, base, gap.start, gap.end):
                     break

@@ -20,6 +20,7 @@ from awayfs.volume.fault import fault
 from awayfs.volume.fetch import Fetcher
 from awayfs.volume.journaling import Journaling
 from awayfs.volume.opened import OpenNode
+from awayfs.volume.room import Room
 
 COPY_CHUNK = 1 << 20
 FALLOC_KEEP_SIZE = 0x01
@@ -40,11 +41,14 @@ class FileHandle:
 class Files:
     """Everything that touches content on behalf of the mount."""
 
-    def __init__(self, context: Context, journaling: Journaling, fetcher: Fetcher) -> None:
+    def __init__(
+        self, context: Context, journaling: Journaling, fetcher: Fetcher, room: Room
+    ) -> None:
         self._context = context
         self._store = context.store
         self._journaling = journaling
         self._fetcher = fetcher
+        self._room = room
 
     def open(self, node: Node, *, writing: bool, append: bool = False) -> FileHandle:
         """Open a regular file; EROFS, ENOSPC and EIO come from the cache file system."""
@@ -80,6 +84,23 @@ class Files:
         await self._fetcher.ensure(opened.node, offset, end, ahead=True)
         end = min(end, opened.size)
         return os.pread(opened.fd, max(0, end - offset), offset)
+
+    def room_for(self, handle: FileHandle, end: int) -> Coroutine[Any, Any, None] | None:
+        """What a write up to ``end`` has to wait for before it is accepted; None for nothing.
+
+        The coroutine raises EDISCONFULL when the cache limit leaves no room and nothing that
+        takes it can be sent.
+        """
+        opened = handle.opened
+        if self._context.options.cache_limit is None or end <= opened.size:
+            return None
+        self._context.opened.save(opened)  # what it holds by now counts
+        wanted = end - opened.size
+        try:
+            self._room.make(wanted, opened.node)
+        except OSError:
+            return self._room.make_or_wait(wanted, opened.node)
+        return None
 
     def write(self, handle: FileHandle, offset: int, data: bytes | memoryview) -> int:
         """Write; journaled before the first byte changes. O_APPEND writes at the end we know."""
