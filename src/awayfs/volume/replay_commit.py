@@ -150,7 +150,9 @@ class Committer:
         content = self._store.content
         self._server.set(node, entry, seen_ns=self._context.now())
         if content.has(node):
-            content.set_token(node, entry.token)
+            # Of a file without a name, changes after what was sent may have been dropped.
+            named = self._store.journal.has_store(node) or self._store.nodes.names(node)
+            content.set_token(node, entry.token if named else None)
         content.drop_base(node)  # of an edit that is on its way already, this is not the base
         self._adopt_returned(node, entry)
 
