@@ -412,7 +412,9 @@ def test_exchange(run):
         case.write(b"a", b"a")
         _put(case, b"d", "directory")
         a, d = await case.expected(b"a"), await case.expected(b"d", content=False)
-        assert isinstance(await case.remote.exchange("op1", b"a", b"d", a, d), Committed)
+        outcome = await case.remote.exchange("op1", b"a", b"d", a, d)
+        assert isinstance(outcome, Committed) and outcome.entry is not None
+        assert (outcome.entry.name, outcome.entry.kind) == (b"d", a.kind)
         assert case.read(b"d") == b"a"
         assert case.names(b"a") == {b"inside"}
         case.write(b"d", b"theirs")

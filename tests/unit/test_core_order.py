@@ -103,12 +103,12 @@ READY: dict[str, tuple[list[Record], set[int]]] = {
     "what is displaced is finished before": ([STORE_X, rename(F, b"t", b"x", X)], {1}),
     "rights come before what may need them": ([chmod(D), create(F, b"f", D)], {1}),
     "and rights are taken away after": ([create(F, b"f", D), chmod(D)], {1}),
-    "a time of a directory holds nothing back": (
+    "a time of a directory is set before what comes after": (
         [
             Record(0, K.SETATTR, D, attributes=Attributes(mtime_ns=1)),
             create(F, b"f", D),
         ],
-        {1, 2},
+        {1},
     ),
     "renaming a directory runs alone": ([rename(D, b"d", b"e"), STORE_X], {1}),
     "it waits for what is on its way, and what follows waits too": (
@@ -185,3 +185,12 @@ def test_a_record_claims_its_node_and_names() -> None:
     assert ("node", F, b"") in writes and ("node", X, b"") in writes
     assert ("slot", ROOT, b"t") in writes and ("slot", ROOT, b"x") in writes
     assert ("directory", ROOT, b"") in reads
+
+
+def test_a_directorys_time_is_set_after_what_happens_inside() -> None:
+    made = Record(1, K.CREATE, 10, parent=5, name=b"a")
+    timed = Record(2, K.SETATTR, 5, attributes=Attributes(mtime_ns=1))
+    later = Record(3, K.CREATE, 11, parent=5, name=b"b")
+    assert dependencies([made, timed, later])[2] == {1}
+    assert 2 in dependencies([made, timed, later])[3]
+    assert [r.seq for r in ready([made, timed, later])] == [1]

@@ -7,7 +7,7 @@ for an earlier A, while A is in the journal, when both
 * or A makes the directory that B works in, or B removes (or displaces) the directory that A
   worked in: a directory is emptied before it goes;
 * or both move directories from one parent to another: in another order they could form a ring;
-* or A sets the rights of the directory that B works in, or the other way round.
+* or A sets the rights or the time of the directory that B works in, or the other way round.
 
 A parked record holds back what depends on it and nothing else; a parked change of rights holds
 back nothing but later changes of the same node, and a parked move of a directory no other move
@@ -138,8 +138,10 @@ def _slots(record: Record) -> list[tuple[NodeId, bytes]]:
 
 
 def _sets_rights(record: Record) -> bool:
+    """Or the time, which each change inside a directory sets anew (``cp -a`` sets it last)."""
     wanted = record.attributes
-    return any(value is not None for value in (wanted.mode, wanted.uid, wanted.gid))
+    set_here = (wanted.mode, wanted.uid, wanted.gid, wanted.mtime_ns)
+    return any(value is not None for value in set_here)
 
 
 def _is_soft(claim: Claim) -> bool:

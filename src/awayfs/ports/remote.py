@@ -212,7 +212,10 @@ class Remote(Protocol):
         a_expected: Expected,
         b_expected: Expected,
     ) -> Outcome:
-        """Swap two names (RENAME_EXCHANGE); only with ``capabilities.exchange``."""
+        """Swap two names (RENAME_EXCHANGE); only with ``capabilities.exchange``.
+
+        The entry that is returned is that of the object that was at ``a`` and is at ``b`` now.
+        """
         ...
 
     async def set_attributes(

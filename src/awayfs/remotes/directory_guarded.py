@@ -182,7 +182,7 @@ class Guarded:
                     return Mismatch(self._mover.look(other))
             sync_directory(first.directory)
             sync_directory(second.directory)
-            return Committed(self._mover.look(first))
+            return Committed(self._mover.look(second))
 
     @contextmanager
     def _incoming(self, place: Place, otherwise: str) -> Iterator[Incoming]:

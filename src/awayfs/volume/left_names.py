@@ -1,8 +1,9 @@
-"""Files that keep other names when one of theirs goes.
+"""Files that keep other names when one of theirs goes, or are moved by an exchange.
 
 Removing one of several names of a file, or renaming over it, changes its link count and with
 that, on many servers, its version token: a change of our own that must not be taken for
-somebody else's by the next record about this file. So it is looked at again under a name that
+somebody else's by the next record about this file. The same goes for the second of two files
+that were exchanged. So it is looked at again under a name that
 is left, and what stands there becomes the base, if nothing but that can have happened to it.
 """
 
@@ -48,18 +49,28 @@ class LeftNames:
         elif record.kind is RecordKind.RENAME and record.replaced:
             node, before = record.replaced, facts.target_current
             lost = (record.to_parent, record.to_name)
+        elif record.kind is RecordKind.EXCHANGE:  # the other node, where it is now
+            node, before = record.replaced, facts.target_current
+            lost = (record.parent, record.name)
         else:
             return None
         if not (acted or facts.retried):
             return None
+        if record.kind is RecordKind.EXCHANGE:
+            return await self._look_at(node, before if acted else None, *lost)
         for parent, name in self._store.server.names(node):
-            directory = self._store.server.path(parent)
-            if (parent, name) == lost or directory is None:
-                continue
-            path = join(directory, name)
-            after = await self._stat(path)
-            return Left(node, before if acted else None, after) if after else None
+            if (parent, name) != lost:
+                return await self._look_at(node, before if acted else None, parent, name)
         return None
+
+    async def _look_at(
+        self, node: NodeId, before: Entry | None, parent: NodeId, name: bytes
+    ) -> Left | None:
+        directory = self._store.server.path(parent)
+        if directory is None:
+            return None
+        after = await self._stat(join(directory, name))
+        return Left(node, before, after) if after else None
 
     async def _stat(self, path: bytes) -> Entry | None:
         try:

@@ -86,6 +86,7 @@ class FactFinder:
             unsupported=self._is_unsupported(record, kind),
         )
         facts = await self._with_children(facts, places)
+        facts = await self._with_xattrs(facts, places)
         facts = await self._with_moved(facts)
         return await self._with_base_digests(facts, base, replaced)
 
@@ -179,6 +180,19 @@ class FactFinder:
         if record.kind is RecordKind.SETXATTR:
             return not capabilities.xattrs
         return record.kind is RecordKind.EXCHANGE and not capabilities.exchange
+
+    async def _with_xattrs(self, facts: Facts, places: Places) -> Facts:
+        """The attributes there now: one that is to go may never have been there."""
+        path = places.path
+        if facts.record.kind is not RecordKind.SETXATTR or facts.current is None or path is None:
+            return facts
+        if facts.unsupported:
+            return facts
+        try:
+            there = await self._context.link.call(lambda remote: remote.xattrs(path))
+        except NotFound:
+            return facts
+        return replace(facts, current_xattrs=there)
 
     async def _with_children(self, facts: Facts, places: Places) -> Facts:
         """How much a directory that is to go holds on the server."""
