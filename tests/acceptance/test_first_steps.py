@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from tests.harness import Client, assert_same_tree, mounted, needs_fuse, tree
+from tests.harness import Client, assert_same_tree, eventually, mounted, needs_fuse, tree
 
 pytestmark = needs_fuse
 
@@ -78,3 +78,14 @@ def _check_resolved(client: Client, keep: str) -> None:
         tree(client.mountpoint, mtime_grain_ns=grain, directories_mtime=False),
         tree(client.server.root, mtime_grain_ns=grain, directories_mtime=False),
     )
+
+
+def test_cut_off_before_looking_around(tmp_path: object) -> None:
+    """Whoever mounts and leaves at once can still begin to work."""
+    with mounted("dir", str(tmp_path)) as client:
+        eventually(lambda: client.status()["mode"] == "connected", "the first contact")
+        client.offline()
+        write(client.path("begun.txt"), "on the train\n")
+        client.online()
+        client.sync()
+        assert read(f"{client.server.root}/begun.txt") == "on the train\n"

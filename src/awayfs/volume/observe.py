@@ -223,7 +223,17 @@ class Observer:
     def look_again(self, node: NodeId) -> None:
         """Something about a node was not as expected: list its directory soon."""
         for parent, _name in self._store.server.names(node)[:1]:
-            self._context.spawn(self._quietly(parent))
+            self.list_soon(parent)
+
+    def list_soon(self, directory: NodeId) -> None:
+        """List a directory in the background; that it fails is no news to anybody."""
+        self._context.spawn(self._quietly(directory))
+
+    async def learn_root(self) -> None:
+        """List the root without anybody having asked: good for being offline, not as fresh."""
+        await self._quietly(ROOT)
+        if self._store.server.listed_ns(ROOT) is not None:
+            self._store.server.set_listed(ROOT, 0)
 
     async def _quietly(self, directory: NodeId) -> None:
         try:

@@ -140,6 +140,9 @@ class Volume:
             self.context.kernel.forget_all()
         if now:
             self.replay.wake()
+            if self.store.server.listed_ns(ROOT) is None:
+                # whoever is cut off before looking around can at least create something
+                self.context.spawn(self.observer.learn_root())
         if new.mode is Mode.REINTEGRATING and not self.store.journal.count():
             self.link.drained()
 
