@@ -49,11 +49,12 @@ def groups(kind: str, keep: str) -> list[list[Row]]:
     """Rows that share a mount."""
     rows = [row for row in ROWS if is_played(row, kind, keep)]
     together = [row for row in rows if not row.alone]
-    return [
+    found = [
         [row for row in together if not row.uncached],
         [row for row in together if row.uncached],
         *[[row] for row in rows if row.alone],
     ]
+    return [rows for rows in found if rows]
 
 
 def play(kind: str, keep: str, base: str, rows: list[Row]) -> dict[str, Played]:

@@ -203,6 +203,7 @@ CASES: dict[str, tuple[Facts, Answer]] = {
     ),
     "create: the directory is not there yet": (facts(K.CREATE, parent=Parent.UNBORN), WAIT),
     "create: the directory was removed": (facts(K.CREATE, parent=Parent.GONE), C.UPDATE_REMOVE),
+    "create: the directory was replaced": (facts(K.CREATE, parent=Parent.REPLACED), C.TYPE),
     "create: read-only": (facts(K.CREATE, read_only=True), REFUSED),
     "create: name too long": (facts(K.CREATE, name_max=0), REFUSED),
     "create: kind unsupported": (facts(K.CREATE, Kind.SYMLINK, unsupported=True), REFUSED),

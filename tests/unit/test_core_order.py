@@ -175,6 +175,19 @@ def test_parked_may_be_told_from_outside() -> None:
     assert [r.seq for r in ready(records, parked={1})] == [2]
 
 
+@pytest.mark.parametrize(
+    ("state", "expected"), [(RecordState.PARKED, [2]), (RecordState.PENDING, [])]
+)
+def test_a_move_in_conflict_holds_back_no_other_move(
+    state: RecordState, expected: list[int]
+) -> None:
+    """One that only waits a moment does: in another order the two could form a ring."""
+    first = replace(rename(D, b"d", b"e", to=X), seq=1, state=state)
+    second = replace(rename(D + 50, b"g", b"h", to=X + 1), seq=2)
+    is_directory = {D, D + 50}.__contains__
+    assert [r.seq for r in ready([first, second], {}, {1}, is_directory)] == expected
+
+
 def test_the_limit_ends_the_search() -> None:
     records = [Record(seq, K.STORE, seq + 100) for seq in range(1, 1000)]
     assert [r.seq for r in ready(records, limit=2)] == [1, 2]

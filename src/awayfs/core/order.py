@@ -51,7 +51,7 @@ def dependencies(
             found.update(readers.pop(claim, ()))
             if claim in writer:
                 found.add(writer[claim])
-            if record.state is not RecordState.PARKED or not _is_soft(claim):
+            if record.state is not RecordState.PARKED or not _is_soft(claim, record):
                 writer[claim] = record.seq
         found.discard(record.seq)
         answer[record.seq] = frozenset(found)
@@ -92,7 +92,8 @@ def _candidates(
         reads, writes = claims(record, is_directory)
         free = held.allows(reads, writes)
         is_parked = record.state is RecordState.PARKED or record.seq in parked
-        held.add(reads, [w for w in writes if not (is_parked and _is_soft(w))])
+        lasting = [w for w in writes if not (is_parked and _is_soft(w, record))]
+        held.add(reads, lasting)
         if record.seq in in_flight:
             if runs_alone(record, is_directory):
                 return
@@ -144,9 +145,13 @@ def _sets_rights(record: Record) -> bool:
     return any(value is not None for value in set_here)
 
 
-def _is_soft(claim: Claim) -> bool:
-    """Parked, a change of rights or a move does not hold back what only might be affected."""
-    return claim[0] in ("rights", "moves")
+def _is_soft(claim: Claim, record: Record) -> bool:
+    """What a set-aside record does not hold back: what only might be affected.
+
+    A change of rights does not hold back what happens inside the directory. A move in conflict
+    does not hold back other moves; one that only waits a moment does, or a ring could form.
+    """
+    return claim[0] == "rights" or (claim[0] == "moves" and record.state is RecordState.PARKED)
 
 
 def _may_move_directory(record: Record, is_directory: IsDirectory | None) -> bool:
