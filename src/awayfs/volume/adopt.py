@@ -160,7 +160,8 @@ class Adopter:
         """A name is gone on the server; kept here while it carries unsent changes."""
         if self._is_dirty_below(node):
             return
-        self._server.remove_name(directory, name)
+        if self._server.child(directory, name) == node:  # or it is another's by now
+            self._server.remove_name(directory, name)
         if self._nodes.child_id(directory, name) == node:
             self._drop_tree_name(directory, name, node)
             self._context.kernel.forget_entry(directory, name)

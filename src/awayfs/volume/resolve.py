@@ -29,6 +29,7 @@ from awayfs.volume.journaling import Journaling
 from awayfs.volume.observe import Observer, join
 
 CREATING = (ConflictKind.NAME_NAME, ConflictKind.TYPE)
+TAKING = (RecordKind.RENAME, RecordKind.EXCHANGE, RecordKind.REMOVE)
 
 
 class Resolver:
@@ -410,17 +411,32 @@ class Resolver:
         listed = await self._observer.listed(parent) if self._store.server.get(parent) else []
         copy = self._copy_name(parent, name, {e.name for e in listed})
         changed = replace(record, to_name=copy, replaced=0) if renaming else None
+        nodes = self._store.nodes
         with self._store.transaction():
-            self._store.nodes.move_name(parent, name, parent, copy)
+            if nodes.child_id(parent, name) == record.node:
+                nodes.move_name(parent, name, parent, copy)
+            self._start_from(copy, parent, name, record)
             self._store.journal.replace(changed or replace(record, name=copy))
             replaced = record.replaced if renaming else 0
-            if replaced and self._store.server.child(parent, name) == replaced:
-                self._store.nodes.add_name(parent, name, replaced)
+            free = nodes.child_id(parent, name) is None
+            if free and replaced and self._store.server.child(parent, name) == replaced:
+                nodes.add_name(parent, name, replaced)
         self._context.kernel.forget_entry(parent, name)
         self._context.kernel.forget_entry(parent, copy)
         self._release(self._store.journal.get(record.seq) or record)
         await self._observer.directory(parent)
         return os.fsdecode(copy)
+
+    def _start_from(self, copy: bytes, parent: NodeId, name: bytes, record: Record) -> None:
+        """What took the name away again since (a rename, a removal) takes ``copy`` away.
+
+        The name may be another node's here by now, which keeps it.
+        """
+        for later in self._store.journal.of_node(record.node):
+            taken = later.node == record.node and (later.parent, later.name) == (parent, name)
+            if later.seq > record.seq and taken and later.kind in TAKING:
+                self._store.journal.replace(replace(later, name=copy))
+                return
 
     def _copy_local(self, conflict: Conflict) -> str | None:
         """The local content as a new file beside it, with its own records."""

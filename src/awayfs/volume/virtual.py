@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from awayfs.core.records import RecordKind
-from awayfs.core.types import Kind, NodeId
+from awayfs.core.types import Kind, NodeId, Range
 from awayfs.store.conflicts import Conflict
 from awayfs.volume.context import Context
 
@@ -148,9 +148,10 @@ class VirtualTree:
         """The file with the base's content, if it is all here."""
         node = self.base_node(conflict)
         content = self._store.content
-        if (kept := content.base_path(node)) is not None:
-            return kept
         base = self._store.server.get(node)
+        if (kept := content.base_path(node)) is not None:
+            whole = base is None or content.base_ranges(node) == [Range(0, base.size)]
+            return kept if whole or (base and not base.size) else None
         if node == conflict.node or base is None or self._store.journal.has_store(node):
             return None
         whole = content.has(node) and content.covers(node, 0, base.size)

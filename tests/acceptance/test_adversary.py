@@ -1,0 +1,118 @@
+"""What attempts to lose data found: each a small story on a real mount that once ended badly."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.harness import Client, mounted, needs_fuse
+
+pytestmark = needs_fuse
+
+
+def write(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
+
+
+def append(path: str, text: str) -> None:
+    with open(path, "a") as file:
+        file.write(text)
+
+
+def read(path: str) -> str:
+    with open(path) as file:
+        return file.read()
+
+
+def everything(root: str) -> list[str]:
+    """The content of every file of a tree, sorted."""
+    found = [Path(at, name) for at, _, names in os.walk(root) for name in names]
+    return sorted(path.read_text() for path in found)
+
+
+def resolve_all(client: Client, keep: str = "both") -> None:
+    """Decide every conflict until there is none."""
+    for _ in range(5):
+        client.sync(check=False)
+        conflicts = client.conflicts()
+        if not conflicts:
+            return
+        for conflict in conflicts:
+            client.awayfs("resolve", client.path(conflict["path"]), "--keep", keep)
+    raise AssertionError(f"never ends: {client.conflicts()}")
+
+
+def test_a_conflicted_file_is_renamed_and_its_name_taken_before_it_is_resolved(
+    tmp_path: Path,
+) -> None:
+    """The decision concerns the file in conflict, not the one that bears its name by now."""
+    with mounted("dir", str(tmp_path)) as client:
+        os.listdir(client.mountpoint)
+        client.offline()
+        write(client.path("f"), "first\n")
+        write(f"{client.server.root}/f", "server's\n")
+        client.online()
+        client.sync(check=False)
+        assert [c["kind"] for c in client.conflicts()] == ["name/name"]
+        os.rename(client.path("f"), client.path("moved"))
+        write(client.path("f"), "second\n")
+        resolve_all(client)
+        assert everything(client.server.root) == ["first\n", "second\n", "server's\n"]
+        assert read(f"{client.server.root}/moved") == "first\n"
+        assert read(f"{client.server.root}/f") == "server's\n"
+
+
+def test_a_conflicted_file_is_removed_before_it_is_resolved(tmp_path: Path) -> None:
+    """What was made and removed here is gone; the server's file of that name is not."""
+    with mounted("dir", str(tmp_path)) as client:
+        os.listdir(client.mountpoint)
+        client.offline()
+        write(client.path("f"), "first\n")
+        write(f"{client.server.root}/f", "server's\n")
+        client.online()
+        client.sync(check=False)
+        os.unlink(client.path("f"))
+        resolve_all(client)
+        assert everything(client.server.root) == ["server's\n"]
+        assert read(client.path("f")) == "server's\n"
+
+
+@pytest.mark.parametrize("kind", ["dir", "sftp"])
+def test_a_base_of_which_a_part_is_missing_is_not_shown_as_one(kind: str, tmp_path: Path) -> None:
+    """Appending to a file that is not cached keeps no base; zeros are not one."""
+    with mounted(kind, str(tmp_path)) as client:
+        write(f"{client.server.root}/log", "one\n" * 2000)
+        os.stat(client.path("log"))
+        client.offline()
+        append(client.path("log"), "here\n")
+        write(f"{client.server.root}/log", "one\n" * 2000 + "there\n")
+        client.online()
+        client.sync(check=False)
+        (conflict,) = client.conflicts()
+        base = client.path(".awayfs/conflicts/log/base")
+        assert not os.path.exists(base), "a base that nobody has"
+        assert not (conflict["base"] or {}).get("available")
+
+
+@pytest.mark.parametrize("kind", ["dir", "sftp"])
+def test_a_save_on_the_server_whose_temporary_file_was_seen(kind: str, tmp_path: Path) -> None:
+    """A file known under one name is renamed over another known file: it has that name now."""
+    with mounted(kind, str(tmp_path), "fresh=0") as client:
+        server = client.server.root
+        write(f"{server}/f", "old\n")
+        write(f"{server}/f.tmp", "newer\n")
+        assert sorted(os.listdir(client.mountpoint)) == ["f", "f.tmp"]
+        assert read(client.path("f")) == "old\n"
+        os.rename(f"{server}/f.tmp", f"{server}/f")
+        assert os.listdir(client.mountpoint) == ["f"]
+        assert read(client.path("f")) == "newer\n"
+        write(f"{server}/f", "newest of all\n")
+        os.listdir(client.mountpoint)
+        assert read(client.path("f")) == "newest of all\n"
+        append(client.path("f"), "and mine\n")
+        client.sync()
+        assert read(f"{server}/f") == "newest of all\nand mine\n"
+        assert client.conflicts() == []
