@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import json
 import os
@@ -108,9 +109,10 @@ class Crashes:
         self.mount(fault)
         try:
             self.check_mount()
-        except (AssertionError, OSError):
-            if not fault or self.alive():
+        except OSError as error:
+            if not fault or error.errno not in (errno.ENOTCONN, errno.ECONNABORTED):
                 raise
+            eventually(lambda: not self.alive(), "the daemon's end")
             self.clear(fault)
             self.mount()
             self.check_mount()

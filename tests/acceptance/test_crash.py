@@ -16,7 +16,7 @@ pytestmark = [*needs_fuse, pytest.mark.slow]
 
 SEED = int(os.environ.get("AWAYFS_SEED", "20"))
 FACTOR = float(os.environ.get("AWAYFS_CRASHES", "1"))
-DAEMON_KILLS = {"dir": int(72 * FACTOR), "sftp": int(36 * FACTOR)}
+DAEMON_KILLS = {"dir": int(50 * FACTOR), "sftp": int(26 * FACTOR)}
 ROUND = 12
 """Kills between two times that all is sent and compared."""
 LOCAL = [name for name in NAMES if name.startswith(("changes.", "files.", "sync."))]
@@ -71,7 +71,7 @@ def test_killed_daemon(crashes: Crashes) -> None:
 @pytest.mark.parametrize("crashes", ["dir", "sftp"], indirect=True)
 def test_killed_worker_process(crashes: Crashes) -> None:
     """The adapter's process dies during replay: what it had under way is settled."""
-    for _ in range(int(6 * FACTOR)):
+    for _ in range(int(8 * FACTOR)):
         crashes.work_beside(250, crashes.kill_worker, 0.3)
         crashes.check_mount()
     crashes.check_server()
@@ -81,7 +81,7 @@ def test_killed_worker_process(crashes: Crashes) -> None:
 @pytest.mark.parametrize("crashes", ["sftp"], indirect=True)
 def test_killed_session(crashes: Crashes) -> None:
     """The server's side of the session dies during replay: answers are lost."""
-    for _ in range(int(6 * FACTOR)):
+    for _ in range(int(8 * FACTOR)):
         crashes.work_beside(250, crashes.kill_session, 0.3)
         crashes.check_mount()
     crashes.check_server()

@@ -1,0 +1,249 @@
+"""Every named crash point is reached, and what stands in CRASH.md holds at it.
+
+One scenario a name: something is prepared offline, the daemon dies at the point, another one
+takes over, and in the end both sides are as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from awayfs.control.client import ControlError
+from awayfs.volume.fault import NAMES
+from tests.acceptance.crash import Crashes
+from tests.harness import (
+    Client,
+    assert_same_tree,
+    eventually,
+    make_server,
+    needs_fuse,
+    tree,
+)
+
+pytestmark = [*needs_fuse, pytest.mark.slow]
+
+Step = Callable[[Crashes], None]
+
+
+def write(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
+
+
+def read(path: str) -> str:
+    with open(path) as file:
+        return file.read()
+
+
+def shell(crashes: Crashes, script: str) -> None:
+    """Work in the mount by another process, which fails when the daemon dies of it."""
+    subprocess.run(["sh", "-c", script], cwd=crashes.client.mountpoint, timeout=60, check=False)
+
+
+def go_online(crashes: Crashes) -> None:
+    """Replay begins; the daemon may die of it at any time."""
+    with contextlib.suppress(ControlError):
+        crashes.ask("online")
+    with contextlib.suppress(ControlError):
+        crashes.ask("sync")
+
+
+def edited(crashes: Crashes) -> None:
+    shell(crashes, "echo edited > plain; mkdir made; echo new > made/file")
+
+
+def both_edited(crashes: Crashes) -> None:
+    shell(crashes, "echo local > plain")
+    write(f"{crashes.client.server.root}/plain", "server's\n")
+
+
+def both_made(crashes: Crashes) -> None:
+    shell(crashes, "echo local > fresh")
+    write(f"{crashes.client.server.root}/fresh", "server's\n")
+
+
+def made_in_what_went(crashes: Crashes) -> None:
+    shell(crashes, "echo new > folder/fresh")
+    os.unlink(f"{crashes.client.server.root}/folder/inside")
+    os.rmdir(f"{crashes.client.server.root}/folder")
+
+
+def in_conflict(prepare: Step) -> Step:
+    """The conflict is there; its resolution is what the daemon dies of."""
+
+    def setup(crashes: Crashes) -> None:
+        prepare(crashes)
+        go_online(crashes)
+        crashes.client.sync(check=False)
+        assert len(crashes.client.conflicts()) == 1
+
+    return setup
+
+
+def nothing(_crashes: Crashes) -> None:
+    pass
+
+
+def cut_off(crashes: Crashes) -> None:
+    """An operation was cut off before: what it left is put right first."""
+    edited(crashes)
+    crashes.clear()
+    crashes.mount("replay.frozen")
+    go_online(crashes)
+    eventually(lambda: not crashes.alive(), "the first death")
+    crashes.clear("replay.frozen")
+
+
+def does(script: str) -> Step:
+    return lambda crashes: shell(crashes, script)
+
+
+def reads_unread(crashes: Crashes) -> None:
+    go_online(crashes)
+    shell(crashes, "cat unread > /dev/null")
+
+
+def resolves(path: str, keep: str) -> Step:
+    def act(crashes: Crashes) -> None:
+        if crashes.client.conflicts():
+            client = crashes.client
+            client.awayfs("resolve", client.path(path), "--keep", keep, check=False)
+
+    return act
+
+
+def in_step(crashes: Crashes) -> None:
+    """All arrived, once, and without a conflict with oneself."""
+    go_online(crashes)
+    crashes.client.sync()
+    assert crashes.client.conflicts() == []
+    assert_same_tree(
+        tree(crashes.client.mountpoint, directories_mtime=False),
+        tree(crashes.client.server.root, directories_mtime=False),
+    )
+
+
+def has(name: str, text: str) -> Step:
+    def check(crashes: Crashes) -> None:
+        in_step(crashes)
+        assert read(f"{crashes.client.server.root}/{name}") == text
+
+    return check
+
+
+def both_kept(path: str, keep: str, wins: str, copied: str) -> Step:
+    """The conflict may have to be decided again, which may make one more copy of the same."""
+
+    def check(crashes: Crashes) -> None:
+        go_online(crashes)
+        crashes.client.sync(check=False)
+        resolves(path, keep)(crashes)
+        has(path, wins)(crashes)
+        root = crashes.client.server.root
+        copies = [read(f"{root}/{name}") for name in os.listdir(root) if "conflict" in name]
+        assert set(copies) == ({copied} if copied else set())
+
+    return check
+
+
+def parked(crashes: Crashes) -> None:
+    """One conflict, with both variants."""
+    go_online(crashes)
+    crashes.client.sync(check=False)
+    assert [c["kind"] for c in crashes.client.conflicts()] == ["update/update"]
+    assert read(crashes.client.path("plain")) == "local\n"
+    assert read(f"{crashes.client.server.root}/plain") == "server's\n"
+    both_kept("plain", "local", "local\n", "")(crashes)
+
+
+EDITED = has("plain", "edited\n")
+LONG = "plain\n" * 1000
+
+# What is prepared by a daemon before, what the daemon dies of, and what must be in the end.
+SCENARIOS: dict[str, tuple[Step, Step, Step]] = {
+    "journal.appended": (nothing, does("mkdir made"), in_step),
+    "changes.applied": (nothing, does("mkdir made"), in_step),
+    "files.journaled": (nothing, does("echo more >> plain"), has("plain", LONG)),
+    "files.written": (nothing, does("echo more >> plain"), has("plain", LONG + "more\n")),
+    "sync.written": (edited, does("sync plain"), EDITED),
+    "fetch.landed": (nothing, reads_unread, in_step),
+    "fetch.taken": (nothing, reads_unread, in_step),
+    "replay.optimised": (does("echo x > gone; rm gone; echo edited > plain"), go_online, EDITED),
+    "replay.settled": (cut_off, go_online, EDITED),
+    "replay.decided": (edited, go_online, EDITED),
+    "replay.intended": (edited, go_online, EDITED),
+    "replay.staged": (edited, go_online, EDITED),
+    "replay.frozen": (edited, go_online, EDITED),
+    "replay.acted": (edited, go_online, EDITED),
+    "replay.committed": (edited, go_online, EDITED),
+    "replay.relinking": (does("echo edited > twin"), go_online, has("twin2", "edited\n")),
+    "replay.relinked": (does("echo edited > twin"), go_online, has("twin2", "edited\n")),
+    "replay.reviving": (made_in_what_went, go_online, has("folder/fresh", "new\n")),
+    "parking.kept": (both_edited, go_online, parked),
+    "parking.parked": (both_edited, go_online, parked),
+    "resolve.moved": (
+        in_conflict(both_made),
+        resolves("fresh", "local"),
+        both_kept("fresh", "local", "local\n", "server's\n"),
+    ),
+    "resolve.copied": (
+        in_conflict(both_edited),
+        resolves("plain", "both"),
+        both_kept("plain", "both", "server's\n", "local\n"),
+    ),
+    "resolve.decided": (
+        in_conflict(both_edited),
+        resolves("plain", "local"),
+        both_kept("plain", "local", "local\n", ""),
+    ),
+}
+
+
+def test_each_name_has_its_scenario() -> None:
+    assert set(SCENARIOS) == set(NAMES)
+
+
+@pytest.fixture
+def crashes(tmp_path: object) -> Iterator[Crashes]:
+    """A volume whose files are here but for one, offline."""
+    server = make_server("dir", str(tmp_path))
+    os.makedirs(f"{server.root}/folder")
+    for name in ("plain", "unread", "twin", "folder/inside"):
+        write(f"{server.root}/{name}", f"{name}\n" * 1000)
+    os.link(f"{server.root}/twin", f"{server.root}/twin2")
+    client = Client(str(tmp_path), server)
+    client.mount()
+    crashes = Crashes(client, str(tmp_path), 1)
+    try:
+        client.awayfs("pin", *(client.path(name) for name in ("plain", "twin", "folder")))
+        crashes.ask("offline")
+        yield crashes
+    finally:
+        crashes.close()
+        client.close()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_death_at(name: str, crashes: Crashes) -> None:
+    prepare, act, check = SCENARIOS[name]
+    prepare(crashes)
+    if crashes.alive():
+        crashes.clear()
+    crashes.mount(name)
+    if not crashes.kills[name]:
+        with contextlib.suppress(ControlError):
+            act(crashes)
+        eventually(lambda: not crashes.alive(), f"death at {name}")
+        crashes.clear(name)
+        crashes.mount()
+    assert crashes.kills[name] == 1
+    check(crashes)
+    walked = os.walk(crashes.client.server.root)
+    names = [name for _, directories, files in walked for name in (*directories, *files)]
+    assert not [name for name in names if name.startswith(".awayfs-")]
+    crashes.check_store()
