@@ -213,6 +213,7 @@ class Crashes:
         seen = self._tree(self.client.mountpoint)
         contents = self._contents(self.client.mountpoint, touched)
         times = self._times(touched & seen.keys())
+        os.listdir(self.client.mountpoint)  # a mount that died meanwhile is not empty but gone
         excused = set(flight["paths"])
         differences = _differences(seen, self._tree(self.mirror), excused)
         if differences and self.in_flight is not None:

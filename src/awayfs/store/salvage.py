@@ -207,7 +207,9 @@ def _with_fresh_schema(path: str, copy: str) -> None:
     """Copy a database with the pages of its schema taken from a new, empty one.
 
     Which pages those are, and where each table begins, is the same in all databases made by
-    the same migrations: the migrations run before any row is written.
+    the same migrations: the migrations run before any row is written. Tables that lie beyond
+    the end of a database that was cut short are empty ones then; without them, no table at
+    all could be read.
     """
     fresh = copy + ".fresh"
     db = Database.open(fresh)
@@ -220,8 +222,9 @@ def _with_fresh_schema(path: str, copy: str) -> None:
         for page in range(count):
             data = bytearray(source.read(size))
             if page == 0:
-                data[28:32] = pages.to_bytes(4, "big")  # file format: size in pages
-            if page + 1 not in roots:
+                size_in_pages = max(pages, count)  # file format: at byte 28
+                data[28:32] = size_in_pages.to_bytes(4, "big")
+            if page + 1 not in roots or page >= pages:
                 target.seek(page * size)
                 target.write(data)
     _remove(fresh)
