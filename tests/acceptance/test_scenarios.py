@@ -139,21 +139,6 @@ def test_the_document_lists_what_is_not_run() -> None:
     assert listed == {row.hook for row in ROWS if row.hook}
 
 
-def test_a_removal_goes_out_over_what_was_removed_only(tmp_path: object) -> None:
-    """Looking at the server's newer version must not make it the one that was removed."""
-    with mounted("dir", str(tmp_path), "fresh=0") as client:
-        player.write(f"{client.server.root}/f", "W")
-        client.awayfs("pin", client.mountpoint)
-        client.offline()
-        os.unlink(client.path("f"))
-        player.write(f"{client.server.root}/f", "R")
-        client.online()
-        os.listdir(client.mountpoint)
-        client.sync(check=False)
-        with open(f"{client.server.root}/f") as file:
-            assert file.read() == "R"
-
-
 def test_a_shorter_save_leaves_nothing_of_the_longer_one(tmp_path: object) -> None:
     with mounted("dir", str(tmp_path)) as client:
         player.write(f"{client.server.root}/f", "a long line\n")
