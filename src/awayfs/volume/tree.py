@@ -184,7 +184,8 @@ class Tree:
         self._stale_lookup_ns[parent] = now
         if len(self._stale_lookup_ns) > 10_000:
             self._stale_lookup_ns.clear()
-        if recently and not self._context.is_fresh(self._store.server.listed_ns(parent)):
+        keeps = self._context.options.fresh_s > 0  # else a listing answers no second question
+        if keeps and recently and not self._context.is_fresh(self._store.server.listed_ns(parent)):
             await self._observer.directory(parent)
         else:
             await self._observer.name(parent, name)

@@ -1,0 +1,198 @@
+"""Bridge, volume and store over a fake kernel and a directory: what no mount is needed for."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import stat
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from awayfs.core.modes import Mode, ModeState
+from awayfs.fuse.bridge import Bridge
+from awayfs.fuse.bridge_shared import Shared
+from awayfs.fuse.session import Session
+from awayfs.remotes.directory import DirectoryRemote
+from awayfs.store.store import Store
+from awayfs.testing.fake_kernel import ROOT, FakeKernel
+from awayfs.volume.context import Context, VolumeOptions
+from awayfs.volume.link import Link
+from awayfs.volume.volume import Volume
+
+
+class Setup:
+    """A fake kernel's mount of a directory."""
+
+    def __init__(self, kernel: FakeKernel, volume: Volume, server: str) -> None:
+        self.kernel, self.volume, self.server = kernel, volume, server
+
+    async def drained(self) -> None:
+        """The journal is empty."""
+        async with asyncio.timeout(10):
+            while self.volume.store.journal.count():
+                self.volume.replay.wake()
+                await asyncio.sleep(0.01)
+
+    def there(self, name: str) -> bytes:
+        """A file's content on the server."""
+        with open(os.path.join(self.server, name), "rb") as file:
+            return file.read()
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write a file on the server."""
+        with open(os.path.join(self.server, name), "wb") as file:
+            file.write(data)
+
+
+@asynccontextmanager
+async def mounted(base: str, *, distinct: bool = False) -> AsyncIterator[Setup]:
+    """Everything but a kernel: the volume is connected and begins to replay."""
+    server, state = f"{base}/server", f"{base}/state"
+    for directory in (server, state):
+        os.makedirs(directory, exist_ok=True)
+    store = Store.open(state, create=True)
+    remote = DirectoryRemote(os.fsencode(server))
+    starting = ModeState(Mode.DISCONNECTED, False, "starting", time.time_ns())
+    link = Link(remote, time.time_ns, starting)
+    options = VolumeOptions(fresh_s=0.0, uid=os.getuid(), gid=os.getgid())
+    volume = Volume(Context(store, link, options, time.time_ns), "test")
+    await link.connect()
+    async with FakeKernel() as kernel:
+        kernel.uid, kernel.gid = os.getuid(), os.getgid()
+        session = Session(kernel.fd, Bridge(Shared(volume), distinct_errno=distinct).handlers)
+        session.attach()
+        await kernel.init()
+        volume.start()
+        try:
+            yield Setup(kernel, volume, server)
+        finally:
+            session.close()
+            await asyncio.wait([asyncio.ensure_future(session.wait_closed())])
+            await volume.stop()
+            store.close()
+    kernel.close_daemon_end()
+
+
+def run(base: Any, test: Callable[[Setup], Awaitable[None]], **options: Any) -> None:
+    """One test in one event loop, with a limit."""
+
+    async def inside() -> None:
+        async with mounted(str(base), **options) as setup:
+            await test(setup)
+
+    asyncio.run(asyncio.wait_for(inside(), 30))
+
+
+async def error_of(call: Awaitable[Any]) -> str:
+    """The errno that a request ends in."""
+    with pytest.raises(OSError) as caught:
+        await call
+    return errno.errorcode[caught.value.errno or 0]
+
+
+def test_a_file_goes_to_the_server_and_comes_from_it(tmp_path: Any) -> None:
+    async def body(s: Setup) -> None:
+        await s.kernel.write_file(ROOT, b"here", b"made here")
+        s.put("there", b"made there")
+        entry = await s.kernel.lookup(ROOT, b"there")
+        assert await s.kernel.read_file(entry.nodeid) == b"made there"
+        await s.drained()
+        assert s.there("here") == b"made here"
+        assert {e.name for e in await s.kernel.listdir(ROOT)} >= {b"here", b"there"}
+
+    run(tmp_path, body)
+
+
+def test_names_change_on_both_sides(tmp_path: Any) -> None:
+    async def body(s: Setup) -> None:
+        directory = (await s.kernel.mkdir(ROOT, b"d")).nodeid
+        file = (await s.kernel.write_file(directory, b"f", b"1")).nodeid
+        await s.kernel.link(file, ROOT, b"second")
+        await s.kernel.symlink(ROOT, b"link", b"d/f")
+        await s.kernel.rename(directory, b"f", ROOT, b"moved")
+        assert (await s.kernel.getattr(file)).nlink == 2
+        assert await error_of(s.kernel.unlink(ROOT, b"d")) == "EISDIR"
+        assert await error_of(s.kernel.rmdir(ROOT, b"moved")) == "ENOTDIR"
+        assert await error_of(s.kernel.rename(ROOT, b"none", ROOT, b"x")) == "ENOENT"
+        assert await error_of(s.kernel.mkdir(ROOT, b"moved")) == "EEXIST"
+        await s.kernel.rmdir(ROOT, b"d")
+        await s.drained()
+        assert sorted(os.listdir(s.server)) == ["link", "moved", "second"]
+        assert os.stat(f"{s.server}/moved").st_nlink == 2
+        assert os.readlink(f"{s.server}/link") == "d/f"
+
+    run(tmp_path, body)
+
+
+def test_truncating_at_open_leaves_nothing_behind(tmp_path: Any) -> None:
+    async def body(s: Setup) -> None:
+        s.put("file", b"a long text that was there before")
+        node = (await s.kernel.lookup(ROOT, b"file")).nodeid
+        opened = await s.kernel.open(node, os.O_WRONLY | os.O_TRUNC)
+        await s.kernel.write(node, opened.fh, b"short")
+        await s.kernel.release(node, opened.fh)
+        assert (await s.kernel.getattr(node)).size == 5
+        await s.drained()
+        assert s.there("file") == b"short"
+
+    run(tmp_path, body)
+
+
+def test_attributes_and_extended_attributes(tmp_path: Any) -> None:
+    async def body(s: Setup) -> None:
+        node = (await s.kernel.write_file(ROOT, b"f", b"x")).nodeid
+        attr = await s.kernel.setattr(node, mode=0o600)
+        assert stat.S_IMODE(attr.mode) == 0o600
+        await s.kernel.setxattr(node, b"user.a", b"1")
+        assert await s.kernel.listxattr(node) == [b"user.a"]
+        assert await error_of(s.kernel.getxattr(node, b"user.b")) == "ENODATA"
+        assert await error_of(s.kernel.setxattr(node, b"trusted.x", b"1")) == "ENOTSUP"
+        assert b"dirty" in await s.kernel.getxattr(node, b"user.awayfs.state")
+        await s.drained()
+        assert await s.kernel.getxattr(node, b"user.awayfs.state") == b"clean"
+        assert stat.S_IMODE(os.stat(f"{s.server}/f").st_mode) == 0o600
+        assert os.getxattr(f"{s.server}/f", "user.a") == b"1"
+
+    run(tmp_path, body)
+
+
+@pytest.mark.parametrize("distinct", [False, True])
+def test_what_is_not_here_has_its_own_error_offline(tmp_path: Any, distinct: bool) -> None:
+    async def body(s: Setup) -> None:
+        s.put("file", b"content")
+        os.mkdir(f"{s.server}/unlisted")
+        node = (await s.kernel.lookup(ROOT, b"file")).nodeid
+        directory = (await s.kernel.lookup(ROOT, b"unlisted")).nodeid
+        s.volume.link.offline_by_hand()
+        opened = await s.kernel.open(node)
+        with pytest.raises(OSError) as reading:
+            await s.kernel.read(node, opened.fh)
+        with pytest.raises(OSError) as looking:
+            await s.kernel.lookup(directory, b"x")
+        codes = (reading.value.errno, looking.value.errno)
+        assert codes == ((502, 501) if distinct else (errno.ENODATA, errno.ENETDOWN))
+        await s.kernel.release(node, opened.fh)
+        await s.kernel.write_file(ROOT, b"offline", b"made offline")
+        assert (await s.kernel.lookup(ROOT, b"offline")).attr.size == 12
+
+    run(tmp_path, body, distinct=distinct)
+
+
+def test_an_unlinked_open_file_works_on_and_is_not_sent(tmp_path: Any) -> None:
+    async def body(s: Setup) -> None:
+        entry, opened = await s.kernel.create(ROOT, b"gone", os.O_RDWR)
+        await s.kernel.write(entry.nodeid, opened.fh, b"before")
+        await s.kernel.unlink(ROOT, b"gone")
+        await s.kernel.write(entry.nodeid, opened.fh, b" after", 6)
+        assert await s.kernel.read(entry.nodeid, opened.fh) == b"before after"
+        assert (await s.kernel.getattr(entry.nodeid, opened.fh)).nlink == 0
+        await s.kernel.release(entry.nodeid, opened.fh)
+        await s.drained()
+        assert os.listdir(s.server) == []
+
+    run(tmp_path, body)
