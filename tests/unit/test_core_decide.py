@@ -79,6 +79,7 @@ TOUCHED = entry("base", version=1, mode=0o600)  # attributes changed, content no
 WEAK = entry("base", weak=True)
 DIR, NEW_DIR = directory(), directory(1, file_id=b"2")
 STRANGER = entry("else", file_id=b"2")
+SENT = entry("sent!", weak=True, file_id=None)
 LINKED = entry("base", nlink=2)
 
 
@@ -302,6 +303,31 @@ CASES: dict[str, tuple[Facts, Answer]] = {
         NeedDigest("current"),
     ),
     "store retried: ours": (store(current=STRANGER, ours=STRANGER, retried=True), DONE),
+    "store retried: without ids, a weak token asks for the digest of what was staged": (
+        store(current=SENT, ours=SENT, ours_digest=digest("sent!"), retried=True),
+        NeedDigest("current"),
+    ),
+    "store retried: ours by that digest, though edited here again since": (
+        store(
+            current=SENT,
+            current_digest=digest("sent!"),
+            ours=SENT,
+            ours_digest=digest("sent!"),
+            retried=True,
+        ),
+        AlreadyDone(SENT),
+    ),
+    "store retried: somebody's edit within the same second": (
+        store(
+            current=SENT,
+            current_digest=digest("other"),
+            ours=SENT,
+            ours_digest=digest("sent!"),
+            local_size=7,
+            retried=True,
+        ),
+        C.UPDATE_UPDATE,
+    ),
     "store retried: by digest": (
         store(current=entry("local"), current_digest=digest("local"), retried=True),
         DONE,

@@ -465,3 +465,59 @@ def crash(store: Store) -> None:
     Path(store.db.wal_path).write_bytes(saved[0])
     os.close(keep)
     store._lock.release()
+
+
+# -- stores that may be joined --------------------------------------------------------------
+
+
+def test_a_store_is_open_until_it_goes_out(store: Store) -> None:
+    node = add(store, b"f").id
+    journal = store.journal
+    assert not journal.has_open_store(node)
+    record = journal.append(RecordKind.STORE, node)
+    assert journal.has_open_store(node)
+    journal.set_state(record.seq, RecordState.FROZEN)
+    assert not journal.has_open_store(node), "what is in flight is followed, not joined"
+    later = journal.append(RecordKind.STORE, node)
+    assert journal.has_open_store(node)
+    journal.remove([record.seq])
+    assert journal.has_open_store(node), "the later one still waits"
+    journal.remove([later.seq])
+    assert not journal.has_open_store(node)
+
+
+def test_a_set_time_closes_the_store_before_it(store: Store) -> None:
+    """Else the time would be set again, after the later write went out."""
+    node = add(store, b"f").id
+    journal = store.journal
+    journal.append(RecordKind.STORE, node)
+    time = journal.append(RecordKind.SETATTR, node, attributes=Attributes(mtime_ns=1))
+    assert not journal.has_open_store(node)
+    journal.append(RecordKind.STORE, node)
+    assert journal.has_open_store(node)
+    journal.remove([time.seq])
+    assert journal.has_open_store(node)
+
+
+def test_open_stores_follow_a_rollback_and_a_reopening(store: Store) -> None:
+    node = add(store, b"f").id
+    with pytest.raises(ZeroDivisionError), store.transaction():
+        store.journal.append(RecordKind.STORE, node)
+        raise ZeroDivisionError
+    assert not store.journal.has_open_store(node)
+    record = store.journal.append(RecordKind.STORE, node)
+    with pytest.raises(ZeroDivisionError), store.transaction():
+        store.journal.set_state(record.seq, RecordState.FROZEN)
+        raise ZeroDivisionError
+    assert store.journal.has_open_store(node)
+    assert type(store.journal)(store.db).has_open_store(node)
+
+
+def test_names_that_records_use(store: Store) -> None:
+    node = add(store, b"f").id
+    journal = store.journal
+    assert not journal.uses_name(ROOT, b"a")
+    journal.append(RecordKind.RENAME, node, parent=ROOT, name=b"a", to_parent=ROOT, to_name=b"b")
+    assert journal.uses_name(ROOT, b"a")
+    assert journal.uses_name(ROOT, b"b")
+    assert not journal.uses_name(ROOT, b"c")

@@ -122,6 +122,22 @@ def _is_ours(f: Facts, seen: Entry) -> bool:
     return f.ours.token == seen.token and not seen.weak
 
 
+def _came_through(f: Facts, seen: Entry, digest: bytes | None) -> bool | None:
+    """``_is_ours`` for content; None where the digest of what stands there would tell.
+
+    Without ids, an equal weak token may be that of somebody's edit within the same second.
+    """
+    if f.ours_digest is None or f.ours is None or seen.kind is not Kind.FILE:
+        return _is_ours(f, seen)
+    if f.ours.file_id is not None and seen.file_id is not None:
+        return _is_ours(f, seen)
+    if f.ours.token != seen.token:
+        return False
+    if seen.size == 0 or not (f.ours.weak or seen.weak):
+        return True
+    return None if digest is None else digest == f.ours_digest
+
+
 class _Content(enum.Enum):
     """How the server's content compares with a known revision."""
 
@@ -187,8 +203,8 @@ def _meet(
     f: Facts, there: Entry, digest: bytes | None, which: Literal["current", "target"]
 ) -> Decision:
     """An object made here meets a stranger under its name on the server."""
-    if f.retried and _is_ours(f, there):
-        return AlreadyDone(there)
+    if f.retried and (ours := _came_through(f, there, digest)) is not False:
+        return AlreadyDone(there) if ours else NeedDigest(which)
     if there.kind is not f.kind:
         return _type_conflict(f.kind, there.kind)
     if f.kind is Kind.FILE:
@@ -246,8 +262,8 @@ def _store(f: Facts) -> Decision:
     current = f.current
     if current is None:
         return _store_on_nothing(f)
-    if f.retried and _is_ours(f, current):
-        return AlreadyDone(current)
+    if f.retried and (ours := _came_through(f, current, f.current_digest)) is not False:
+        return AlreadyDone(current) if ours else NeedDigest("current")
     if f.base is None:
         return _meet(f, current, f.current_digest, "current")
     if current.kind is not f.kind:

@@ -48,6 +48,7 @@ class Facts:
     base_xattrs: Mapping[bytes, bytes] | None = None
     current_xattrs: Mapping[bytes, bytes] | None = None
     ours: Entry | None = None  # what an earlier attempt of this record left (staged entry)
+    ours_digest: bytes | None = None  # and its content's, where the entry alone proves nothing
     retried: bool = False  # an earlier attempt may have been executed
     moved: bool = False  # the node's file_id was seen elsewhere on the server
     unknown_children: int = 0  # on the server, in the directory to remove or displace

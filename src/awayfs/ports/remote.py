@@ -99,7 +99,11 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """What a mutation that may have been cut off wanted to do; enough to tidy up after it."""
+    """What a mutation that may have been cut off wanted to do; enough to tidy up after it.
+
+    ``staged`` is what ``stage`` answered; ``staged_digest`` is the BLAKE2b-256 of its content,
+    noted where the entry has no ``file_id`` by which it could be known again.
+    """
 
     op: OpId
     path: RemotePath
@@ -107,6 +111,7 @@ class Intent:
     other_path: RemotePath | None = None
     other_expected: Expected | None = None
     staged: Entry | None = None
+    staged_digest: bytes | None = None
 
 
 class Remote(Protocol):

@@ -27,9 +27,7 @@ _INSERT: Final = f"INSERT INTO journal ({_FIELDS}) VALUES (?,?,?,?,?,?,?,?,?,?,?
 _REPLACE: Final = (
     f"UPDATE journal SET ({_FIELDS}) = (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) WHERE seq = ?"  # noqa: S608
 )
-_USES_NAME: Final = (
-    "SELECT 1 FROM journal WHERE parent != 0 AND parent = ? AND name = ? LIMIT 1"
-)
+_USES_NAME: Final = "SELECT 1 FROM journal WHERE parent != 0 AND parent = ? AND name = ? LIMIT 1"
 _USES_TO_NAME: Final = (
     "SELECT 1 FROM journal WHERE to_parent != 0 AND to_parent = ? AND to_name = ? LIMIT 1"
 )

@@ -7,6 +7,7 @@ change under it, which is then noticed (``Torn``).
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from awayfs.store.server import ServerNode
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
 from awayfs.volume.fetch import Fetcher
-from awayfs.volume.observe import join
+from awayfs.volume.observe import digest_of_file, join
 from awayfs.volume.replay_facts import FactFinder, Places
 
 RELINKING = "relinking"
@@ -174,14 +175,19 @@ class Actor:
         intent = Intent(op=op, path=path, expected=expected)
         self._store.intents.set(record.seq, intent, "staging")
         fault("replay.intended")
-        staged = await self._stage(op, directory, node.id)
+        staged, digest = await self._stage(op, directory, node.id)
         fault("replay.staged")
-        intent = Intent(op=op, path=path, expected=expected, staged=staged)
+        intent = Intent(op, path, expected, staged=staged, staged_digest=digest)
         self.freeze(record, intent, "replacing")
         return await self._context.link.call(lambda remote: remote.replace(op, path, expected))
 
-    async def _stage(self, op: str, directory: bytes, node_id: NodeId) -> Entry:
-        """Upload to the staged name; ``Torn`` when the file changed meanwhile."""
+    async def _stage(
+        self, op: str, directory: bytes, node_id: NodeId
+    ) -> tuple[Entry, bytes | None]:
+        """Upload to the staged name; ``Torn`` when the file changed meanwhile.
+
+        Also the content's digest, where the entry has no id to know it by after a lost answer.
+        """
         self._save_open(node_id)
         node = self._context.node(node_id)
         assert node is not None
@@ -191,12 +197,17 @@ class Actor:
             staged = await self._context.link.call(
                 lambda remote: remote.stage(op, directory, fd, node.size, self._attributes(node))
             )
+            digest = None
+            if staged.file_id is None:
+                path = self._store.content.fd_path(node_id)
+                loop = asyncio.get_running_loop()
+                digest = await loop.run_in_executor(None, digest_of_file, path)
             if self.version(node_id) != before:
                 await self._context.link.call(lambda r: r.discard_staged(op, directory))
                 raise Torn
         finally:
             os.close(fd)
-        return staged
+        return staged, digest
 
     def _save_open(self, node: NodeId) -> None:
         """Size, time and ranges of a file that is open, as they are at this moment."""

@@ -80,6 +80,7 @@ class FactFinder:
             symlink_target=node.target if node else None,
             rdev=node.rdev if node else 0,
             ours=earlier[0].staged if earlier else None,
+            ours_digest=earlier[0].staged_digest if earlier else None,
             retried=earlier is not None,
             parent=self._parent_of(record, places),
             complete=True,
