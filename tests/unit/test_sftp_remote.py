@@ -337,6 +337,24 @@ def test_large_listing(server: Sshd, root: bytes) -> None:
     run(server, root, test)
 
 
+def test_a_directory_renamed_while_it_is_listed_loses_no_symlink(server: Sshd, root: bytes) -> None:
+    """Targets are read by path, which may be another one by then: no proof of absence."""
+    os.mkdir(root + b"/d")
+    os.symlink(b"x", root + b"/d/l")
+
+    async def test(remote: SftpRemote) -> None:
+        def tick() -> None:
+            if os.path.isdir(root + b"/d"):
+                os.rename(root + b"/d", root + b"/e")
+
+        remote.on_progress = tick
+        with pytest.raises(NotFound):
+            await remote.list(b"d")
+        assert [entry.target for entry in await remote.list(b"e")] == [b"x"]
+
+    run(server, root, test)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to serve another account's view")
 def test_unsearchable_directory_is_not_empty(root: bytes, tmp_path: os.PathLike[str]) -> None:
     """OpenSSH lists a directory without ``x`` as if it had no names at all."""

@@ -96,6 +96,9 @@ class View:
         for start in range(0, len(symlinks), TARGETS_AHEAD):
             looked = await asyncio.gather(*map(self.find, symlinks[start : start + TARGETS_AHEAD]))
             entries.extend(entry for entry in looked if entry is not None)
+            if None in looked:
+                # Gone since, or out of reach because the directory has another name by now.
+                await self._channel.lstat(path)
             self._tick(0)
         return entries
 
