@@ -196,3 +196,34 @@ def test_an_unlinked_open_file_works_on_and_is_not_sent(tmp_path: Any) -> None:
         assert os.listdir(s.server) == []
 
     run(tmp_path, body)
+
+
+def test_an_unknown_hard_link_of_a_file_that_is_going_out_is_no_rename(tmp_path: Any) -> None:
+    """The upload makes a new object; the old one, seen under its other name, is a file apart."""
+
+    async def body(s: Setup) -> None:
+        s.put("one", b"old content")
+        os.mkdir(f"{s.server}/d")
+        os.link(f"{s.server}/one", f"{s.server}/d/two")
+        node = (await s.kernel.lookup(ROOT, b"one")).nodeid
+        directory = (await s.kernel.lookup(ROOT, b"d")).nodeid
+        replace = s.volume.link.remote.replace
+        seen: list[bytes] = []
+
+        async def replace_and_look(*args: Any) -> Any:
+            outcome = await replace(*args)
+            if not seen:  # another's lookup comes between the act and its commit
+                other = await s.kernel.lookup(directory, b"two")
+                seen.append(await s.kernel.read_file(other.nodeid))
+            return outcome
+
+        s.volume.link.remote.replace = replace_and_look  # type: ignore[method-assign]
+        opened = await s.kernel.open(node, os.O_WRONLY)
+        await s.kernel.write(node, opened.fh, b"NEW")
+        await s.kernel.release(node, opened.fh)
+        await s.drained()
+        assert seen == [b"old content"]
+        assert (await s.kernel.lookup(ROOT, b"one")).nodeid == node
+        assert (s.there("one"), s.there("d/two")) == (b"NEW content", b"old content")
+
+    run(tmp_path, body)

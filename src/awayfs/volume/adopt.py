@@ -125,7 +125,10 @@ class Adopter:
                 self._created(directory, entry)
 
     def _created(self, directory: NodeId, entry: Entry) -> None:
-        """A new object; under a name taken here it is left for replay to meet."""
+        """A new object, or one more name of a known one.
+
+        Under a name taken here it is left for replay to meet.
+        """
         if self._nodes.child_id(directory, entry.name) is not None:
             return
         if self._server.child(directory, entry.name) is not None:
@@ -134,7 +137,7 @@ class Adopter:
             return  # perhaps ours, by an operation that is under way
         if entry.nlink > 1 and entry.file_id is not None and entry.kind is not Kind.DIRECTORY:
             known = self._server.by_file_id(entry.file_id)
-            if known is not None:
+            if known is not None and not self._is_being_replaced(known):
                 self._linked(directory, known, entry)
                 return
         uid, gid = self._context.local_owner(entry)
@@ -299,6 +302,9 @@ class Adopter:
             self._removed(directory, name, holder)
 
     def _moved_in(self, directory: NodeId, node: NodeId, entry: Entry) -> None:
+        if self._is_being_replaced(node):
+            self._created(directory, entry)
+            return
         names = self._server.names(node)
         if not names:
             return
@@ -321,6 +327,9 @@ class Adopter:
         self._updated(node, entry, content)
 
     def _linked(self, directory: NodeId, node: NodeId, entry: Entry) -> None:
+        if self._is_being_replaced(node):
+            self._created(directory, entry)
+            return
         if self._nodes.get(node) is None or self._taken(directory, entry.name, []):
             return
         if self._nodes.child_id(directory, entry.name) is not None:
@@ -333,6 +342,15 @@ class Adopter:
         base = self._server.get(node)
         if base is not None:
             self._updated(node, entry, diff.compare_entries(base.entry(), entry))
+
+    def _is_being_replaced(self, node: NodeId) -> bool:
+        """Whether an upload is putting a new object in the place of the one we know.
+
+        The old one, seen under another name (a hard link that we did not know of), is no
+        longer this node: it has neither moved nor is it one more name of it.
+        """
+        records = self._journal.of_node(node) if self._journal.has_store(node) else []
+        return any(r.kind is RecordKind.STORE and r.state is RecordState.FROZEN for r in records)
 
     def _is_name_dirty(self, node: NodeId) -> bool:
         return any(r.kind in NAMING for r in self._journal.of_node(node))
