@@ -361,7 +361,10 @@ class Resolver:
     async def _undo_rename(self, conflict: Conflict, record: Record) -> None:
         """The node goes back to its name on the server; what it displaced is shown again."""
         nodes, server = self._store.nodes, self._store.server
+        await self._find_on_server(record)
         names = server.names(record.node)
+        if conflict.kind == ConflictKind.RENAME_RENAME:
+            self._check_home(record.node, names)
         with self._store.transaction():
             self._store.journal.remove([record.seq])
             self._remove_local_name(record.to_parent, record.to_name, record.node)
@@ -377,6 +380,16 @@ class Resolver:
             self._drop_node(record.node)
         for directory in {record.parent, record.to_parent} - {0}:
             await self._observer.directory(directory)
+
+    def _check_home(self, node: NodeId, names: list[tuple[NodeId, bytes]]) -> None:
+        """A node with unsent work in it is not dropped for want of a free name here."""
+        if any(self._store.nodes.child_id(*name) in (None, node) for name in names[:1]):
+            return
+        if any(self._store.journal.has_any(one) for one in self._local_below(node)):
+            raise UsageError(
+                "the changes inside would be lost, since another has its name here; "
+                "rename that one, or use --keep local"
+            )
 
     # -- both -----------------------------------------------------------------------------
 
@@ -428,13 +441,11 @@ class Resolver:
         return os.fsdecode(copy)
 
     def _start_from(self, copy: bytes, parent: NodeId, name: bytes, record: Record) -> None:
-        """What took the name away again since (a rename, a removal) takes ``copy`` away.
-
-        The name may be another node's here by now, which keeps it.
-        """
+        """What took the name away again since, by a rename or removal, takes ``copy`` away."""
         for later in self._store.journal.of_node(record.node):
-            taken = later.node == record.node and (later.parent, later.name) == (parent, name)
-            if later.seq > record.seq and taken and later.kind in TAKING:
+            place = (later.node, later.parent, later.name)
+            is_later = later.seq > record.seq and later.kind in TAKING
+            if is_later and place == (record.node, parent, name):
                 self._store.journal.replace(replace(later, name=copy))
                 return
 
