@@ -89,3 +89,23 @@ def test_cut_off_before_looking_around(tmp_path: object) -> None:
         client.online()
         client.sync()
         assert read(f"{client.server.root}/begun.txt") == "on the train\n"
+
+
+def test_a_change_that_cannot_be_sent_does_not_keep_sync_waiting(tmp_path: object) -> None:
+    """Its content was destroyed in the state directory: said, and everything else goes on."""
+    with mounted("dir", str(tmp_path)) as client:
+        eventually(lambda: client.status()["mode"] == "connected", "the first contact")
+        client.offline()
+        write(client.path("broken.txt"), "x" * 1000)
+        write(client.path("whole.txt"), "sent all the same\n")
+        for directory, _, files in os.walk(client.state):
+            for name in files:
+                path = os.path.join(directory, name)
+                if f"{os.sep}content{os.sep}" in path and os.path.getsize(path) == 1000:
+                    os.unlink(path)
+        client.online()
+        client.sync(check=False)
+        assert read(f"{client.server.root}/whole.txt") == "sent all the same\n"
+        assert not os.path.exists(f"{client.server.root}/broken.txt")
+        assert "cannot be sent" in client.awayfs("why", client.path("broken.txt"))
+        assert client.status()["pending"]["records"] > 0

@@ -54,6 +54,8 @@ log = logging.getLogger(__name__)
 IN_FLIGHT = 8
 ROUNDS = 8
 WAIT_S = 0.3
+FAILED_WAIT_S = 2.0
+FAILURES = 3
 FULL_PAUSE_NS = 10 * SECOND_NS
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -99,6 +101,7 @@ class Replay:
         self._woken = asyncio.Event()
         self._in_flight: dict[int, asyncio.Task[None]] = {}
         self._waiting: set[int] = set()
+        self._failed: dict[int, int] = {}
         self._full_until_ns = 0
         self._settled = asyncio.Condition()
         self.active = False
@@ -133,7 +136,7 @@ class Replay:
         """Where things stand now."""
         counts = self._store.journal.counts()
         total = self._store.journal.count()
-        waiting_for_time = bool(self._waiting) or self._full_until_ns > self._context.now()
+        waiting_for_time = self._is_patient() or self._full_until_ns > self._context.now()
         busy = self.active or self._woken.is_set() or waiting_for_time
         return Progress(
             records=total,
@@ -183,7 +186,12 @@ class Replay:
             await self._cancel_flying()
             await self._tell()
         if self._waiting and self._context.link.usable:
-            asyncio.get_running_loop().call_later(WAIT_S, self.wake)
+            pause = WAIT_S if self._is_patient() else FAILED_WAIT_S
+            asyncio.get_running_loop().call_later(pause, self.wake)
+
+    def _is_patient(self) -> bool:
+        """Whether something waits that time alone may help: it did not fail again and again."""
+        return any(self._failed.get(seq, 0) < FAILURES for seq in self._waiting)
 
     def _drained(self) -> bool:
         counts = self._store.journal.counts()
@@ -229,6 +237,7 @@ class Replay:
         for known in [seq, *self._committer.take_finished()]:
             current = self._store.journal.get(known)
             if current is None:
+                self._failed.pop(known, None)
                 gone |= records.pop(known, None) is not None
             elif known in records:
                 gone |= current.state is not records[known].state
@@ -245,15 +254,22 @@ class Replay:
             self._waiting.add(seq)
         except Refused as error:
             await self._refused(seq, error)
-        except RemoteError as error:
+        except (RemoteError, OSError) as error:
             log.warning("record %d: %s", seq, error)
-            self._waiting.add(seq)
-        except OSError as error:
-            log.warning("record %d: %s", seq, error)
-            self._waiting.add(seq)
-        except Exception:
+            self._note_failed(seq, error)
+        except Exception as error:
             log.exception("record %d cannot be replayed", seq)
-            self._waiting.add(seq)
+            self._note_failed(seq, error)
+
+    def _note_failed(self, seq: int, error: Exception) -> None:
+        """Tried again later; one that keeps failing does not keep ``sync --wait`` waiting."""
+        self._failed[seq] = self._failed.get(seq, 0) + 1
+        self._waiting.add(seq)
+        record = self._store.journal.get(seq)
+        if record is not None:
+            code = error.errno if isinstance(error, OSError) and error.errno else errno.EIO
+            text = f"its change cannot be sent: {error}"
+            self._context.failures.note(record.node, code, text, self._context.now())
 
     async def one(self, seq: int) -> None:
         """Take one record through all steps; it is gone, parked or waiting after that."""
