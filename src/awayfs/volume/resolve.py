@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
 from dataclasses import replace
 
 from awayfs.core.conflicts import ConflictKind, Resolution
@@ -25,6 +24,7 @@ from awayfs.volume.adopt import Adopter
 from awayfs.volume.changes import Changes
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
+from awayfs.volume.giving_up import ATTRIBUTES, GivingUp
 from awayfs.volume.journaling import Journaling
 from awayfs.volume.observe import Observer, join
 
@@ -50,6 +50,7 @@ class Resolver:
         self._changes = changes
         self._client = client
         self._adopter = Adopter(context)
+        self._giving_up = GivingUp(context, changes)
 
     async def resolve(self, conflict: Conflict, keep: Resolution) -> str | None:
         """Decide one conflict; the path of a conflict copy, if one was made.
@@ -109,6 +110,8 @@ class Resolver:
         if kind == ConflictKind.RENAME_RENAME:
             await self._find_on_server(record)
         elif kind != ConflictKind.REFUSED:
+            if record.kind is RecordKind.STORE:
+                self._check_whole(record.node)  # the rest is the old revision's, which is gone
             await self._rebase(record)
         self._release(record)
         return None
@@ -189,7 +192,7 @@ class Resolver:
             if not any(r.kind in (RecordKind.CREATE, RecordKind.LINK) for r in records):
                 is_file = child.kind is Kind.FILE
                 if is_file and not self._store.content.covers(child.id, 0, child.size):
-                    self._remove_local_name(directory, name, child.id)
+                    self._giving_up.name(directory, name, child.id)
                     continue
                 self._journaling.append(RecordKind.CREATE, child.id, parent=directory, name=name)
             if child.kind is Kind.DIRECTORY:
@@ -281,18 +284,36 @@ class Resolver:
             return None
         node, parent = record.node, conflict.parent
         on_server = self._store.server.names(node)
-        displaced = [r for r in self._store.journal.of_node(node) if r.kind is RecordKind.RENAME]
-        self._drop_changes(node)
-        self._names_as_on_server(node, displaced)
-        if record.kind is RecordKind.CREATE or conflict.kind == ConflictKind.UPDATE_REMOVE:
-            self._drop_node(node)
-        elif record.kind is RecordKind.LINK:
-            self._remove_local_name(record.parent, record.name, node)
-        else:
-            await self._take_servers(node)
+        path = self._store.server.path(node)
+        entry = await self._stat(path) if path is not None else None
+        self._give_up(conflict, record, entry)
         for directory in {parent, *(p for p, _ in on_server)} - {0}:
             await self._observer.directory(directory)
         return None
+
+    def _give_up(self, conflict: Conflict, record: Record, entry: Entry | None) -> None:
+        """What was decided against goes, all in one; the server's is ``entry``."""
+        node = record.node
+        if conflict.kind != ConflictKind.UPDATE_REMOVE and record.kind is RecordKind.LINK:
+            self._giving_up.link(record)
+            return
+        if record.kind is RecordKind.CREATE or conflict.kind == ConflictKind.UPDATE_REMOVE:
+            entry = None
+        found = self._store.nodes.get(node)
+        if entry is not None and found is not None and found.kind is not entry.kind:
+            entry = None
+        if entry is not None and record.kind in ATTRIBUTES:
+            self._giving_up.attributes(record, entry)
+            return
+        journal = self._store.journal
+        displaced = [r for r in journal.of_node(node) if r.kind is RecordKind.RENAME]
+        with self._store.transaction():
+            self._giving_up.changes(node, below=entry is None)
+            self._names_as_on_server(node, displaced)
+            if entry is None:
+                self._giving_up.node(node)
+            else:
+                self._adopter.adopt_revision(node, entry, Content.CHANGED)
 
     def _names_as_on_server(self, node: NodeId, renames: list[Record]) -> None:
         """Renames that were dropped are undone here, and what they displaced is shown again."""
@@ -300,7 +321,7 @@ class Resolver:
         with self._store.transaction():
             for rename in renames:
                 if server.child(rename.to_parent, rename.to_name) != node:
-                    self._remove_local_name(rename.to_parent, rename.to_name, node)
+                    self._giving_up.name(rename.to_parent, rename.to_name, node)
             places = [(place, node) for place in server.names(node)] if renames else []
             for rename in renames:
                 to = (rename.to_parent, rename.to_name)
@@ -311,53 +332,6 @@ class Resolver:
                     nodes.add_name(*place, owner)
                     self._context.kernel.forget_entry(*place)
 
-    async def _take_servers(self, node: NodeId) -> None:
-        path = self._store.server.path(node)
-        entry = await self._stat(path) if path is not None else None
-        found = self._store.nodes.get(node)
-        if entry is None or (found is not None and found.kind is not entry.kind):
-            self._drop_node(node)
-            return
-        self._adopter.adopt_revision(node, entry, Content.CHANGED)
-
-    def _drop_changes(self, node: NodeId) -> None:
-        """Every record of a node goes, and of what was made inside it."""
-        journal = self._store.journal
-        below = [child for child in self._local_below(node) if journal.has_any(child)]
-        with self._store.transaction():
-            for dropped in (node, *below):
-                journal.remove([r.seq for r in journal.of_node(dropped) if r.node == dropped])
-                self._store.content.drop_base(dropped)
-                for conflict in self._store.conflicts.of_node(dropped):
-                    if dropped != node:
-                        self._store.conflicts.remove(conflict.id)
-
-    def _local_below(self, node: NodeId) -> Iterable[NodeId]:
-        pending = [node]
-        while pending:
-            for _, child in self._store.nodes.children(pending.pop()):
-                yield child.id
-                if child.kind is Kind.DIRECTORY:
-                    pending.append(child.id)
-
-    def _drop_node(self, node: NodeId) -> None:
-        """The node goes here, with all below it; open files live on until closed."""
-        with self._store.transaction():
-            for child in reversed(list(self._local_below(node))):
-                self._drop_names(child)
-            self._drop_names(node)
-            self._store.server.forget(node)
-        self._changes.discard_if_unused(node)
-
-    def _drop_names(self, node: NodeId) -> None:
-        for parent, name in self._store.nodes.names(node):
-            self._remove_local_name(parent, name, node)
-
-    def _remove_local_name(self, parent: NodeId, name: bytes, node: NodeId) -> None:
-        if self._store.nodes.child_id(parent, name) == node:
-            self._store.nodes.remove_name(parent, name)
-            self._context.kernel.forget_entry(parent, name)
-
     async def _undo_rename(self, conflict: Conflict, record: Record) -> None:
         """The node goes back to its name on the server; what it displaced is shown again."""
         nodes, server = self._store.nodes, self._store.server
@@ -367,7 +341,7 @@ class Resolver:
             self._check_home(record.node, names)
         with self._store.transaction():
             self._store.journal.remove([record.seq])
-            self._remove_local_name(record.to_parent, record.to_name, record.node)
+            self._giving_up.name(record.to_parent, record.to_name, record.node)
             if names and nodes.child_id(*names[0]) is None:
                 nodes.add_name(*names[0], record.node)
                 self._context.kernel.forget_entry(*names[0])
@@ -376,8 +350,8 @@ class Resolver:
                 nodes.add_name(record.to_parent, record.to_name, replaced)
                 self._context.kernel.forget_entry(record.to_parent, record.to_name)
         if not nodes.names(record.node):
-            self._drop_changes(record.node)
-            self._drop_node(record.node)
+            self._giving_up.changes(record.node, below=True)
+            self._giving_up.node(record.node)
         for directory in {record.parent, record.to_parent} - {0}:
             await self._observer.directory(directory)
 
@@ -385,7 +359,8 @@ class Resolver:
         """A node with unsent work in it is not dropped for want of a free name here."""
         if any(self._store.nodes.child_id(*name) in (None, node) for name in names[:1]):
             return
-        if any(self._store.journal.has_any(one) for one in self._local_below(node)):
+        journal = self._store.journal
+        if journal.has_store(node) or any(map(journal.has_any, self._giving_up.below(node))):
             raise UsageError(
                 "the changes inside would be lost, since another has its name here; "
                 "rename that one, or use --keep local"

@@ -1,0 +1,108 @@
+"""Giving up what was changed here, because the server's version was chosen.
+
+Only what the decision is about goes: who takes the server's rights of a directory, or of a file,
+has said nothing of the edits in it. Records and what they did to the local tree go together, in
+one transaction, so that no content of ours is left behind that passes for the server's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from awayfs.core.diff import compare_entries
+from awayfs.core.records import Record, RecordKind
+from awayfs.core.types import Entry, Kind, NodeId
+from awayfs.volume.adopt import XATTRS_LOADED, Adopter
+from awayfs.volume.changes import Changes
+from awayfs.volume.context import Context
+
+ATTRIBUTES = (RecordKind.SETATTR, RecordKind.SETXATTR)
+
+
+class GivingUp:
+    """Drops local changes. Nothing here waits: what the server has is known by then."""
+
+    def __init__(self, context: Context, changes: Changes) -> None:
+        self._context = context
+        self._store = context.store
+        self._changes = changes
+        self._adopter = Adopter(context)
+
+    def changes(self, node: NodeId, *, below: bool) -> None:
+        """Every record of a node goes; with ``below`` those of all that is inside it, too."""
+        journal = self._store.journal
+        inside = [child for child in self.below(node) if journal.has_any(child)] if below else []
+        with self._store.transaction():
+            for dropped in (node, *inside):
+                journal.remove([r.seq for r in journal.of_node(dropped) if r.node == dropped])
+                self._store.content.drop_base(dropped)
+                for conflict in self._store.conflicts.of_node(dropped):
+                    if dropped != node:
+                        self._store.conflicts.remove(conflict.id)
+
+    def node(self, node: NodeId) -> None:
+        """The node goes here, with all below it; open files live on until closed."""
+        with self._store.transaction():
+            for child in reversed(list(self.below(node))):
+                self._names(child)
+            self._names(node)
+            self._store.server.forget(node)
+        self._changes.discard_if_unused(node)
+
+    def name(self, parent: NodeId, name: bytes, node: NodeId) -> None:
+        """One name of a node goes, if it still is the node's."""
+        if self._store.nodes.child_id(parent, name) == node:
+            self._store.nodes.remove_name(parent, name)
+            self._context.kernel.forget_entry(parent, name)
+
+    def link(self, record: Record) -> None:
+        """One more name that was given here, wherever it was moved since; the node stays."""
+        place: tuple[NodeId, bytes] | None = (record.parent, record.name)
+        dropped = [record.seq]
+        for later in self._store.journal.of_node(record.node):
+            if later.seq < record.seq or later.node != record.node:
+                continue
+            if place is None or (later.parent, later.name) != place:
+                continue
+            if later.kind in (RecordKind.RENAME, RecordKind.REMOVE):
+                moved = later.kind is RecordKind.RENAME
+                place = (later.to_parent, later.to_name) if moved else None
+                dropped.append(later.seq)
+        with self._store.transaction():
+            self._store.journal.remove(dropped)
+            if place is not None:
+                self.name(*place, record.node)
+
+    def attributes(self, record: Record, entry: Entry) -> None:
+        """Attributes that were set here; an edit of the content still goes out."""
+        node, journal = record.node, self._store.journal
+        base = self._store.server.get(node)
+        uid, gid = self._context.local_owner(entry)
+        with self._store.transaction():
+            journal.remove([r.seq for r in journal.of_node(node) if r.kind in ATTRIBUTES])
+            self._store.nodes.update(node, mode=entry.mode, uid=uid, gid=gid)
+            if record.kind is RecordKind.SETXATTR:
+                for name in (record.xattr_name, XATTRS_LOADED):
+                    self._store.nodes.set_xattr(node, name, None)
+            if base is None:
+                return
+            if journal.has_store(node):  # what it is based on stays
+                owned = replace(base.entry(), mode=entry.mode, uid=entry.uid, gid=entry.gid)
+                self._store.server.set(node, owned, seen_ns=0, digest=base.digest)
+            else:
+                difference = compare_entries(base.entry(), entry)
+                self._adopter.adopt_revision(node, entry, difference)
+
+    def _names(self, node: NodeId) -> None:
+        for parent, name in self._store.nodes.names(node):
+            self.name(parent, name, node)
+
+    def below(self, node: NodeId) -> Iterator[NodeId]:
+        """All that is inside a node here, directories before what is in them."""
+        pending = [node]
+        while pending:
+            for _, child in self._store.nodes.children(pending.pop()):
+                yield child.id
+                if child.kind is Kind.DIRECTORY:
+                    pending.append(child.id)
