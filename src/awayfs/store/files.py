@@ -6,6 +6,7 @@ over is in ``staging/``, which is emptied at open, or is found by fsck.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -22,6 +23,8 @@ _FICLONE: Final = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int)
 _LARGE: Final = 32 * 1024 * 1024
 """Deleting more than this takes long enough to be left to the next sync's thread."""
 _CHUNK: Final = 8 * 1024 * 1024
+_PUNCH_HOLE: Final = 0x01 | 0x02  # linux/falloc.h: KEEP_SIZE, which it must go with
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Files:
@@ -164,6 +167,22 @@ def _clone_or_copy(read: int, write: int, ranges: list[Range], limit: int) -> in
     for r in ranges:
         _copy(read, write, r)
     return total
+
+
+def zero_range(fd: int, start: int, end: int) -> None:
+    """Have ``start`` to ``end`` read as zeros, a hole where there can be one; may extend."""
+    if start >= end:
+        return
+    size = os.fstat(fd).st_size
+    if end > size:
+        os.ftruncate(fd, end)
+    count = ctypes.c_int64(end - start)
+    if _libc.fallocate64(fd, _PUNCH_HOLE, ctypes.c_int64(start), count) == 0:
+        return
+    if ctypes.get_errno() not in (errno.EOPNOTSUPP, errno.ENOSYS):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    while start < end:
+        start += os.pwrite(fd, bytes(min(_CHUNK, end - start)), start)
 
 
 def _copy(read: int, write: int, part: Range) -> None:

@@ -8,6 +8,7 @@ moved on.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -20,6 +21,9 @@ from awayfs.core.safety import MASS_DELETION_AT_LEAST, mass_deletion
 from awayfs.core.types import ROOT, Entry, Kind, NodeId
 from awayfs.store.server import ServerNode
 from awayfs.volume.context import Context
+from awayfs.volume.opened import OpenNode
+
+log = logging.getLogger(__name__)
 
 NAMING = (RecordKind.CREATE, RecordKind.LINK, RecordKind.REMOVE, RecordKind.RENAME)
 SUSPECT = b"?"
@@ -71,18 +75,16 @@ class Adopter:
         opened = self._context.opened.get(node)
         content = self._store.content
         with self._store.transaction():
-            if opened is None:
-                content.drop(node)
-            elif opened.passthrough:
+            if opened is not None and opened.passthrough:
                 opened.outdated = True
                 return
+            self._nodes.update(node, size=size)
+            if opened is None:
+                content.drop(node)
             else:
                 content.drop_ranges(node)
                 content.set_token(node, token)
-                os.ftruncate(opened.fd, size)
-                opened.size = size
-                opened.whole = content.covers(node, 0, size)
-                opened.unsaved = False
+                self._store.db.on_commit(lambda: _empty(opened, size))
         self._context.kernel.forget_node(node)
 
     def is_mass_deletion(self, changes: Iterable[diff.Change]) -> bool:
@@ -369,6 +371,17 @@ class Adopter:
             for record in self._journal.all()
             for place in (record.node, record.parent, record.to_parent)
         )
+
+
+def _empty(opened: OpenNode, size: int) -> None:
+    """The open file follows what was committed: nothing of it is known any more."""
+    try:
+        os.ftruncate(opened.fd, size)
+    except OSError as error:
+        log.warning("the cache file of node %d keeps its old length: %s", opened.node, error)
+    opened.size = size
+    opened.whole = size == 0
+    opened.unsaved = False
 
 
 def _takes_away(records: Iterable[Record], node: NodeId) -> bool:

@@ -74,6 +74,12 @@ class Fetcher:
             if not progress.users and self._context.opened.get(node) is None:
                 self._progress.pop(node, None)
 
+    def closed(self, node: NodeId) -> None:
+        """Nobody reads the node any more: where the next reader goes on is not known."""
+        progress = self._progress.get(node)
+        if progress is not None and not progress.users:
+            del self._progress[node]
+
     async def whole(self, node: NodeId) -> int:
         """Have the whole content cached; the bytes that were fetched for it."""
         fetched = 0
@@ -162,13 +168,12 @@ class Fetcher:
         end = wanted.start + fetched.length
         if end < wanted.end and fetched.entry.size >= wanted.end:
             raise OSError(errno.EIO, "the server sent less than it has")
-        if self._store.nodes.get(node) is None:
+        if self._store.nodes.get(node) is None or not self._joins(node, base):
             return False
         with self._store.transaction():
             fd = content.open(node)
             try:
-                if content.token(node) != base.token and not content.ranges(node):
-                    content.set_token(node, base.token)
+                content.set_token(node, base.token)
                 for gap in content.missing(node, wanted.start, end):
                     _copy(landing, fd, gap)
                     content.add_range(node, gap.start, gap.end)
@@ -178,6 +183,20 @@ class Fetcher:
             fault("fetch.landed")
         fault("fetch.taken")
         return True
+
+    def _joins(self, node: NodeId, base: ServerNode) -> bool:
+        """Whether what is cached belongs to the revision that is fetched from.
+
+        Of a clean file it is dropped if not; what was changed here keeps what it has, and cannot
+        be completed any more.
+        """
+        content = self._store.content
+        if not content.ranges(node) or content.token(node) == base.token:
+            return True
+        if self._store.journal.has_store(node):
+            raise OSError(errno.EIO, "the version that this was changed from is not there any more")
+        self._observer.drop_content(node)
+        return False
 
     def _keep_time(self, node: NodeId) -> None:
         """The cache file of a changed node tells its time, not that of a fetch (``opened``)."""

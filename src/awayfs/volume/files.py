@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from awayfs.core.types import Kind, NodeId
+from awayfs.store.files import zero_range
 from awayfs.store.nodes import Node
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
@@ -23,6 +24,10 @@ from awayfs.volume.opened import OpenNode
 from awayfs.volume.room import Room
 
 COPY_CHUNK = 1 << 20
+COPY_MOST = 8 << 20
+"""One call copies no more, since it copies on the event loop; the caller asks again."""
+CUT = "volume.cut"
+"""The fact that tells of the last truncation of a partly cached file: node, size, time."""
 FALLOC_KEEP_SIZE = 0x01
 FALLOC_PUNCH_HOLE = 0x02
 FALLOC_COLLAPSE_RANGE = 0x08
@@ -62,9 +67,13 @@ class Files:
 
     def close(self, handle: FileHandle) -> bool:
         """Release a handle; True when it was the last one of its node."""
-        if handle.writing and handle.opened.passthrough:
-            self._notice_mapped_writes(handle.opened)
-        return self._context.opened.release(handle.opened, writing=handle.writing)
+        last = False
+        try:
+            if handle.writing and handle.opened.passthrough:
+                self._notice_mapped_writes(handle.opened)
+        finally:  # whoever closes has closed, whatever could not be written down
+            last = self._context.opened.release(handle.opened, writing=handle.writing)
+        return last
 
     def read(
         self, handle: FileHandle, offset: int, size: int
@@ -141,7 +150,7 @@ class Files:
         self._store_record(opened)
         if mode & (FALLOC_PUNCH_HOLE | FALLOC_ZERO_RANGE):
             stop = min(end, opened.size) if mode & FALLOC_KEEP_SIZE else end
-            self._zero(opened.fd, offset, stop)
+            zero_range(opened.fd, offset, stop)
             self._changed(opened, offset, stop)
         else:
             os.posix_fallocate(opened.fd, offset, length)
@@ -159,8 +168,11 @@ class Files:
     async def copy(
         self, source: FileHandle, offset: int, target: FileHandle, to_offset: int, length: int
     ) -> int:
-        """copy_file_range(2) inside the volume; the source is fetched first where needed."""
-        end = min(offset + length, source.opened.size)
+        """copy_file_range(2) inside the volume; the source is fetched first where needed.
+
+        Less than was asked for, where that would keep everybody else waiting.
+        """
+        end = min(offset + min(length, COPY_MOST), source.opened.size)
         if end <= offset:
             return 0
         if not source.opened.whole:
@@ -228,13 +240,19 @@ class Files:
         opened.unsaved = True
 
     def _shrink(self, opened: OpenNode, size: int) -> None:
-        """The database first: should it be full, nothing is cut off."""
+        """The database first: should it be full, nothing is cut off.
+
+        What lies beyond, of a partly cached file, is no content: so that a daemon which dies
+        here does not take it for that, it is on record that it is to go (``recover``).
+        """
         with self._context.opened.changing(opened):
             self._store.content.truncate_ranges(opened.node, size)
             opened.size = size
             opened.mtime_ns = opened.ctime_ns = opened.written_ns = self._context.now()
             opened.unsaved = True
             self._context.opened.save(opened)
+            if not opened.whole:
+                self._store.facts.set(CUT, f"{opened.node} {size} {opened.mtime_ns}")
         fault("files.written")
         os.ftruncate(opened.fd, size)
         os.utime(opened.fd, ns=(opened.mtime_ns, opened.mtime_ns))
@@ -247,13 +265,6 @@ class Files:
             self._store.content.add_range(opened.node, opened.size, size)
             self._touched(opened, size)
             self._context.opened.save(opened)
-
-    def _zero(self, fd: int, start: int, end: int) -> None:
-        step = 1 << 20
-        while start < end:
-            count = min(step, end - start)
-            os.pwrite(fd, bytes(count), start)
-            start += count
 
     def _writable(self) -> None:
         if self._context.options.read_only:

@@ -64,7 +64,9 @@ class Journaling:
         if base is None:
             return
         found = self._context.node(node)
-        if found is not None and content.ranges(node) and content.token(node) != base.token:
+        if not content.ranges(node):
+            content.set_token(node, base.token)  # what is not here would have to come from it
+        elif found is not None and content.token(node) != base.token:
             token = content.token(node) or b""
             older = replace(base.entry(), token=token, size=found.size, weak=True)
             store.server.set(node, older, seen_ns=0)

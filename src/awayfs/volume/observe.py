@@ -184,6 +184,12 @@ class Observer:
             content = compare_entries(base.entry(entry.name), entry)
             self._adopter.adopt_revision(node, entry, content)
 
+    def drop_content(self, node: NodeId) -> None:
+        """What is cached of a clean file is of another revision than the one last seen."""
+        base = self._store.server.get(node)
+        if base is not None:
+            self._adopter.drop_content(node, base.size, base.token)
+
     def is_suspect(self, node: NodeId) -> bool:
         """Whether cached content may belong to another revision than the one last seen."""
         content = self._store.content

@@ -14,21 +14,51 @@ from awayfs.core.conflicts import ConflictKind
 from awayfs.core.records import RecordKind, RecordState
 from awayfs.core.types import NodeId
 from awayfs.store.store import Store
+from awayfs.volume.files import CUT
 
 POWER_CUT = "the machine went down before this change was safe on disk; look at it and decide"
 
 
 def recover(store: Store, now_ns: int) -> None:
     """Bring the store in order; to be called once, before the first request."""
+    _finish_cut(store)
     for node in {r.node for r in store.journal.all() if r.kind is RecordKind.STORE}:
         _adopt_witness(store, node)
     for node in store.suspect:
         _park_suspect(store, node, now_ns)
     for node in store.nodes.orphans():
         if not (
-            store.journal.has_any(node) or store.server.names(node) or store.conflicts.of_node(node)
+            store.journal.has_any(node)
+            or store.server.names(node)
+            or store.conflicts.of_node(node)
+            or store.nodes.has_children(node)
         ):
             store.nodes.remove(node)
+
+
+def _finish_cut(store: Store) -> None:
+    """A truncation that is in the database and perhaps not in the file (``Files._shrink``).
+
+    The file is older than the truncation only if that was not carried out.
+    """
+    cut = store.facts.get(CUT)
+    if cut is None:
+        return
+    node, size, mtime_ns = map(int, cut.split())
+    found = store.nodes.get(node)
+    if found is None or (found.size, found.mtime_ns) != (size, mtime_ns):
+        return
+    try:
+        fd = store.content.open(node, create=False)
+    except FileNotFoundError:
+        return
+    try:
+        status = os.fstat(fd)
+        if status.st_size > size and status.st_mtime_ns < mtime_ns:
+            os.ftruncate(fd, size)
+            os.utime(fd, ns=(mtime_ns, mtime_ns))
+    finally:
+        os.close(fd)
 
 
 def _adopt_witness(store: Store, node: NodeId) -> None:
