@@ -95,8 +95,8 @@ class Changes:
             self._touch(parent)
             kind = RecordKind.CREATE if unnamed else RecordKind.LINK
             self._journal.append(kind, node_id, parent=parent, name=name)
-            if unnamed and node.size:
-                self._journal.store(node_id)
+            if unnamed:
+                self._journal_nameless(node)
         return self._required(node_id)
 
     def unlink(self, parent: NodeId, name: bytes) -> Node:
@@ -207,7 +207,7 @@ class Changes:
             return False
         if self._store.server.names(node_id) or self._store.conflicts.of_node(node_id):
             return False
-        if self._nodes.get(node_id) is None:
+        if self._nodes.get(node_id) is None or self._nodes.has_children(node_id):
             return False
         with self._store.transaction():
             self._nodes.remove(node_id)
@@ -284,9 +284,10 @@ class Changes:
         aside = b".awayfs~exchange~%d" % self._context.now()
         capabilities = self._context.link.capabilities
         if capabilities is None or not capabilities.exchange:
-            self._move(parent, name, node, parent, aside, None)
-            self._move(to_parent, to_name, existing, parent, name, None)
-            self._move(parent, aside, node, to_parent, to_name, None)
+            with self._applied():  # nobody ever sees one of them under the name in between
+                self._move(parent, name, node, parent, aside, None)
+                self._move(to_parent, to_name, existing, parent, name, None)
+                self._move(parent, aside, node, to_parent, to_name, None)
             return
         with self._applied():
             self._nodes.move_name(parent, name, parent, aside)
@@ -353,6 +354,13 @@ class Changes:
         offered = capabilities.symlinks if kind is Kind.SYMLINK else capabilities.special_files
         if not offered:
             raise OSError(errno.EPERM, "the server cannot hold this kind of file")
+
+    def _journal_nameless(self, node: Node) -> None:
+        """What was done to a file while it had no name, beside what its creation tells."""
+        if node.size:
+            self._journal.store(node.id)
+        for name, value in self._nodes.xattrs(node.id).items():
+            self._journal.append(RecordKind.SETXATTR, node.id, xattr_name=name, xattr_value=value)
 
     def _journaled(self, node_id: NodeId) -> bool:
         """Whether the server has, or is to have, this node: a nameless one stays here."""
