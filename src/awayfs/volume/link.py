@@ -189,7 +189,7 @@ class Link:
             failures += 1
             try:
                 await self.connect()
-            except RemoteError as error:
+            except (RemoteError, OSError) as error:  # OSError: the state here cannot be written
                 log.info("still offline: %s", error)
 
     @property

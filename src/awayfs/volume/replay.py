@@ -56,6 +56,7 @@ ROUNDS = 8
 WAIT_S = 0.3
 FAILED_WAIT_S = 2.0
 FAILURES = 3
+FAILED_PAUSE_S = 1.0
 FULL_PAUSE_NS = 10 * SECOND_NS
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -125,12 +126,13 @@ class Replay:
             self._woken.clear()
             try:
                 await self._drain()
+                continue
             except (Unreachable, OSError) as error:
-                log.info("replay stopped: %s", error)
+                log.warning("replay stopped, and goes on soon: %s", error)
             except Exception:
                 log.exception("replay failed")
-                await asyncio.sleep(1)
-                self._woken.set()
+            await asyncio.sleep(FAILED_PAUSE_S)
+            self._woken.set()
 
     def progress(self) -> Progress:
         """Where things stand now."""

@@ -136,7 +136,7 @@ class Volume:
         was, now = asks_server(old.mode), asks_server(new.mode)
         if was != now:
             if now:
-                self.store.server.stale_all()
+                self._outdate_all()
             self.context.kernel.forget_all()
         if now:
             self.replay.wake()
@@ -145,6 +145,13 @@ class Volume:
                 self.context.spawn(self.observer.learn_root())
         if new.mode is Mode.REINTEGRATING and not self.store.journal.count():
             self.link.drained()
+
+    def _outdate_all(self) -> None:
+        """A full disk is no reason to stay away: what was seen is then believed a moment longer."""
+        try:
+            self.store.server.stale_all()
+        except OSError as error:
+            log.warning("what was seen before is not marked as outdated: %s", error)
 
     def _journaled(self) -> None:
         self._unsafe = True
@@ -208,7 +215,7 @@ class Volume:
             base = self.store.server.get(node)
             if base is not None and not self.store.journal.has_store(node):
                 self._adopter.drop_content(node, base.size, base.token)
-                self.store.nodes.update(node, size=base.size)
+        self.fetcher.closed(node)
         self.written(node)
         self.changes.discard_if_unused(node)
 
