@@ -216,7 +216,7 @@ class Api:
     async def _pins(self, _params: dict[str, Any]) -> dict[str, Any]:
         pins = []
         for pin in self.volume.store.pins.all():
-            missing = self.volume.hoard.check(pin.node).missing
+            missing = (await self.volume.hoard.check(pin.node)).missing
             pins.append(
                 {
                     "path": self.volume.hoard.path(pin.node),
@@ -243,7 +243,7 @@ class Api:
                         failed += event.result["failed"]
                     else:
                         yield event
-        checked = [self.volume.hoard.check(start) for start in starts]
+        checked = [await self.volume.hoard.check(start) for start in starts]
         missing = [pair for inventory in checked for pair in inventory.missing]
         if params.get("check"):
             files = sum(inventory.files for inventory in checked)

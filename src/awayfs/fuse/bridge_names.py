@@ -290,10 +290,11 @@ class NameHandlers:
         buffer = DirectoryBuffer(request.size, plus=True)
         if not self._dots(handle, request.offset, buffer):
             return buffer.finish()
-        opened = self._volume.context.opened
         for index in range(max(0, request.offset - 2), len(entries)):
-            name, node = entries[index]
-            opened.overlay(node)
+            name = entries[index][0]
+            node = self._tree.entry_now(handle, index)
+            if node is None:
+                continue
             entry = self._shared.entry(node)
             if not buffer.add(name, node.id, node.kind >> 12, index + 3, entry):
                 break
@@ -306,7 +307,7 @@ class NameHandlers:
         if not isinstance(handle, DirectoryHandle):
             raise OSError(errno.EBADF, "not an open directory")
         if offset == 0 or handle.entries is None:  # opened, or rewound (rewinddir(3))
-            handle.entries = self._tree.entries(handle.node)
+            return handle, self._tree.load(handle)
         return handle, handle.entries
 
     def _dots(self, handle: DirectoryHandle, offset: int, buffer: DirectoryBuffer) -> bool:

@@ -142,7 +142,8 @@ class VirtualHandlers:
         return handle
 
     def _entry(self, path: Path) -> bytes:
-        return entry_out(Entry(self._tree.node_id(path), self._attr(path)))
+        attr = self._attr(path)  # first: what is not there gets no number
+        return entry_out(Entry(attr.ino, attr))
 
     def _attr(self, path: Path) -> Attr:
         node = self._tree.get(path)

@@ -153,6 +153,11 @@ class Database:
         except sqlite3.Error as error:
             self._fail(error)
 
+    @property
+    def changes(self) -> int:
+        """A number that is another one once a row was written; rows of a rollback count, too."""
+        return self._connection.total_changes
+
     def insert(self, sql: str, values: Iterable[Any] = ()) -> int:
         """Run an INSERT; the rowid it made."""
         self.execute(sql, values)

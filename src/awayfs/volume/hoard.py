@@ -11,6 +11,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from itertools import count
 
 from awayfs.core.errors import RemoteError, UsageError
 from awayfs.core.types import Kind, NodeId
@@ -19,6 +20,8 @@ from awayfs.volume.fetch import Fetcher
 from awayfs.volume.observe import Observer
 
 TOGETHER = 8
+AT_A_TIME = 100
+"""Nodes that are looked at before the event loop gets its turn."""
 
 
 @dataclass(slots=True)
@@ -74,11 +77,18 @@ class Hoard:
                 task.cancel()
         yield walk
 
-    def check(self, start: NodeId) -> Inventory:
-        """What at and below a node would be there offline, and what not; asks nobody."""
+    async def check(self, start: NodeId) -> Inventory:
+        """What at and below a node would be there offline, and what not; asks nobody.
+
+        Others get their turn in between: a tree may be large.
+        """
         found = Inventory()
         pending = [start]
-        while pending:
+        for looked_at in count(1):
+            if not pending:
+                break
+            if looked_at % AT_A_TIME == 0:
+                await asyncio.sleep(0)
             node_id = pending.pop()
             node = self._context.node(node_id)
             if node is None:

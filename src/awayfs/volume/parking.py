@@ -18,6 +18,7 @@ from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.types import Entry, Kind, NodeId
 from awayfs.ports.remote import Fetched
 from awayfs.store.conflicts import Conflict as StoredConflict
+from awayfs.store.files import unlink_quietly
 from awayfs.volume.adopt import Adopter
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
@@ -151,6 +152,7 @@ class Parking:
             return None
         staged = self._store.content.stage_path()
         fd = os.open(staged, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        complete = False
         try:
             offset = 0
             while offset < entry.size:
@@ -159,6 +161,7 @@ class Parking:
                 if fetched.entry.token != entry.token or fetched.length != size:
                     return None
                 offset += size
+            complete = True
             return staged
         except Unreachable:
             raise
@@ -167,6 +170,8 @@ class Parking:
             return None
         finally:
             os.close(fd)
+            if not complete:
+                unlink_quietly(staged)
 
     async def _fetch(self, path: bytes, offset: int, size: int, fd: int) -> Fetched:
         return await self._context.link.call(lambda r: r.fetch(path, offset, size, fd))

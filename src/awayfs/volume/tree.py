@@ -32,6 +32,7 @@ class DirectoryHandle:
     node: NodeId
     parent: NodeId
     entries: list[tuple[bytes, Node]] | None = None
+    changes: int = -1  # the state of the database that ``entries`` are of
 
 
 class Tree:
@@ -82,6 +83,28 @@ class Tree:
             raise OSError(EDISCONDATA, "the directory was never listed, and the server is away")
         parent = node_id if node_id == ROOT else self._store.nodes.parent(node_id) or ROOT
         return DirectoryHandle(node_id, parent)
+
+    def load(self, handle: DirectoryHandle) -> list[tuple[bytes, Node]]:
+        """Have the handle's entries be those of this moment."""
+        handle.changes = self._store.db.changes
+        handle.entries = self.entries(handle.node)
+        return handle.entries
+
+    def entry_now(self, handle: DirectoryHandle, index: int) -> Node | None:
+        """What the name of a loaded entry means by now; None when it is gone.
+
+        A directory is read in parts, between which much can happen; the kernel keeps what it is
+        told with a name.
+        """
+        assert handle.entries is not None
+        name, node = handle.entries[index]
+        if handle.changes != self._store.db.changes:
+            found = self._store.nodes.child(handle.node, name)
+            if found is None:
+                return None
+            node = found
+        self._context.opened.overlay(node)
+        return node
 
     def entries(self, node_id: NodeId) -> list[tuple[bytes, Node]]:
         """Names and nodes in a directory, as they are known here."""

@@ -13,7 +13,7 @@ import errno
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from awayfs.core.records import RecordKind
@@ -43,6 +43,20 @@ class VirtualNode:
         return len(self.target or self.data)
 
 
+@dataclass(slots=True)
+class _Shown:
+    """Where conflicts are shown, as of one state of the database."""
+
+    changes: int = -1
+    conflicts: dict[Path, Conflict] = field(default_factory=dict)
+    below: dict[Path, set[bytes]] = field(default_factory=dict)
+
+    def add(self, path: Path, conflict: Conflict) -> None:
+        self.conflicts[path] = conflict
+        for depth, name in enumerate(path):
+            self.below.setdefault(path[:depth], set()).add(name)
+
+
 class VirtualTree:
     """Looks up, lists and reads what the volume tells about itself."""
 
@@ -52,6 +66,7 @@ class VirtualTree:
         self._status = status
         self._paths: dict[int, Path] = {VIRTUAL_BASE: ()}
         self._ids: dict[Path, int] = {(): VIRTUAL_BASE}
+        self._kept = _Shown()
 
     def node_id(self, path: Path) -> int:
         """The number of a path, allotted at its first use."""
@@ -84,29 +99,31 @@ class VirtualTree:
         """Names in a directory."""
         if path == ():
             return [b"conflicts", b"status"]
-        below = path[1:]
-        names = {p[len(below)] for p in self._conflicts() if p[: len(below)] == below != p}
-        conflict = self._conflicts().get(below)
+        shown = self._shown()
+        names = set(shown.below.get(path[1:], ()))
+        conflict = shown.conflicts.get(path[1:])
         if conflict is not None:
             names.update(self.variants(conflict))
         return sorted(names)
 
     def _in_conflicts(self, path: Path) -> VirtualNode:
-        conflicts = self._conflicts()
-        if path[:-1] in conflicts:
-            variants = self.variants(conflicts[path[:-1]])
+        shown = self._shown()
+        if path[:-1] in shown.conflicts:
+            variants = self.variants(shown.conflicts[path[:-1]])
             if path[-1] in variants:
                 return variants[path[-1]]
-        if any(known[: len(path)] == path for known in conflicts):
+        if path in shown.conflicts or path in shown.below:
             return VirtualNode(Kind.DIRECTORY, mtime_ns=self._context.now())
         raise OSError(errno.ENOENT, "no such conflict")
 
-    def _conflicts(self) -> dict[Path, Conflict]:
-        found: dict[Path, Conflict] = {}
-        for conflict in self._store.conflicts.all():
-            path = self.conflict_path(conflict)
-            found[tuple(path.split(b"/"))] = conflict
-        return found
+    def _shown(self) -> _Shown:
+        """All conflicts by path; made anew when anything was written since."""
+        changes = self._store.db.changes
+        if self._kept.changes != changes:
+            self._kept = _Shown(changes)
+            for conflict in self._store.conflicts.all():
+                self._kept.add(tuple(self.conflict_path(conflict).split(b"/")), conflict)
+        return self._kept
 
     def conflict_path(self, conflict: Conflict) -> bytes:
         """Where a conflict is shown: the node's path, or the name it was found under."""
