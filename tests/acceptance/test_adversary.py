@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -118,17 +119,23 @@ def test_a_save_on_the_server_whose_temporary_file_was_seen(kind: str, tmp_path:
         assert client.conflicts() == []
 
 
+@pytest.mark.parametrize("links", [1, 2])
 @pytest.mark.parametrize("replaced", ["a", "b"])
 def test_one_name_of_a_hard_linked_file_is_saved_over_on_the_server(
-    replaced: str, tmp_path: Path
+    replaced: str, links: int, tmp_path: Path
 ) -> None:
     """That name holds another file from then on; the other name keeps what it had."""
     with mounted("dir", str(tmp_path), "fresh=0") as client:
         server, other = client.server.root, "b" if replaced == "a" else "a"
         write(f"{server}/a", "one\n")
         os.link(f"{server}/a", f"{server}/b")
+        if links == 2:
+            os.link(f"{server}/a", f"{server}/c")
         assert [read(client.path(name)) for name in sorted(os.listdir(client.mountpoint))]
         write(f"{server}/new", "another\n")
+        if links == 2:
+            os.mkdir(f"{server}/unseen")
+            os.link(f"{server}/new", f"{server}/unseen/new")
         os.rename(f"{server}/new", f"{server}/{replaced}")
         for _ in range(2):
             os.listdir(client.mountpoint)
@@ -160,3 +167,25 @@ def test_a_directory_renamed_on_both_sides_keeps_the_work_in_it(tmp_path: Path) 
         resolve_all(client)
         contents = everything(server)
         assert "base\nedited\n" in contents and "inside\n" in contents and "other\n" in contents
+
+
+def test_a_conflicted_file_that_is_an_error_is_not_truncated_by_name(tmp_path: Path) -> None:
+    """``conflicted=error`` protects the local variant from truncate(2) as from open(2)."""
+    with mounted("dir", str(tmp_path), "fresh=0,conflicted=error") as client:
+        server = client.server.root
+        write(f"{server}/f", "base\n")
+        read(client.path("f"))
+        client.offline()
+        append(client.path("f"), "mine\n")
+        write(f"{server}/f", "theirs!\n")
+        client.online()
+        client.sync(check=False)
+        for change in (lambda path: os.truncate(path, 0), read):
+            with pytest.raises(OSError) as caught:
+                change(client.path("f"))
+            assert caught.value.errno == errno.EBUSY
+        write(client.path("new"), "over\n")
+        os.rename(client.path("new"), client.path("f"))
+        resolve_all(client)
+        contents = everything(server)
+        assert "base\nmine\n" in contents and "over\n" in contents and "theirs!\n" in contents

@@ -9,8 +9,8 @@ The rules come from DESIGN sections 3 and 5:
 * A regular file with another ``file_id`` under a known name is an editor's save: the node
   keeps its name and its content changed. So is "old one renamed to a backup, new one created":
   the name keeps its node and the backup is a new node.
-* Of a file with several names that is not so where the new one has a single name: it cannot
-  be what stands under the others, so this name alone holds another file.
+* Of a file with several names that is not so where the new one has a single name, or another
+  name here still holds the old one: this name alone holds another file.
 * Any other change of identity under a name is ``Replaced``.
 * An equal token that was weak when we saw it and is strong now proves nothing about the
   moments between: ``SUSPECT``. If it is still weak, the question stays open for next time.
@@ -206,10 +206,17 @@ class _Diff:
         child = self.known_by_name.get(entry.name)
         if child is None or child.name in self.moved_names:
             return Created(entry)  # the one that moved away is told as Moved
-        parted = child.base.nlink > 1 and entry.nlink == 1
-        if child.base.kind is Kind.FILE and entry.kind is Kind.FILE and not parted:
+        both_files = child.base.kind is Kind.FILE and entry.kind is Kind.FILE
+        if both_files and not self._is_parted(child, entry):
             return Updated(child.node, entry, Content.CHANGED)
         return Replaced(entry.name, child.node, entry)
+
+    def _is_parted(self, child: KnownChild, entry: Entry) -> bool:
+        """Whether the file that ``child`` was lives on under another of its names."""
+        if child.base.nlink > 1 and entry.nlink == 1:
+            return True
+        same = self.known_here.get(child.base.file_id or b"", ())
+        return any(self._stays(other) for other in same)
 
     def _arrival(self, entry: Entry) -> Change | None:
         """A known node under a new name, or None for an object we do not know."""

@@ -7,6 +7,7 @@ import stat
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from awayfs.core.errors import ECONFLICTED
 from awayfs.core.types import ROOT, Attributes, Kind
 from awayfs.fuse import requests as rq
 from awayfs.fuse import wire
@@ -132,6 +133,8 @@ class NameHandlers:
         node = self._present(request.nodeid)
         valid = request.valid
         if valid & wire.FATTR_SIZE:
+            if not valid & wire.FATTR_FH:
+                self._check_decided(node)
             self._volume.files.truncate(node, request.size)
         attributes = Attributes(
             mode=self._new_mode(request, node),
@@ -146,6 +149,11 @@ class NameHandlers:
             self._volume.check_writable()
             self._changes.set_attributes(request.nodeid, attributes)
         return attr_out(attr_of(self._present(request.nodeid)), self._shared.valid_s())
+
+    def _check_decided(self, node: Node) -> None:
+        """truncate(2) by name is what open(2) is: it changes what nobody has decided on."""
+        if self._volume.conflicted_is_error and self._volume.is_conflicted(node.id):
+            raise OSError(ECONFLICTED, "the file is in conflict; see awayfs conflicts")
 
     def _new_mode(self, request: rq.Setattr, node: Node) -> int | None:
         if request.valid & wire.FATTR_MODE:
