@@ -211,7 +211,7 @@ class Tree:
                 f"{os.fsdecode(self.root)} is not there: not mounted, or moved"
             ) from error
         except NotADirectoryError as error:
-            raise Unreachable(f"{os.fsdecode(self.root)} is not a directory") from error
+            raise Refused(errno.ENOTDIR, f"{os.fsdecode(self.root)} is not a directory") from error
         except PermissionError as error:
             why = f"{os.fsdecode(self.root)} cannot be entered: permission denied"
             raise Refused(errno.EACCES, why) from error
