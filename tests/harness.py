@@ -141,7 +141,7 @@ class Client:
             **os.environ,
             "XDG_STATE_HOME": self.state,
             "XDG_RUNTIME_DIR": self.runtime,
-            "AWAYFS_LOG": "DEBUG",
+            "AWAYFS_LOG": os.environ.get("AWAYFS_LOG", "DEBUG"),
             **self.environment,
         }
 
