@@ -111,8 +111,7 @@ class Fetcher:
             current = self._context.node(node)
             if current is None:
                 raise OSError(errno.ESTALE, "the file is gone")
-            end = min(end, current.size)
-            missing = self._store.content.missing(node, start, end)
+            missing = self._store.content.missing(node, start, min(end, current.size))
             if not missing:
                 self._note_whole(node)
                 return

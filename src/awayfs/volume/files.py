@@ -91,8 +91,10 @@ class Files:
 
     async def _read_fetched(self, opened: OpenNode, offset: int, end: int) -> bytes:
         await self._fetcher.ensure(opened.node, offset, end, ahead=True)
-        end = min(end, opened.size)
-        return os.pread(opened.fd, max(0, end - offset), offset)
+        end = max(offset, min(end, opened.size))
+        if not (opened.whole or self._store.content.covers(opened.node, offset, end)):
+            raise OSError(errno.EIO, "the file keeps changing on the server")
+        return os.pread(opened.fd, end - offset, offset)
 
     def room_for(self, handle: FileHandle, end: int) -> Coroutine[Any, Any, None] | None:
         """What a write up to ``end`` has to wait for before it is accepted; None for nothing.
