@@ -20,16 +20,12 @@ from collections.abc import Iterator
 import pytest
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
-SFTP_SERVER = next(
-    (
-        path
-        for path in ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server")
-        if os.access(path, os.X_OK)
-    ),
-    "internal-sftp",
-)
+SFTP_SERVER = "internal-sftp"
+"""Served by sshd itself: an external server is started by the account's shell, and what that does
+at login (a rehash of shims, a mail check) may take seconds, or wait for a lock.
+"""
 
-_libc = ctypes.CDLL(None)  # loaded before any fork
+_libc = ctypes.CDLL(None, use_errno=True)
 
 needs_sshd = [
     pytest.mark.sshd,

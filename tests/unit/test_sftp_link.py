@@ -188,7 +188,7 @@ def test_hung_sftp_process(tmp_path):
 
 def _is_sftp(pid: int) -> bool:
     with open(f"/proc/{pid}/cmdline", "rb") as file:
-        return b"sftp-server" in file.read()
+        return b"internal-sftp" in file.read()
 
 
 def test_restarted_server(tmp_path):
