@@ -1,0 +1,143 @@
+"""Keeping both: one of the two gets a name of its own, the server's keeps its."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from awayfs.core.conflicts import ConflictKind
+from awayfs.core.errors import UsageError
+from awayfs.core.records import Record, RecordKind
+from awayfs.core.types import Kind, NodeId
+from awayfs.store.conflicts import Conflict
+from awayfs.volume.changes import Changes
+from awayfs.volume.context import Context
+from awayfs.volume.fault import fault
+from awayfs.volume.journaling import Journaling
+from awayfs.volume.observe import Observer
+from awayfs.volume.resolve_local import CREATING, KeepLocal
+from awayfs.volume.resolve_server import KeepServer
+from awayfs.volume.resolve_steps import Steps
+from awayfs.volume.resolve_strangers import Strangers
+
+TAKING = (RecordKind.RENAME, RecordKind.EXCHANGE, RecordKind.REMOVE)
+
+
+class KeepBoth:
+    """Carries out ``--keep both``."""
+
+    def __init__(
+        self,
+        context: Context,
+        observer: Observer,
+        journaling: Journaling,
+        changes: Changes,
+        steps: Steps,
+        strangers: Strangers,
+        local: KeepLocal,
+        server: KeepServer,
+    ) -> None:
+        self._context = context
+        self._store = context.store
+        self._observer = observer
+        self._journaling = journaling
+        self._changes = changes
+        self._steps = steps
+        self._strangers = strangers
+        self._local = local
+        self._server = server
+
+    async def keep(self, conflict: Conflict, record: Record) -> str | None:
+        kind = conflict.kind
+        if kind == ConflictKind.REFUSED:
+            raise UsageError(
+                "the server refused this change: --keep local tries again, --keep server drops it"
+            )
+        if kind == ConflictKind.UPDATE_REMOVE:
+            return await self._local.keep(conflict, record)
+        if kind in CREATING:
+            record = self._local.as_creation(record)
+            copy = (
+                await self._strangers.free_directory(record, record.parent)
+                if record.parent
+                else None
+            )
+            if copy:
+                self._steps.release(record)
+                return copy
+            return await self._rename_ours(record)
+        if kind == ConflictKind.UPDATE_UPDATE and record.kind is RecordKind.RENAME:
+            return await self._rename_ours(record)
+        if kind == ConflictKind.UPDATE_UPDATE:
+            copy = self._copy_local(conflict)
+            await self._server.keep(conflict, record)
+            return copy
+        return await self._server.keep(conflict, record)
+
+    async def _rename_ours(self, record: Record) -> str:
+        """Our object takes the name of a conflict copy, here and in its record."""
+        renaming = record.kind is RecordKind.RENAME
+        parent = record.to_parent if renaming else record.parent
+        name = record.to_name if renaming else record.name
+        listed = await self._observer.listed(parent) if self._store.server.get(parent) else []
+        copy = self._steps.copy_name(parent, name, {e.name for e in listed})
+        changed = replace(record, to_name=copy, replaced=0) if renaming else None
+        nodes = self._store.nodes
+        with self._store.transaction():
+            if nodes.child_id(parent, name) == record.node:
+                nodes.move_name(parent, name, parent, copy)
+            self._start_from(copy, parent, name, record)
+            self._store.journal.replace(changed or replace(record, name=copy))
+            replaced = record.replaced if renaming else 0
+            free = nodes.child_id(parent, name) is None
+            if free and replaced and self._store.server.child(parent, name) == replaced:
+                nodes.add_name(parent, name, replaced)
+        self._context.kernel.forget_entry(parent, name)
+        self._context.kernel.forget_entry(parent, copy)
+        self._steps.release(self._store.journal.get(record.seq) or record)
+        await self._observer.directory(parent)
+        return os.fsdecode(copy)
+
+    def _start_from(self, copy: bytes, parent: NodeId, name: bytes, record: Record) -> None:
+        """What took the name away again since, by a rename or removal, takes ``copy`` away."""
+        for later in self._store.journal.of_node(record.node):
+            place = (later.node, later.parent, later.name)
+            is_later = later.seq > record.seq and later.kind in TAKING
+            if is_later and place == (record.node, parent, name):
+                self._store.journal.replace(replace(later, name=copy))
+                return
+
+    def _copy_local(self, conflict: Conflict) -> str | None:
+        """The local content as a new file beside it, with its own records."""
+        node = self._context.node(conflict.node)
+        if node is None or node.kind is not Kind.FILE:
+            return None
+        if not self._store.content.covers(node.id, 0, node.size):
+            raise UsageError("a part of the local content is not here; go online and try again")
+        copy = self._steps.copy_name(conflict.parent, conflict.name, set())
+        with self._store.transaction():
+            made = self._changes.create(
+                conflict.parent, copy, Kind.FILE, node.mode, node.uid, node.gid
+            )
+            self._copy_content(node.id, made.id)
+            self._store.nodes.update(made.id, size=node.size, mtime_ns=node.mtime_ns)
+            self._store.content.add_range(made.id, 0, node.size)
+            self._journaling.store(made.id)
+        fault("resolve.copied")
+        self._context.kernel.forget_entry(conflict.parent, copy)
+        return os.fsdecode(copy)
+
+    def _copy_content(self, source: NodeId, target: NodeId) -> None:
+        source_fd = self._store.content.open(source)
+        target_fd = self._store.content.open(target)
+        try:
+            size = os.fstat(source_fd).st_size
+            offset = 0
+            while offset < size:
+                copied = os.copy_file_range(source_fd, target_fd, size - offset, offset, offset)
+                if not copied:
+                    break
+                offset += copied
+        finally:
+            os.close(source_fd)
+            os.close(target_fd)

@@ -1,0 +1,162 @@
+"""Keeping ours: the parked record goes out, based on what the server has at this moment."""
+
+from __future__ import annotations
+
+from awayfs.core.conflicts import ConflictKind
+from awayfs.core.errors import UsageError
+from awayfs.core.records import Record, RecordKind
+from awayfs.core.types import Kind, NodeId
+from awayfs.store.conflicts import Conflict
+from awayfs.volume.context import Context
+from awayfs.volume.giving_up import GivingUp
+from awayfs.volume.journaling import Journaling
+from awayfs.volume.observe import join
+from awayfs.volume.resolve_steps import Steps
+from awayfs.volume.resolve_strangers import Strangers
+
+CREATING = (ConflictKind.NAME_NAME, ConflictKind.TYPE)
+
+
+class KeepLocal:
+    """Carries out ``--keep local``."""
+
+    def __init__(
+        self,
+        context: Context,
+        journaling: Journaling,
+        giving_up: GivingUp,
+        steps: Steps,
+        strangers: Strangers,
+    ) -> None:
+        self._context = context
+        self._store = context.store
+        self._journaling = journaling
+        self._giving_up = giving_up
+        self._steps = steps
+        self._strangers = strangers
+
+    async def keep(self, conflict: Conflict, record: Record) -> str | None:
+        kind = conflict.kind
+        if kind == ConflictKind.UPDATE_REMOVE:
+            self._check_whole(record.node)
+            self._recreate(record)
+            return None
+        if kind in CREATING:
+            return await self._win_name(self.as_creation(record))
+        if kind == ConflictKind.REMOVE_UPDATE and record.kind is RecordKind.RENAME:
+            return await self._win_name(record)  # the directory to be displaced has been filled
+        if kind == ConflictKind.RENAME_RENAME:
+            await self._steps.find_on_server(record)
+        elif kind != ConflictKind.REFUSED:
+            if record.kind is RecordKind.STORE:
+                self._check_whole(record.node)  # the rest is the old revision's, which is gone
+            await self._rebase(record)
+        self._steps.release(record)
+        return None
+
+    def _check_whole(self, node_id: NodeId) -> None:
+        """What is to be made anew on the server must be here."""
+        node = self._context.node(node_id)
+        if node is None or node.kind is not Kind.FILE:
+            return
+        if not self._store.content.covers(node.id, 0, node.size):
+            raise UsageError("its content is neither here nor on the server; use --keep server")
+
+    def as_creation(self, record: Record) -> Record:
+        """A change of what the server replaced by another kind of thing: it is made anew."""
+        if record.kind in (RecordKind.CREATE, RecordKind.LINK, RecordKind.RENAME):
+            return record
+        with self._store.transaction():
+            for parent, name in self._store.server.names(record.node):
+                self._store.server.remove_name(parent, name)
+            self._recreate(record)
+        return self._store.journal.get(record.seq) or record
+
+    async def _rebase(self, record: Record) -> None:
+        """What stands on the server now becomes the base of the parked record."""
+        node = record.replaced if self._is_about_replaced(record) else record.node
+        path = self._store.server.path(node)
+        if path is None:
+            return
+        entry = await self._steps.stat(path)
+        if entry is None:
+            self._recreate(record)
+            return
+        with self._store.transaction():
+            self._store.server.set(node, entry, seen_ns=self._context.now())
+
+    def _is_about_replaced(self, record: Record) -> bool:
+        return record.kind is RecordKind.RENAME and bool(record.replaced)
+
+    def _recreate(self, record: Record) -> None:
+        """The server has it no more: the record becomes the creation of what is here."""
+        names = self._store.nodes.names(record.node)
+        with self._store.transaction():
+            self._store.server.forget(record.node)
+            if not names:
+                self._store.journal.remove([record.seq])
+                return
+            for child in self._below(record.node):
+                self._store.server.forget(child)
+            parent, name = names[0]
+            self._store.journal.replace(
+                Record(
+                    seq=record.seq,
+                    kind=RecordKind.CREATE,
+                    node=record.node,
+                    parent=parent,
+                    name=name,
+                    at_ns=record.at_ns,
+                )
+            )
+            self._link_further(record.node, names[1:])
+            self._recreate_below(record.node)
+
+    def _link_further(self, node: NodeId, names: list[tuple[NodeId, bytes]]) -> None:
+        """The other hard links of what is made anew."""
+        recorded = {
+            (r.parent, r.name)
+            for r in self._store.journal.of_node(node)
+            if r.kind is RecordKind.LINK
+        }
+        for parent, name in names:
+            if (parent, name) not in recorded:
+                self._journaling.append(RecordKind.LINK, node, parent=parent, name=name)
+
+    def _recreate_below(self, directory: NodeId) -> None:
+        """What is whole here comes back with its directory; the rest's deletion stands."""
+        for name, child in self._store.nodes.children(directory):
+            records = self._store.journal.of_node(child.id)
+            if not any(r.kind in (RecordKind.CREATE, RecordKind.LINK) for r in records):
+                is_file = child.kind is Kind.FILE
+                if is_file and not self._store.content.covers(child.id, 0, child.size):
+                    self._giving_up.name(directory, name, child.id)
+                    continue
+                self._journaling.append(RecordKind.CREATE, child.id, parent=directory, name=name)
+            if child.kind is Kind.DIRECTORY:
+                self._recreate_below(child.id)
+
+    def _below(self, node: NodeId) -> list[NodeId]:
+        found: list[NodeId] = []
+        pending = [node]
+        while pending:
+            for _, child in self._store.server.children(pending.pop()):
+                found.append(child)
+                pending.append(child)
+        return found
+
+    async def _win_name(self, record: Record) -> str | None:
+        """Our object gets the name; the server's is moved to a conflict copy beside it."""
+        renaming = record.kind is RecordKind.RENAME
+        parent = record.to_parent if renaming else record.parent
+        name = record.to_name if renaming else record.name
+        directory = self._store.server.path(parent)
+        if directory is None:
+            self._steps.release(record)
+            return None
+        copy = await self._strangers.free_directory(record, parent)
+        entry = None if copy else await self._steps.stat(join(directory, name))
+        if entry is not None:
+            copy = await self._strangers.move(record, parent, directory, name, entry)
+        self._steps.release(record)
+        return copy

@@ -1,0 +1,120 @@
+"""Keeping the server's: what was changed here is dropped, and what the server has is shown."""
+
+from __future__ import annotations
+
+from awayfs.core.conflicts import ConflictKind
+from awayfs.core.diff import Content
+from awayfs.core.errors import UsageError
+from awayfs.core.records import Record, RecordKind
+from awayfs.core.types import Entry, NodeId
+from awayfs.store.conflicts import Conflict
+from awayfs.volume.adopt import Adopter
+from awayfs.volume.context import Context
+from awayfs.volume.giving_up import ATTRIBUTES, GivingUp
+from awayfs.volume.observe import Observer
+from awayfs.volume.resolve_steps import Steps
+
+
+class KeepServer:
+    """Carries out ``--keep server``."""
+
+    def __init__(
+        self, context: Context, observer: Observer, giving_up: GivingUp, steps: Steps
+    ) -> None:
+        self._context = context
+        self._store = context.store
+        self._observer = observer
+        self._giving_up = giving_up
+        self._steps = steps
+        self._adopter = Adopter(context)
+
+    async def keep(self, conflict: Conflict, record: Record) -> str | None:
+        """Drop what was changed here and show what the server has."""
+        if not self._context.link.usable:
+            await self._steps.stat(b"")  # says why not
+        if record.kind is RecordKind.RENAME:
+            await self._undo_rename(conflict, record)
+            return None
+        node, parent = record.node, conflict.parent
+        on_server = self._store.server.names(node)
+        path = self._store.server.path(node)
+        entry = await self._steps.stat(path) if path is not None else None
+        self._give_up(conflict, record, entry)
+        for directory in {parent, *(p for p, _ in on_server)} - {0}:
+            await self._observer.directory(directory)
+        return None
+
+    def _give_up(self, conflict: Conflict, record: Record, entry: Entry | None) -> None:
+        """What was decided against goes, all in one; the server's is ``entry``."""
+        node = record.node
+        if conflict.kind != ConflictKind.UPDATE_REMOVE and record.kind is RecordKind.LINK:
+            self._giving_up.link(record)
+            return
+        if record.kind is RecordKind.CREATE or conflict.kind == ConflictKind.UPDATE_REMOVE:
+            entry = None
+        found = self._store.nodes.get(node)
+        if entry is not None and found is not None and found.kind is not entry.kind:
+            entry = None
+        if entry is not None and record.kind in ATTRIBUTES:
+            self._giving_up.attributes(record, entry)
+            return
+        journal = self._store.journal
+        displaced = [r for r in journal.of_node(node) if r.kind is RecordKind.RENAME]
+        with self._store.transaction():
+            self._giving_up.changes(node, below=entry is None)
+            self._names_as_on_server(node, displaced)
+            if entry is None:
+                self._giving_up.node(node)
+            else:
+                self._adopter.adopt_revision(node, entry, Content.CHANGED)
+
+    def _names_as_on_server(self, node: NodeId, renames: list[Record]) -> None:
+        """Renames that were dropped are undone here, and what they displaced is shown again."""
+        nodes, server = self._store.nodes, self._store.server
+        with self._store.transaction():
+            for rename in renames:
+                if server.child(rename.to_parent, rename.to_name) != node:
+                    self._giving_up.name(rename.to_parent, rename.to_name, node)
+            places = [(place, node) for place in server.names(node)] if renames else []
+            for rename in renames:
+                to = (rename.to_parent, rename.to_name)
+                if rename.replaced and server.child(*to) == rename.replaced:
+                    places.append((to, rename.replaced))
+            for place, owner in places:
+                if nodes.child_id(*place) is None:
+                    nodes.add_name(*place, owner)
+                    self._context.kernel.forget_entry(*place)
+
+    async def _undo_rename(self, conflict: Conflict, record: Record) -> None:
+        """The node goes back to its name on the server; what it displaced is shown again."""
+        nodes, server = self._store.nodes, self._store.server
+        await self._steps.find_on_server(record)
+        names = server.names(record.node)
+        if conflict.kind == ConflictKind.RENAME_RENAME:
+            self._check_home(record.node, names)
+        with self._store.transaction():
+            self._store.journal.remove([record.seq])
+            self._giving_up.name(record.to_parent, record.to_name, record.node)
+            if names and nodes.child_id(*names[0]) is None:
+                nodes.add_name(*names[0], record.node)
+                self._context.kernel.forget_entry(*names[0])
+            replaced = record.replaced
+            if replaced and server.child(record.to_parent, record.to_name) == replaced:
+                nodes.add_name(record.to_parent, record.to_name, replaced)
+                self._context.kernel.forget_entry(record.to_parent, record.to_name)
+        if not nodes.names(record.node):
+            self._giving_up.changes(record.node, below=True)
+            self._giving_up.node(record.node)
+        for directory in {record.parent, record.to_parent} - {0}:
+            await self._observer.directory(directory)
+
+    def _check_home(self, node: NodeId, names: list[tuple[NodeId, bytes]]) -> None:
+        """A node with unsent work in it is not dropped for want of a free name here."""
+        if any(self._store.nodes.child_id(*name) in (None, node) for name in names[:1]):
+            return
+        journal = self._store.journal
+        if journal.has_store(node) or any(map(journal.has_any, self._giving_up.below(node))):
+            raise UsageError(
+                "the changes inside would be lost, since another has its name here; "
+                "rename that one, or use --keep local"
+            )
