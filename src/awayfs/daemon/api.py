@@ -11,12 +11,11 @@ from typing import Any
 from awayfs.control.handshake import StartRequest
 from awayfs.control.messages import ControlError, path_param, text_of
 from awayfs.control.server import Done, Handler
-from awayfs.core.conflicts import Resolution
 from awayfs.core.errors import DISCONNECTED_NAME, RemoteError, UsageError
 from awayfs.core.records import Record, RecordKind, RecordState
-from awayfs.core.types import Entry
+from awayfs.daemon.api_conflicts import ConflictApi
+from awayfs.daemon.shown import entry_facts, pairs_of, printable
 from awayfs.fuse import mount as mounting
-from awayfs.store.conflicts import Conflict
 from awayfs.volume.context import SECOND_NS
 from awayfs.volume.hoard import Walk
 from awayfs.volume.volume import Volume
@@ -56,11 +55,10 @@ class Api:
             "sync": self._sync,
             "journal_list": self._journal_list,
             "journal_show": self._journal_show,
-            "conflicts": self._conflicts,
-            "resolve": self._resolve,
             "why": self._why,
             "cache": self._cache,
             "unmount": self._unmount,
+            **ConflictApi(lambda: self.volume).handlers(),
         }
 
     # -- state ----------------------------------------------------------------------------
@@ -200,9 +198,9 @@ class Api:
                 "done": walk.done,
                 "total": walk.total,
                 "bytes": walk.bytes,
-                "path": _printable(walk.path),
+                "path": printable(walk.path),
             }
-        yield Done({"files": walk.done, "bytes": walk.bytes, "failed": _pairs(walk.failed)})
+        yield Done({"files": walk.done, "bytes": walk.bytes, "failed": pairs_of(walk.failed)})
 
     async def _unpin(self, params: dict[str, Any]) -> dict[str, Any]:
         path = path_param(params)
@@ -248,7 +246,7 @@ class Api:
         if params.get("check"):
             files = sum(inventory.files for inventory in checked)
             size = sum(inventory.bytes for inventory in checked)
-        yield Done({"files": files, "bytes": size, "missing": _pairs(missing), "failed": failed})
+        yield Done({"files": files, "bytes": size, "missing": pairs_of(missing), "failed": failed})
 
     # -- journal --------------------------------------------------------------------------
 
@@ -305,7 +303,7 @@ class Api:
         intent = self.volume.store.intents.get(record.seq)
         answer["stage"] = intent[1] if intent else None
         base = self.volume.store.server.get(record.node)
-        answer["base"] = _entry(base.entry()) if base else None
+        answer["base"] = entry_facts(base.entry()) if base else None
         return answer
 
     def _record(self, record: Record) -> dict[str, Any]:
@@ -331,69 +329,6 @@ class Api:
         directory = self.volume.store.nodes.path(parent)
         return directory + b"/" + name if directory else name
 
-    # -- conflicts ------------------------------------------------------------------------
-
-    async def _conflicts(self, params: dict[str, Any]) -> dict[str, Any]:
-        path = path_param(params, default="") if params.get("path") else b""
-        found = self.volume.conflicts_at(path)
-        return {"conflicts": [self._conflict(conflict) for conflict in found]}
-
-    def _conflict(self, conflict: Conflict) -> dict[str, Any]:
-        volume = self.volume
-        path = volume.virtual.conflict_path(conflict)
-        shown = ".awayfs/conflicts/" + text_of(path)
-        variants = volume.virtual.variants(conflict)
-        node = volume.context.node(conflict.node)
-        base = volume.store.server.get(volume.virtual.base_node(conflict))
-        local_names = volume.store.nodes.names(conflict.node)
-        facts: dict[str, dict[str, Any] | None] = {
-            "base": _entry(base.entry()) if base else None,
-            "server": _entry(conflict.server_entry) if conflict.server_entry else None,
-            "local": {"size": node.size, "mtime_ns": node.mtime_ns, "mode": node.mode}
-            if node and local_names
-            else None,
-        }
-        answer: dict[str, Any] = {
-            "id": conflict.id,
-            "path": text_of(path),
-            "kind": conflict.kind,
-            "detected_ns": conflict.detected_ns,
-            "note": conflict.note,
-        }
-        for which, known in facts.items():
-            available = which.encode() in variants
-            if known is None and not available:
-                answer[which] = None
-                continue
-            answer[which] = {
-                **(known or {}),
-                "available": available,
-                "path": f"{shown}/{which}" if available else None,
-            }
-        return answer
-
-    async def _resolve(self, params: dict[str, Any]) -> dict[str, Any]:
-        path = path_param(params)
-        found = [
-            c
-            for c in self.volume.conflicts_at(path)
-            if self.volume.virtual.conflict_path(c) == path
-        ]
-        if not found:
-            raise ControlError(
-                f"{text_of(path)}: is not in conflict; see awayfs conflicts", "not-found"
-            )
-        try:
-            keep = Resolution(params.get("keep", ""))
-        except ValueError:
-            raise ControlError(
-                "this version resolves with --keep local, server or both", "usage"
-            ) from None
-        copy = None
-        for conflict in found:
-            copy = await self.volume.resolve(conflict, keep) or copy
-        return {"path": text_of(path), "kept": str(keep), "copy": copy and _printable(copy)}
-
     # -- the end --------------------------------------------------------------------------
 
     async def _unmount(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -403,15 +338,3 @@ class Api:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, lambda: mounting.unmount(mountpoint, lazy=lazy))
         return {"pending": pending}
-
-
-def _entry(entry: Entry) -> dict[str, Any]:
-    return {"size": entry.size, "mtime_ns": entry.mtime_ns, "mode": entry.mode}
-
-
-def _pairs(pairs: list[tuple[str, str]]) -> list[dict[str, str]]:
-    return [{"path": _printable(path), "why": why} for path, why in pairs]
-
-
-def _printable(path: str) -> str:
-    return text_of(os.fsencode(path))
