@@ -510,6 +510,7 @@ def test_mount_points_that_are_not_fit(tmp_path: Any, monkeypatch: pytest.Monkey
     for place, said in (("file", "not a directory"), ("full", "not empty"), ("none", "mkdir -p")):
         assert said in failed("mount", "dir:/x", str(tmp_path / place))
     monkeypatch.setattr(mountinfo, "read", lambda: [entry()])
+    monkeypatch.setattr(mounts, "is_dead", lambda _place: True)
     assert "dead mount" in failed("mount", "dir:/x", M)
     assert "inside another" in failed("mount", "dir:/x", M + "/sub")
 
@@ -669,7 +670,9 @@ def test_size(count: int | None, text: str) -> None:
 
 # as a process of its own
 
-AWAYFS = [sys.executable, "-c", "from awayfs.cli.main import main; main()"]
+ALONE = "from awayfs.control import mountinfo; mountinfo.read = list"
+"""The mounts of the machine that the tests run on are not theirs."""
+AWAYFS = [sys.executable, "-c", f"{ALONE}; from awayfs.cli.main import main; main()"]
 
 
 def test_status_as_a_process(tmp_path: Any) -> None:

@@ -92,25 +92,79 @@ def test_a_path_in_a_mount_is_found_without_touching_it(
 def test_a_stopped_daemon(place: str, daemon: subprocess.Popen[bytes]) -> None:
     daemon.send_signal(signal.SIGSTOP)
     status, out, errors = run("status", "--json")
-    assert status == 1 and json.loads(out)[0]["mode"] is None
-    assert "not answered" in errors and errors.count("\n") == 1
+    (reply,) = (reply for reply in json.loads(out) if reply["mountpoint"] == place)
+    assert status == 1 and reply["mode"] is None
+    (line,) = (line for line in errors.splitlines() if place in line)
+    assert "not answered" in line
     status, _, errors = run("umount", place)
     assert status == 1 and errors.count("\n") == 1
     assert run("umount", place, "--lazy")[0] == 0
     assert not any(entry.mountpoint == place.encode() for entry in mountinfo.read())
 
 
+def here(place: str) -> list[mounts.MountInfo]:
+    """What is known of the mount of this test; others on this machine are not looked at."""
+    return [mount for mount in mounts.find_mounts() if mount.mountpoint == place.encode()]
+
+
 def test_a_dead_daemon(place: str, daemon: subprocess.Popen[bytes]) -> None:
     daemon.kill()
     daemon.wait()
-    (mount,) = mounts.find_mounts()
+    (mount,) = here(place)
     assert not mount.running and mount.mounted
     status, _, errors = run("mount", "dir:/y", place)
     assert status == 1 and "dead mount" in errors
-    assert run("doctor")[1].count("dead:") == 1
+    (line,) = (line for line in run("doctor")[1].splitlines() if "dead:" in line)
+    assert place in line
     status, _, errors = run("pin", place + "/x")
     assert status == 1 and "not running" in errors
     status, out, errors = run("umount", place)
     assert (status, errors) == (0, "") and "cleaned up" in out
-    assert mounts.find_mounts() == [] and os.listdir(paths.runtime_dir()) == []
+    assert here(place) == [] and os.listdir(paths.runtime_dir()) == []
     assert "no awayfs mount" in run("umount", place)[2]
+
+
+def test_a_mount_whose_state_is_elsewhere(
+    place: str, daemon: subprocess.Popen[bytes], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))
+    paths.ensure_state()
+    status, out, errors = run("status", "--json")
+    (reply,) = (reply for reply in json.loads(out) if reply["mountpoint"] == place)
+    assert (reply["url"], reply["mode"], reply["elsewhere"]) == ("dir:/x", None, True)
+    assert (status, errors) == (0, "")
+    assert f"{place}  served from elsewhere" in run("status")[1]
+    findings = run("doctor")[1]
+    (line,) = (line for line in findings.splitlines() if place in line)
+    assert line.startswith("ok") and "dead:" not in findings
+    status, _, errors = run("pin", place + "/x")
+    assert status == 1 and "state is elsewhere" in errors and errors.count("\n") == 1
+    status, _, errors = run("mount", "dir:/y", place)
+    assert status == 1 and "already mounted" in errors
+    assert place not in run("offline")[2]
+    status, out, _ = run("umount", place)
+    assert status == 0 and "its state is elsewhere" in out
+    assert not any(entry.mountpoint == place.encode() for entry in mountinfo.read())
+
+
+def taken_over_by_init(module: str) -> int:
+    """A process that looks like ``-m MODULE`` and whose parent is gone; its pid."""
+    asleep = f"{sys.executable} -c 'import time; time.sleep(60)' -m {module}"
+    told = subprocess.run(
+        ["setsid", "sh", "-c", f"{asleep} >&- 2>&- & echo $!"], capture_output=True, text=True
+    )
+    return int(told.stdout)
+
+
+def test_doctor_never_has_a_daemon_killed() -> None:
+    from awayfs.cli import checks
+
+    daemon = taken_over_by_init("awayfs.daemon")
+    worker = taken_over_by_init("awayfs.remotes.worker")
+    try:
+        finding = checks.orphans()
+    finally:
+        os.kill(daemon, signal.SIGKILL)
+        os.kill(worker, signal.SIGKILL)
+    named = (finding.text + finding.advice).replace(",", "").split()
+    assert str(worker) in named and str(daemon) not in named

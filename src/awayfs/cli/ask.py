@@ -15,6 +15,12 @@ from awayfs.control.messages import ANSWER_WITHIN, text_of
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+ELSEWHERE = (
+    "a daemon serves it whose state is elsewhere; "
+    "set XDG_STATE_HOME and XDG_RUNTIME_DIR as they were when it was mounted"
+)
+
+
 class Failed(click.ClickException):
     """It did not work: one line, exit status 1."""
 
@@ -55,6 +61,8 @@ def request(
 ) -> dict[str, Any]:
     """What the mount's daemon answers; failures name ``what`` was asked about."""
     what = what or shown(mount)
+    if mount.elsewhere:
+        raise Failed(f"{what}: {ELSEWHERE}")
     if not mount.running:
         raise Failed(
             f"{what}: its daemon is not running; run 'awayfs umount {shown(mount)}' and mount again"
@@ -85,12 +93,15 @@ def about(path: bytes, method: str, params: dict[str, Any] | None = None) -> dic
 
 
 def scoped(scope: str | None) -> list[MountInfo]:
-    """The mounts of a SCOPE: a mount point, ``server:HOST``, or all; never none."""
+    """The mounts of a SCOPE: a mount point, ``server:HOST``, or all; never none.
+
+    All are those whose state is here: the others are not ours to command from here.
+    """
     if scope and scope.startswith("server:"):
         return _of_server(scope.removeprefix("server:"))
     if scope:
         return [mounted_at(os.fsencode(scope))]
-    mounts = find_mounts()
+    mounts = [mount for mount in find_mounts() if not mount.elsewhere]
     if not mounts:
         raise Failed("nothing is mounted; mount something with 'awayfs mount URL MOUNTPOINT'")
     return mounts
@@ -108,7 +119,8 @@ def _of_server(host: str) -> list[MountInfo]:
     from awayfs.control.urls import server_of
 
     wanted = host.rpartition("@")[2].strip("[]").lower()
-    mounts = [mount for mount in find_mounts() if wanted and server_of(mount.url) == wanted]
+    here = [mount for mount in find_mounts() if not mount.elsewhere]
+    mounts = [mount for mount in here if wanted and server_of(mount.url) == wanted]
     if not mounts:
         raise Failed(f"server:{host}: nothing of it is mounted; see 'awayfs status'")
     return mounts

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from awayfs.cli.ask import shown
 from awayfs.control import mountinfo, mounts, paths
@@ -219,47 +220,67 @@ def known_hosts() -> Finding:
 def dead_mounts() -> Finding:
     """Mounts whose daemon is gone."""
     found = mounts.find_mounts()
-    dead = [shown(mount) for mount in found if not mount.running]
+    dead = [shown(mount) for mount in found if not (mount.running or mount.elsewhere)]
     if dead:
         advice = f"run: awayfs umount {dead[0]}"
         return Finding("mounts", "warn", f"dead: {', '.join(dead)}", advice)
-    return Finding("mounts", "ok", f"{len(found)} running, none dead")
+    here = sum(mount.running for mount in found)
+    foreign = [shown(mount) for mount in found if mount.elsewhere]
+    others = f", with their state elsewhere: {', '.join(foreign)}" if foreign else ""
+    return Finding("mounts", "ok", f"{here} running, none dead{others}")
 
 
 def orphans() -> Finding:
-    """Processes of ours that no daemon looks after any more."""
-    served = {mount.pid for mount in mounts.find_mounts() if mount.running}
-    lost = [
-        str(pid)
-        for pid, parent, command in _processes()
-        if b"awayfs" in command
-        and (b"awayfs.daemon" in command or b"worker" in command)
-        and parent == 1
-        and pid not in served
-    ]
+    """Adapters' processes whose daemon is gone. A daemon is never one of them.
+
+    They end with their daemon, unless they hang in the kernel; who takes them over is init, or
+    a service manager, which is in another session than they are.
+    """
+    lost = [str(process.pid) for process in _processes() if _is_lost_worker(process)]
     if lost:
-        advice = f"when no mount is just starting: kill {' '.join(lost)}"
+        advice = f"run: kill {' '.join(lost)}"
         return Finding("processes", "warn", f"left over: {', '.join(lost)}", advice)
     return Finding("processes", "ok", "none left over")
 
 
-def _processes() -> list[tuple[int, int, bytes]]:
-    """Pid, parent and command line of this user's processes."""
-    found = []
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            if os.stat(f"/proc/{name}").st_uid != os.geteuid():
-                continue
-            with open(f"/proc/{name}/cmdline", "rb") as file:
-                command = file.read().replace(b"\0", b" ")
-            with open(f"/proc/{name}/stat", "rb") as file:
-                fields = file.read().rpartition(b") ")[2].split()
-        except OSError:
-            continue  # it ended meanwhile
-        found.append((int(name), int(fields[1]), command))
-    return found
+@dataclass(frozen=True, slots=True)
+class _Process:
+    pid: int
+    parent: int
+    session: int
+    uid: int
+    command: list[bytes]
+
+    def runs(self, module: bytes) -> bool:
+        """Whether it was started with ``-m MODULE``."""
+        return any(pair == (b"-m", module) for pair in pairwise(self.command))
+
+
+def _is_lost_worker(process: _Process) -> bool:
+    if not process.runs(b"awayfs.remotes.worker"):
+        return False
+    parent = _process(process.parent)
+    return parent is not None and parent.session != process.session
+
+
+def _processes() -> list[_Process]:
+    """This user's processes."""
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    found = [process for pid in pids if (process := _process(pid)) is not None]
+    return [process for process in found if process.uid == os.geteuid()]
+
+
+def _process(pid: int) -> _Process | None:
+    """One process; None when it ended meanwhile."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            command = file.read().split(b"\0")
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b") ")[2].split()
+        uid = os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return None
+    return _Process(pid, int(fields[1]), int(fields[3]), uid, command)
 
 
 CHECKS: tuple[Callable[[], Finding], ...] = (

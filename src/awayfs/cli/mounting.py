@@ -93,6 +93,11 @@ def umount(mountpoint: bytes, lazy: bool, as_json: bool) -> None:
     target = _mounted(mountpoint)
     if target.running:
         pending = _ask(target, lazy)
+    elif target.elsewhere:
+        pending = None
+        _detach(target.mountpoint, lazy=lazy)
+        if not as_json:
+            click.echo(show.printable(f"{name}: unmounted; its state is elsewhere"))
     else:
         _detach(target.mountpoint)
         mounts.clear_leftovers(target)
@@ -162,21 +167,23 @@ def _gone(target: MountInfo, within: float) -> bool:
         time.sleep(0.02)
 
 
-def _detach(place: bytes) -> None:
-    """Take a mount out of the tree without asking its daemon."""
+def _detach(place: bytes, *, lazy: bool = True) -> None:
+    """Take a mount out of the tree without asking its daemon; unless ``lazy``, an unused one."""
     if os.geteuid() == 0:
         import ctypes
 
         library = ctypes.CDLL(None, use_errno=True)
-        detach_no_follow = 2 | 8
-        if library.umount2(place, detach_no_follow) != 0:
+        detach, no_follow = 2, 8
+        if library.umount2(place, no_follow | (detach if lazy else 0)) != 0:
             why = os.strerror(ctypes.get_errno())
-            raise Failed(f"{text_of(place)}: cannot be unmounted: {why}; try 'umount -l'")
+            raise Failed(f"{text_of(place)}: cannot be unmounted: {why}; try --lazy")
         return
     tool = shutil.which("fusermount3") or shutil.which("fusermount")
     if tool is None:
         raise Failed(f"{text_of(place)}: fusermount3 is missing; install fuse3, or ask root")
-    done = subprocess.run([tool, "-u", "-z", "--", place], capture_output=True, check=False)
+    flags = ["-u", "-z"] if lazy else ["-u"]
+    done = subprocess.run([tool, *flags, "--", place], capture_output=True, check=False)
     if done.returncode != 0:
         why = text_of(done.stderr).strip() or f"status {done.returncode}"
-        raise Failed(f"{text_of(place)}: cannot be unmounted: {why}; ask root for 'umount -l'")
+        advice = "ask root for 'umount -l'" if lazy else "try --lazy"
+        raise Failed(f"{text_of(place)}: cannot be unmounted: {why}; {advice}")

@@ -34,7 +34,7 @@ def check(place: bytes) -> bytes:
 
 def _refuse_mounted(shown: str, place: bytes) -> None:
     for mount in mounts.find_mounts():
-        if mount.mountpoint == place and mount.running:
+        if mount.mountpoint == place and (mount.running or mount.elsewhere):
             raise Failed(f"{shown}: {mount.url} is already mounted there; see 'awayfs status'")
     raise Failed(f"{shown}: a dead mount is there; run 'awayfs umount {shown}' first")
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from awayfs.cli import show
-from awayfs.cli.ask import PATH, Failed, about, json_option, request, shown
+from awayfs.cli.ask import ELSEWHERE, PATH, Failed, about, json_option, request, shown
 from awayfs.control.client import MountInfo, find_mounts
 
 _EVERY = 1.0
@@ -54,26 +54,36 @@ def _once(path: bytes | None, as_json: bool, line: bool = False) -> int:
             if number:
                 click.echo()
             _show(reply)
-    return 1 if any(reply.get("mode") is None for reply in replies) else 0
+    return 1 if any("error" in reply for reply in replies) else 0
 
 
 def _asked(mount: MountInfo) -> dict[str, Any]:
     """The mount's status; for one that does not answer, what is known without it."""
+    if mount.elsewhere:
+        return {**_known(mount), "elsewhere": True}
     try:
         return request(mount, "status", timeout=3.0)
     except Failed as error:
         show.complain(error.message)
-        return {
-            "volume": mount.volume,
-            "url": mount.url,
-            "mountpoint": shown(mount),
-            "pid": mount.pid or None,
-            "mode": None,
-            "error": error.message,
-        }
+        return {**_known(mount), "error": error.message}
+
+
+def _known(mount: MountInfo) -> dict[str, Any]:
+    """What there is to say without its daemon."""
+    return {
+        "volume": mount.volume,
+        "url": mount.url,
+        "mountpoint": shown(mount),
+        "pid": mount.pid or None,
+        "mode": None,
+    }
 
 
 def _show(reply: dict[str, Any]) -> None:
+    if reply.get("elsewhere"):
+        click.echo(show.printable(reply["mountpoint"]) + "  served from elsewhere")
+        show.facts([("volume", reply["url"]), ("state", ELSEWHERE)])
+        return
     if reply.get("mode") is None:
         click.echo(show.printable(reply["mountpoint"]) + "  does not answer")
         show.facts([("volume", reply["url"]), ("process", str(reply["pid"] or "unknown"))])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from awayfs.control import mountinfo, paths, volumes
 from awayfs.control.address import connectable
+from awayfs.control.liveness import is_dead
 from awayfs.control.messages import ControlError, bytes_of, text_of
 
 
@@ -23,6 +24,7 @@ class MountInfo:
     socket: str  # the control socket
     running: bool  # somebody listens on the socket
     mounted: bool  # it is in this process's mount table
+    elsewhere: bool = False  # a live daemon serves it, whose socket is not where we look
 
 
 def announce(volume: str, url: str, mountpoint: bytes) -> None:
@@ -127,8 +129,12 @@ def _described(directory: str, name: str, here: set[bytes]) -> MountInfo | None:
 
 
 def _undescribed(entry: mountinfo.MountEntry) -> MountInfo:
+    """A mount that only the mount table tells of: of other XDG directories, or left behind."""
     url = entry.source.decode("utf-8", "surrogateescape")
-    return MountInfo("", url, entry.mountpoint, 0, 0, "", running=False, mounted=True)
+    alive = not is_dead(entry.mountpoint)
+    return MountInfo(
+        "", url, entry.mountpoint, 0, 0, "", running=False, mounted=True, elsewhere=alive
+    )
 
 
 def is_served(mount: MountInfo) -> bool:
