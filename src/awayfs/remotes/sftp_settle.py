@@ -12,6 +12,8 @@ N, O, P and S as in ``sftp_guard``; "N" means that it shows the same content as 
     yes  any  "N"     "N"     rename: before S was removed     remove S if it is the expected
                                                                revision; unlink N
     yes  O=N  "N"     absent  rename: S was moved to O         unlink O, unlink N
+    yes  --   not N   no dir  its directory was moved or       N gets a conflict name where
+                              removed meanwhile                it lies
     --   yes  absent  --      remove: between 2 and 5          O back to P
     --   yes  "O"     --      RENAME cut between its halves    unlink O
     --   yes  any     --      another writer took P            unlink O if P is what was staged
@@ -27,11 +29,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from awayfs.core.errors import NotFound
 from awayfs.core.types import Entry, Expected, RemotePath
 from awayfs.ports.remote import ASIDE_SUFFIX, STAGED_SUFFIX, Intent
 from awayfs.remotes.faults import reach
 from awayfs.remotes.names import aside_name, staged_name
-from awayfs.remotes.sftp_entries import join, matches, parent
+from awayfs.remotes.sftp_entries import basename, join, matches, parent
 from awayfs.remotes.sftp_moves import Moves, own_names
 from awayfs.remotes.sftp_view import View
 
@@ -110,7 +113,14 @@ class Settler:
         if committed and there is not None and await self._moves.same(own, source):
             await self._remove_source(intent, source, own, aside)
         elif not committed and there is None:
+            await self._return_source(intent, own, source)
+
+    async def _return_source(self, intent: Intent, own: RemotePath, source: RemotePath) -> None:
+        """N may bear the only name; where its directory is gone, it gets one where N lies."""
+        try:
             await self._moves.put_back(own, source, intent.op)
+        except NotFound:
+            await self._moves.keep(own, join(parent(own), basename(source)), intent.op)
 
     async def _remove_source(
         self, intent: Intent, source: RemotePath, own: RemotePath, aside: RemotePath

@@ -39,6 +39,7 @@ from awayfs.core.optimise import optimise
 from awayfs.core.order import ready
 from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.types import Committed, Kind, NodeId
+from awayfs.ports.remote import Intent
 from awayfs.volume.context import SECOND_NS, Context
 from awayfs.volume.fault import fault
 from awayfs.volume.left_names import LeftNames
@@ -282,14 +283,17 @@ class Replay:
             self._waiting.add(seq)
             return
         earlier = self._store.intents.get(seq)
+        settled = await self._tidy(seq)
         if earlier is not None:
-            await self._tidy(seq)
             fault("replay.settled")
         unsure_of_parent = earlier is not None
         for _ in range(ROUNDS):
             revived = not unsure_of_parent or await self._reviver.revive_for(record)
             before = self._actor.version(record.node)
             facts = await self._finder.gather(record, earlier)
+            if settled is not None and self._finder.where_now(record, settled) != settled:
+                settled = await self._tidy(seq)  # the look around found its directory elsewhere
+                continue
             if not revived:
                 facts = replace(facts, parent=Parent.REPLACED)
             decision = await self._decide(facts)
@@ -309,17 +313,22 @@ class Replay:
                 left = await self._left_names.look(record, facts, acted=True)
                 self._committer.commit(record, facts, outcome.entry, left=left)
                 return
-            await self._actor.tidy(seq)
+            settled = await self._tidy(seq)
             earlier = self._store.intents.get(seq)
         log.warning("record %d: the server keeps changing; later again", seq)
         self._waiting.add(seq)
 
-    async def _tidy(self, seq: int) -> None:
-        """Nothing that an operation staged stays on the server when it is not carried out."""
-        started = self._store.intents.get(seq)
-        if started is not None:
-            intent = started[0]
-            await self._context.link.call(lambda remote: remote.settle(intent))
+    async def _tidy(self, seq: int) -> Intent | None:
+        """Nothing that an operation staged stays on the server when it is not carried out.
+
+        What was settled; None where no operation was begun.
+        """
+        started, record = self._store.intents.get(seq), self._store.journal.get(seq)
+        if started is None or record is None:
+            return None
+        intent = self._finder.where_now(record, started[0])
+        await self._context.link.call(lambda remote: remote.settle(intent))
+        return intent
 
     async def _decide(self, facts: Facts) -> Decision:
         decision = decide(facts)

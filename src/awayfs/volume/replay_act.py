@@ -148,12 +148,6 @@ class Actor:
             if other.kind is RecordKind.STORE and other.state is not RecordState.PARKED
         ]
 
-    async def tidy(self, seq: int) -> None:
-        """Leave nothing behind of an operation that did not come through."""
-        found = self._store.intents.get(seq)
-        if found is not None:
-            await self._settle(found[0])
-
     async def _settle(self, intent: Intent) -> None:
         await self._context.link.call(lambda remote: remote.settle(intent))
 

@@ -106,6 +106,19 @@ class FactFinder:
             return replace(facts, current=digest.entry, current_digest=digest.blake2b)
         return replace(facts, target_current=digest.entry, target_digest=digest.blake2b)
 
+    def where_now(self, record: Record, intent: Intent) -> Intent:
+        """The intent of a record with the paths that its directories have by now.
+
+        A directory above may have been renamed since the intent was stored, by a record of
+        ours or by somebody else: what the operation left lies in the directory, not at the path.
+        """
+        places = self.places(record)
+        path = places.path if places.target is None else places.target
+        intent = replace(intent, path=_moved_with_directory(intent.path, path))
+        if intent.other_path is None:
+            return intent
+        return replace(intent, other_path=_moved_with_directory(intent.other_path, places.path))
+
     def _path_of(self, node: NodeId) -> tuple[bytes | None, NodeId]:
         if node == ROOT:
             return b"", 0
@@ -263,3 +276,9 @@ def _is_unsettled(base: ServerNode, current: Entry | None) -> bool:
     if current.size != base.size or current.size == 0:
         return False
     return current.token != base.token or current.weak or base.weak
+
+
+def _moved_with_directory(then: bytes, now: bytes | None) -> bytes:
+    """``now``, unless it is another name: what was left then lies beside the old one."""
+    same = now is not None and now.rpartition(b"/")[2] == then.rpartition(b"/")[2]
+    return now if now is not None and same else then
