@@ -197,6 +197,14 @@ def test_named_case(name: str) -> None:
     assert diff_listing(known, listed, ELSEWHERE.get) == expected
 
 
+@pytest.mark.parametrize("nlink", [1, 2])
+def test_a_name_of_a_file_that_has_another_in_another_directory_is_saved_over(nlink: int) -> None:
+    """Whatever its link count: what the other name shows is not changed by it."""
+    saved = entry(b"a", b"3", nlink=nlink)
+    changes = diff_listing([A], [saved], ELSEWHERE.get, {11: 2}.get)  # type: ignore[arg-type]
+    assert changes == [Replaced(b"a", 11, saved)]
+
+
 NAMES = st.sampled_from([b"a", b"b", b"c", b"d"])
 ENTRIES = st.builds(
     entry,

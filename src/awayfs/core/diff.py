@@ -10,7 +10,8 @@ The rules come from DESIGN sections 3 and 5:
   keeps its name and its content changed. So is "old one renamed to a backup, new one created":
   the name keeps its node and the backup is a new node.
 * Of a file with several names that is not so where the new one has a single name, or another
-  name here still holds the old one: this name alone holds another file.
+  name, here or in another directory, holds the old one as far as anybody knows: this name alone
+  holds another file.
 * Any other change of identity under a name is ``Replaced``.
 * An equal token that was weak when we saw it and is strong now proves nothing about the
   moments between: ``SUSPECT``. If it is still weak, the question stays open for next time.
@@ -116,18 +117,24 @@ def _nowhere(_: bytes) -> NodeId | None:
     return None
 
 
+def _one(_: NodeId) -> int:
+    return 1
+
+
 def diff_listing(
     known: Sequence[KnownChild],
     listed: Sequence[Entry],
     known_by_file_id: Callable[[bytes], NodeId | None] = _nowhere,
+    names_of: Callable[[NodeId], int] = _one,
 ) -> list[Change]:
     """The changes that turn ``known`` into ``listed``, removals first.
 
     ``known_by_file_id`` finds a node anywhere in the volume by its base's ``file_id``
-    (a mapping's ``get`` will do). A change of a node that has local changes is only an
-    observation; what it means for them is decided at replay.
+    (a mapping's ``get`` will do), ``names_of`` tells how many names a node has in all of it. A
+    change of a node that has local changes is only an observation; what it means for them is
+    decided at replay.
     """
-    return _Diff(known, listed, known_by_file_id).run()
+    return _Diff(known, listed, known_by_file_id, names_of).run()
 
 
 def compare_entries(base: Entry, entry: Entry) -> Content | None:
@@ -164,10 +171,12 @@ class _Diff:
         known: Sequence[KnownChild],
         listed: Sequence[Entry],
         elsewhere: Callable[[bytes], NodeId | None],
+        names_of: Callable[[NodeId], int],
     ) -> None:
         self.known = known
         self.listed = listed
         self.elsewhere = elsewhere
+        self.names_of = names_of
         self.known_by_name = {child.name: child for child in known}
         self.listed_by_name = {entry.name: entry for entry in listed}
         self.known_here: dict[bytes, list[KnownChild]] = {}
@@ -216,7 +225,9 @@ class _Diff:
         if child.base.nlink > 1 and entry.nlink == 1:
             return True
         same = self.known_here.get(child.base.file_id or b"", ())
-        return any(self._stays(other) for other in same)
+        if any(self._stays(other) for other in same):
+            return True
+        return self.names_of(child.node) > max(1, len(same))
 
     def _arrival(self, entry: Entry) -> Change | None:
         """A known node under a new name, or None for an object we do not know."""

@@ -14,8 +14,9 @@ import errno
 import hashlib
 import logging
 from collections import deque
+from collections.abc import Sequence
 
-from awayfs.core.diff import KnownChild, compare_entries, diff_listing
+from awayfs.core.diff import Change, KnownChild, compare_entries, diff_listing
 from awayfs.core.errors import Implausible, NotFound, Refused, RemoteError, WrongServer
 from awayfs.core.safety import emptied_root, root_replaced
 from awayfs.core.types import ROOT, Entry, Kind, NodeId
@@ -88,7 +89,7 @@ class Observer:
             return
         if self._commits.get(parent, 0) == commits:
             known = self._known(parent, name)
-            self._adopter.adopt(parent, diff_listing(known, [entry], self._by_file_id))
+            self._adopter.adopt(parent, self._diff(known, [entry]))
 
     async def node(self, node: NodeId) -> None:
         """Look at a node under one of its names on the server; raises ``RemoteError``."""
@@ -287,7 +288,7 @@ class Observer:
             for name, child in self._store.server.children(node)
             if (base := self._store.server.get(child)) is not None
         ]
-        changes = diff_listing(known, listed, self._by_file_id)
+        changes = self._diff(known, listed)
         if not self._context.deletions_accepted:
             if node == ROOT and emptied_root(len(known), len(listed)):
                 self._brake("the volume is empty on the server, and was not before")
@@ -305,8 +306,9 @@ class Observer:
         base = self._store.server.get(child) if child is not None else None
         return [KnownChild(name, base.node, base.entry(name))] if base is not None else []
 
-    def _by_file_id(self, file_id: bytes) -> NodeId | None:
-        return self._store.server.by_file_id(file_id)
+    def _diff(self, known: Sequence[KnownChild], listed: Sequence[Entry]) -> list[Change]:
+        server = self._store.server
+        return diff_listing(known, listed, server.by_file_id, lambda node: len(server.names(node)))
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:
