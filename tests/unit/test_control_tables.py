@@ -171,10 +171,53 @@ def test_volume_ids_are_short_and_differ() -> None:
 
 @pytest.mark.parametrize(
     ("url", "host"),
-    [("dir:/x", ""), ("sftp://u@Host:2/x", "host"), ("sftp://[::1]/", "::1")],
+    [
+        ("dir:/x", "localhost"),
+        ("dir:/home/me/dir", "localhost"),
+        ("dir:/mnt/nas/photos", "nas.example"),
+        ("dir:/home/me/nas/photos", "nas.example"),
+        ("dir:/mnt/nas", "nas.example"),
+        ("dir:/mnt/nasty", "localhost"),
+        ("dir:/mnt/six/x", "fe80::1"),
+        ("dir:/mnt/win/x", "office"),
+        ("dir:/mnt/ssh/x", "host"),
+        ("dir:/mnt/dav", "cloud.example"),
+        ("dir:/mnt/ceph", "mon1"),
+        ("dir:/mnt/tag", "localhost"),
+        ("dir:/mnt/disk:x", "localhost"),
+        ("sftp://u@Host:2/x", "host"),
+        ("sftp://[::1]/", "::1"),
+        ("what", ""),
+    ],
 )
-def test_server_of(url: str, host: str) -> None:
+def test_server_of(url: str, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = {
+        "/": ("ext4", "/dev/sda1"),
+        "/mnt/nas": ("nfs4", "NAS.example:/export/a"),
+        "/mnt/six": ("nfs", "[fe80::1]:/export"),
+        "/mnt/win": ("cifs", "//office/Share Name"),
+        "/mnt/ssh": ("fuse.sshfs", "me@host:dir"),
+        "/mnt/dav": ("fuse", "https://cloud.example:8443/dav/"),
+        "/mnt/ceph": ("ceph", "mon1:6789,mon2:6789:/"),
+        "/mnt/tag": ("virtiofs", "share0"),
+        "/mnt/disk:x": ("ext4", "host:/dev/sdb"),
+    }
+    table = [
+        MountEntry("0:1", b"/", place.encode(), fstype, source.encode(), "rw")
+        for place, (fstype, source) in sources.items()
+    ]
+    asked = []
+
+    def readlink(place: bytes) -> bytes:
+        asked.append(place)
+        if place == b"/home/me/nas":
+            return b"../../mnt/nas"
+        raise OSError
+
+    monkeypatch.setattr(mountinfo, "read", lambda: table)
+    monkeypatch.setattr(mountinfo.file_system_of, "__defaults__", (readlink,))
     assert server_of(url) == host
+    assert not any(place.startswith(b"/mnt/nas/") for place in asked), "it might hang there"
 
 
 # paths

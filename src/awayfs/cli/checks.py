@@ -19,7 +19,6 @@ from awayfs.control import mountinfo, mounts, paths
 from awayfs.control.address import connectable
 from awayfs.core.errors import AwayfsError
 
-_REMOTE_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "afs", "virtiofs", "fuse")
 _MIB = 1 << 20
 
 
@@ -141,8 +140,9 @@ def state() -> Finding:
     except OSError as error:
         text = f"{paths.state_dir()} is not writable: {error.strerror}"
         return Finding("state", "fail", text, "set XDG_STATE_HOME to a writable place")
-    fstype = _fstype(os.fsencode(directory))
-    if fstype.split(".")[0] in _REMOTE_FILE_SYSTEMS:
+    entry = mountinfo.file_system_of(os.fsencode(directory), mountinfo.read())
+    fstype = entry.fstype if entry else ""
+    if entry and entry.may_hang:
         advice = "set XDG_STATE_HOME to a local disk"
         return Finding("state", "warn", f"{directory} is on {fstype}", advice)
     if fstype in ("tmpfs", "ramfs"):
@@ -159,19 +159,6 @@ def _room(directory: str, fstype: str) -> Finding:
     if free < 1024 * _MIB:
         return Finding("state", "warn", text, "make room for the cache")
     return Finding("state", "ok", text)
-
-
-def _fstype(path: bytes) -> str:
-    path = os.path.realpath(path)
-    best = max(
-        (
-            (len(entry.mountpoint.rstrip(b"/")), number, entry.fstype)
-            for number, entry in enumerate(mountinfo.read())
-            if (path + b"/").startswith(entry.mountpoint.rstrip(b"/") + b"/")
-        ),
-        default=(0, 0, ""),
-    )
-    return best[2]
 
 
 def runtime() -> Finding:

@@ -40,13 +40,8 @@ def _refuse_mounted(shown: str, place: bytes) -> None:
 
 
 def _is_local(path: bytes, entries: list[mountinfo.MountEntry]) -> bool:
-    best = b""
-    fstype = ""
-    for entry in entries:
-        root = entry.mountpoint.rstrip(b"/") + b"/"
-        if (path + b"/").startswith(root) and len(root) >= len(best):
-            best, fstype = root, entry.fstype
-    return fstype in _LOCAL
+    entry = mountinfo.file_system_of(path, entries)
+    return entry is not None and entry.fstype in _LOCAL
 
 
 def _examine(path: bytes) -> str:

@@ -17,6 +17,13 @@ FSTYPE = "fuse.awayfs"
 """The file system type under which awayfs mounts appear."""
 
 _LINKS_MAX = 40
+_NETWORK = frozenset(
+    ("9p", "afs", "ceph", "cifs", "glusterfs", "nfs", "nfs4", "smb3", "virtiofs", "autofs", "fuse")
+)
+_SOURCE = re.compile(
+    r"(?:[a-z]+:)?(?://|\\\\)(?:[^@/]*@)?(?P<at>\[[^\]]+\]|[^/\\:,]+)"  # //host/share, https://host
+    r"|(?:[^@/]*@)?(?P<before>\[[^\]]+\]|[^/:,\[\]]+)[,:]"  # host:/export, user@host:path
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +40,18 @@ class MountEntry:
     @property
     def is_awayfs(self) -> bool:
         return self.fstype == FSTYPE
+
+    @property
+    def may_hang(self) -> bool:
+        """Whether whoever looks into it may have to wait for another machine, or a daemon."""
+        return self.fstype.partition(".")[0] in _NETWORK
+
+    @property
+    def server(self) -> str | None:
+        """The host that a network file system comes from; None where the source tells of none."""
+        text = self.source.decode("utf-8", "replace")
+        found = _SOURCE.match(text) if self.may_hang else None
+        return (found["at"] or found["before"]).strip("[]").lower() if found else None
 
     @property
     def user(self) -> int | None:
@@ -89,6 +108,25 @@ def locate(
     component may be anything. Raises ``OSError`` (ELOOP) for symlinks in a circle.
     """
     at = {entry.mountpoint: entry for entry in entries}
+    here = _followed(path, {place for place, entry in at.items() if entry.is_awayfs}, readlink)
+    return b"/" + b"/".join(here), _mount_above(here, at)
+
+
+def file_system_of(
+    path: bytes,
+    entries: list[MountEntry],
+    readlink: Callable[[bytes], bytes] = os.readlink,
+) -> MountEntry | None:
+    """What is mounted where a path leads; nothing is asked of a network or FUSE file system."""
+    at = {entry.mountpoint: entry for entry in entries}
+    closed = {place for place, entry in at.items() if entry.may_hang}
+    parts = _followed(path, closed, readlink)
+    places = (b"/" + b"/".join(parts[:length]) for length in range(len(parts), -1, -1))
+    return next((at[place] for place in places if place in at), None)
+
+
+def _followed(path: bytes, closed: set[bytes], readlink: Callable[[bytes], bytes]) -> list[bytes]:
+    """The parts of a path with its symlinks followed, but for those at and below ``closed``."""
     todo = [part for part in absolute(path).split(b"/") if part]
     links = 0
     here: list[bytes] = []
@@ -101,7 +139,7 @@ def locate(
             continue
         here.append(part)
         place = b"/" + b"/".join(here)
-        if _passes_through(here, at):
+        if _passes_through(here, closed):
             continue
         target = _target(place, readlink)
         if target is None:
@@ -111,7 +149,7 @@ def locate(
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
         here = [] if target.startswith(b"/") else here[:-1]
         todo = [piece for piece in target.split(b"/") if piece] + todo
-    return b"/" + b"/".join(here), _mount_above(here, at)
+    return here
 
 
 def inner_path(path: bytes, entry: MountEntry) -> bytes:
@@ -129,10 +167,10 @@ def _mount_above(parts: list[bytes], at: dict[bytes, MountEntry]) -> MountEntry 
     return None
 
 
-def _passes_through(parts: list[bytes], at: dict[bytes, MountEntry]) -> bool:
-    """Whether looking a place up would ask an awayfs daemon, also on the way to another mount."""
+def _passes_through(parts: list[bytes], closed: set[bytes]) -> bool:
+    """Whether looking a place up would ask one of ``closed``, also on the way to another mount."""
     prefixes = (b"/" + b"/".join(parts[:length]) for length in range(len(parts) + 1))
-    return any(prefix in at and at[prefix].is_awayfs for prefix in prefixes)
+    return any(prefix in closed for prefix in prefixes)
 
 
 def _target(place: bytes, readlink: Callable[[bytes], bytes]) -> bytes | None:

@@ -18,6 +18,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import quote, quote_from_bytes, unquote_to_bytes
 
+from awayfs.control import mountinfo
 from awayfs.core.errors import UsageError
 
 OFFERED = ("dir", "sftp")
@@ -93,12 +94,26 @@ def canonical(url: str) -> str:
     return parse_url(url).canonical
 
 
+LOCAL = "localhost"
+"""The server of a ``dir:`` volume that is on a disk of this machine."""
+
+
 def server_of(url: str) -> str:
-    """The host of a URL, lower case; empty where there is none (``dir:``)."""
+    """The host that a volume lives on, lower case; empty for what is no URL of ours.
+
+    For ``dir:`` that is where the kernel has the directory from, if it has it from another host.
+    """
     try:
-        return parse_url(url).host
+        parsed = parse_url(url)
     except UsageError:
         return ""
+    if parsed.scheme != "dir":
+        return parsed.host
+    try:
+        entry = mountinfo.file_system_of(parsed.path, mountinfo.read())
+    except OSError:
+        return LOCAL
+    return (entry.server if entry else None) or LOCAL
 
 
 def volume_id(url: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from awayfs.control.handshake import StartRequest
 from awayfs.control.messages import ControlError, path_param, text_of
 from awayfs.control.server import Done, Handler
+from awayfs.control.urls import server_of
 from awayfs.core.errors import DISCONNECTED_NAME, RemoteError, UsageError
 from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.daemon.api_conflicts import ConflictApi
@@ -92,7 +93,7 @@ class Api:
             },
             "conflicts": store.conflicts.count(),
             "last_contact_ns": volume.link.last_contact_ns,
-            "server": self._request.url.partition(":")[2].lstrip("/").partition("/")[0],
+            "server": server_of(self._request.url),
             "replaying": volume.replay.active,
             "history": [
                 {"mode": str(s.mode), "cause": s.cause, "since_ns": s.since_ns}
