@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+from tests.unit.test_volume_review import World, played
 
 from awayfs.core.conflicts import Resolution
-from tests.unit.test_volume_review import World, played
 
 
 async def content(world: World, path: str) -> bytes:

@@ -33,6 +33,8 @@ from awayfs.volume.room import Room
 FIRST_WINDOW = 256 << 10
 LARGEST_WINDOW = 8 << 20
 TRIES = 4
+NO_FILE = (errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
+"""What a server says of a path at which something else than a file stands by now."""
 
 
 @dataclass(slots=True)
@@ -116,7 +118,7 @@ class Fetcher:
                 self._note_whole(node)
                 return
             base = self._store.server.get(node)
-            path = self._store.server.path(node)
+            path = self._observer.place(node)
             if base is None or path is None:
                 raise OSError(errno.EIO, "content is neither here nor on the server")
             await self._room.make_or_wait(sum(r.end - r.start for r in missing), node)
@@ -137,10 +139,25 @@ class Fetcher:
                     lambda remote: remote.fetch(path, start, end - start, fd)
                 )
             except RemoteError as error:
+                if await self._is_elsewhere(node, path, error):
+                    return False
                 raise self._as_os_error(node, error) from error
+            if self._observer.is_another(node, path, fetched.entry):
+                return False
             return self._take(node, base, Range(start, end), fetched, fd)
         finally:
             os.close(fd)
+
+    async def _is_elsewhere(self, node: NodeId, path: bytes, error: RemoteError) -> bool:
+        """Whether a file that is not at its path any more was found at another by its id."""
+        gone = isinstance(error, Refused) and error.errno in NO_FILE
+        if not (gone or isinstance(error, NotFound)):
+            return False
+        try:
+            await self._observer.search(node)
+        except RemoteError as failed:
+            raise self._as_os_error(node, failed) from failed
+        return self._observer.place(node) not in (None, path)
 
     def _landing(self) -> int:
         """A nameless file that the worker writes into.

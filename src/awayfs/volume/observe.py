@@ -132,6 +132,24 @@ class Observer:
             reached.update(near)
             pending.extend(near)
 
+    def place(self, node: NodeId) -> bytes | None:
+        """The path where the server has a node: the one it was seen to be renamed to, though a
+        change here stands against that name, or that of its name.
+        """
+        parent, name = self._context.seen_elsewhere.get(node, (None, b""))
+        directory = self._store.server.path(parent) if parent is not None else None
+        return self._store.server.path(node) if directory is None else join(directory, name)
+
+    def is_another(self, node: NodeId, path: bytes, entry: Entry) -> bool:
+        """Whether what stands where a node was seen to be renamed to is not it; forgets the
+        place then.
+        """
+        base = self._store.server.get(node)
+        if path == self._store.server.path(node) or base is None or base.file_id == entry.file_id:
+            return False
+        self._context.seen_elsewhere.pop(node, None)
+        return True
+
     async def _still_elsewhere(self, node: NodeId, file_id: bytes) -> bool:
         """Whether the node stands where it was last seen; forgets that place if not."""
         seen = self._context.seen_elsewhere.get(node)
