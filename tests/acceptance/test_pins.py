@@ -37,3 +37,17 @@ def test_a_pin_that_can_never_be_true_is_not_kept(tmp_path: object) -> None:
             os.getxattr(client.path("large"), "user.awayfs.pin")
         assert unpinned.value.errno == errno.ENODATA
         run("cmp", client.path("small"), f"{client.server.root}/small")
+
+
+def test_a_pin_that_can_be_true_no_more_keeps_no_other_from_it(tmp_path: object) -> None:
+    with mounted("dir", str(tmp_path), "cache-size=1M,fresh=0") as client:
+        for name in ("a", "b"):
+            os.mkdir(f"{client.server.root}/{name}")
+            client.awayfs("pin", client.path(name))
+        for name, size in (("a/grown", 3 << 20), ("b/small", 1 << 10)):
+            with open(f"{client.server.root}/{name}", "wb") as file:
+                file.write(os.urandom(size))
+        said = client.fails("hoard")
+        assert "a: " in said and "cache-size" in said
+        client.offline()
+        run("cmp", client.path("b/small"), f"{client.server.root}/b/small")

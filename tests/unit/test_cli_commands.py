@@ -6,11 +6,13 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -105,12 +107,19 @@ def entry(place: bytes = PLACE, device: str = "0:99") -> MountEntry:
 
 @pytest.fixture
 def daemon(monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+    with serving("v", PLACE) as daemon:
+        monkeypatch.setattr(mountinfo, "read", lambda: [entry()])
+        yield daemon
+
+
+@contextmanager
+def serving(volume: str, place: bytes) -> Iterator[Daemon]:
+    """A daemon of a volume, as far as its control socket goes."""
     daemon = Daemon()
     paths.ensure_state()
-    mounts.announce("v", URL, PLACE)
-    monkeypatch.setattr(mountinfo, "read", lambda: [entry()])
+    mounts.announce(volume, URL, place)
     loop = asyncio.new_event_loop()
-    server = ControlServer(paths.socket_file("v"), daemon.handlers())
+    server = ControlServer(paths.socket_file(volume), daemon.handlers())
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     asyncio.run_coroutine_threadsafe(server.start(), loop).result(5)
@@ -279,6 +288,55 @@ def test_deletions_are_accepted_for_one_volume_only(daemon: Daemon) -> None:
     worked("sync", M, "--accept-deletions")
     assert daemon.asked == [("sync", {"wait": False, "path": "", "accept_deletions": True})]
     assert run("sync", "--accept-deletions").exit_code == 2
+
+
+ALL = "status offline online auto pins hoard sync conflicts diff cache cull"
+FIRST = b"/awayfs-test/a"
+
+
+@pytest.mark.parametrize("command", [*ALL.split(), "journal list"])
+@pytest.mark.parametrize("how", ["dead", "failing"])
+def test_a_mount_that_fails_does_not_keep_the_others(
+    daemon: Daemon, how: str, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mountinfo, "read", lambda: [entry(FIRST, "0:98"), entry()])
+    method = command.replace(" ", "_")
+    if how == "dead":
+        mounts.announce("a", URL, FIRST)
+        assert FIRST.decode() in failed(*command.split())
+    else:
+        with serving("a", FIRST) as first:
+            first.error = ControlError("no such luck")
+            assert f"{FIRST.decode()}: no such luck" in failed(*command.split())
+        assert [name for name, _ in first.asked] == [method]
+    assert [name for name, _ in daemon.asked] == [method]
+
+
+def test_an_answer_that_is_none(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a daemon of another version, or of something else at the socket."""
+    address = paths.socket_file("a")
+    mounts.announce("a", URL, FIRST)
+    monkeypatch.setattr(mountinfo, "read", lambda: [entry(FIRST, "0:98"), entry()])
+    for answer in (b'{"id": 1, "result": [3]}\n', b"[]\n", b"\xff\n"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+            listening.bind(address)
+            listening.listen()
+            thread = threading.Thread(target=_answer, args=(listening, answer), daemon=True)
+            thread.start()
+            assert FIRST.decode() in failed("pins")
+            thread.join(5)
+        os.unlink(address)
+    assert [name for name, _ in daemon.asked] == ["pins"] * 3
+
+
+def _answer(listening: socket.socket, answer: bytes) -> None:
+    """Answer the first request that comes, whoever only looks whether somebody listens."""
+    while True:
+        connection, _ = listening.accept()
+        with connection:
+            if connection.recv(1 << 16):
+                connection.sendall(answer)
+                return
 
 
 # pins

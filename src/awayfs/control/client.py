@@ -48,7 +48,7 @@ class Client:
                 if message.get("id") not in (self._last_id, None):
                     continue  # left over from a call that was given up
                 if "result" in message:
-                    return dict(message["result"])
+                    return _result(message["result"])
                 if "error" in message:
                     raise _failure(message["error"])
                 if "progress" in message and on_progress is not None:
@@ -123,6 +123,12 @@ class Client:
         line = bytes(self._buffer[: end + 1])
         del self._buffer[: end + 1]
         return line
+
+
+def _result(result: object) -> dict[str, Any]:
+    if not isinstance(result, dict):
+        raise ControlError("the daemon's answer is not understood; mount again", "bad-reply")
+    return result
 
 
 def _failure(error: object) -> ControlError:

@@ -235,13 +235,16 @@ class Api:
         failed: list[dict[str, str]] = []
         if not params.get("check"):
             for start in starts:
-                async for event in self._walked(start):
-                    if isinstance(event, Done):
-                        files += event.result["files"]
-                        size += event.result["bytes"]
-                        failed += event.result["failed"]
-                    else:
-                        yield event
+                try:
+                    async for event in self._walked(start):
+                        if isinstance(event, Done):
+                            files += event.result["files"]
+                            size += event.result["bytes"]
+                            failed += event.result["failed"]
+                        else:
+                            yield event
+                except UsageError as error:  # a pin that cannot be true keeps no other from it
+                    failed += pairs_of([(self.volume.hoard.path(start), str(error))])
         checked = [await self.volume.hoard.check(start) for start in starts]
         missing = [pair for inventory in checked for pair in inventory.missing]
         if params.get("check"):
