@@ -55,6 +55,11 @@ class Bases:
         token: bytes | None = self._db.value("SELECT token FROM bases WHERE node = ?", (node,))
         return token
 
+    def set_token(self, node: NodeId, token: bytes) -> None:
+        """The server has given another token to this very content."""
+        with self._db.transaction():
+            self._db.execute("UPDATE bases SET token = ? WHERE node = ?", (token, node))
+
     def drop(self, node: NodeId) -> None:
         """No base any more: the row now, the file after the commit."""
         row = self._db.row("SELECT version FROM bases WHERE node = ?", (node,))

@@ -35,6 +35,7 @@ _TABLES: Final = (
     ("server_nodes", "node"),
     ("server_names", "parent"),
     ("server_listings", "directory"),
+    ("history", "id"),
 )
 """The tables and the number they are ordered by, the dearest first."""
 
@@ -170,6 +171,11 @@ def _check_conflict(row: Row) -> None:
     [int(seq) for seq in row[6].split()]
 
 
+def _check_lost(row: Row) -> None:
+    _require(row[0] > 0 and row[7] >= 0 and row[4] in ("local", "server", "current"))
+    _require(not row[3].startswith(b"/") and b"\0" not in row[3])
+
+
 _CHECKS: Final[dict[str, Callable[[Row], Any]]] = {
     "nodes": _check_node,
     "journal": _check_record,
@@ -180,6 +186,7 @@ _CHECKS: Final[dict[str, Callable[[Row], Any]]] = {
     "ranges": lambda row: _require(0 <= row[1] < row[2]),
     "bases": lambda row: _require(len(row[3]) % 16 == 0),
     "conflicts": _check_conflict,
+    "history": _check_lost,
 }
 
 

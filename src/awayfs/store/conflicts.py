@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -12,12 +14,16 @@ from awayfs.store.db import Database, Row
 from awayfs.store.files import Files
 from awayfs.store.names import missing
 
-WHICH: Final = ("base", "server", "resolved")
+WHICH: Final = ("base", "server", "merged")
 _FIELDS: Final = (
     "node, kind, parent, name, detected_ns, record_seqs, base_token, server_entry,"
     " server_variant, server_complete, base_variant, note"
 )
 _SELECT: Final = f"SELECT id, {_FIELDS} FROM conflicts"  # noqa: S608
+_PLACES: Final = (
+    "SELECT c.id, c.node, c.kind, ifnull(n.parent, c.parent), ifnull(n.name, c.name)"
+    " FROM conflicts c LEFT JOIN names n ON n.node = c.node GROUP BY c.id ORDER BY c.id"
+)
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Entry).decode
 
@@ -47,12 +53,28 @@ class Conflict:
     note: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A conflict's place in the tree, without all the rest."""
+
+    id: int
+    node: NodeId
+    kind: str
+    parent: NodeId
+    name: bytes
+
+
 class Conflicts:
-    """Conflicts by id; a node may have several."""
+    """Conflicts by id; a node may have several. ``on_change`` is told of nodes, after the commit."""
 
     def __init__(self, db: Database, files: Files) -> None:
         self._db = db
         self._files = files
+        self.on_change: list[Callable[[NodeId], None]] = []
+
+    def _changed(self, node: NodeId) -> None:
+        for call in self.on_change:
+            self._db.on_commit(partial(call, node))
 
     def add(
         self,
@@ -72,6 +94,7 @@ class Conflicts:
                 f"INSERT INTO conflicts ({_FIELDS}) VALUES ({marks})",  # noqa: S608
                 values,
             )
+            self._changed(node)
         return conflict
 
     def get(self, conflict: int) -> Conflict | None:
@@ -86,6 +109,10 @@ class Conflicts:
     def all(self) -> list[Conflict]:
         """Oldest first."""
         return [self._conflict(row) for row in self._db.rows(f"{_SELECT} ORDER BY id")]
+
+    def places(self) -> list[Place]:
+        """Where each is shown, oldest first: the node's first name, else where it was found."""
+        return [Place(*row) for row in self._db.rows(_PLACES)]
 
     def count(self) -> int:
         return int(self._db.value("SELECT count(*) FROM conflicts"))
@@ -106,16 +133,19 @@ class Conflicts:
                 f"UPDATE conflicts SET ({_FIELDS}) = ({marks}) WHERE id = ?",  # noqa: S608
                 (*values, conflict),
             )
+            self._changed(found.node)
 
     def remove(self, conflict: int) -> None:
         """Forget it, and delete its variants after the commit; fine if there is none."""
         with self._db.transaction():
+            node = self._db.value("SELECT node FROM conflicts WHERE id = ?", (conflict,))
             if self._db.execute("DELETE FROM conflicts WHERE id = ?", (conflict,)):
+                self._changed(node)
                 for which in WHICH:
                     self._files.delete_after_commit(self._files.variant(conflict, which))
 
     def variant_path(self, conflict: int, which: str) -> str:
-        """Where a variant (``base``, ``server``, ``resolved``) is, or is to be put."""
+        """Where a variant (``base``, ``server``, ``merged``) is, or is to be put."""
         if which not in WHICH:
             raise ValueError(f"not a variant: {which}")
         return self._files.variant(conflict, which)

@@ -273,6 +273,13 @@ class Content:
         path = self._files.path("content", node, held.version)
         return self.bases.keep(node, path, held.map.ranges(), held.token, limit)
 
+    def keep_no_base(self, node: NodeId) -> None:
+        """Have a base with no known range: the content is not what the server has any more."""
+        held = self._get(node)
+        if held is not None:
+            path = self._files.path("content", node, held.version)
+            self.bases.keep(node, path, [], held.token, 0)
+
     def base_path(self, node: NodeId) -> str | None:
         """Path of the base's content, or None."""
         return self.bases.path(node)

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import Final
@@ -17,7 +18,7 @@ from typing import Final
 from awayfs.core.types import NodeId, Range
 from awayfs.store.db import Database
 
-FOLDERS: Final = ("content", "base", "variants", "staging")
+FOLDERS: Final = ("content", "base", "variants", "history", "staging")
 _FANNED: Final = ("content", "base")
 _FICLONE: Final = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int)
 _LARGE: Final = 32 * 1024 * 1024
@@ -44,6 +45,9 @@ class Files:
 
     def variant(self, conflict: int, which: str) -> str:
         return f"{self.directory}/variants/{conflict}.{which}"
+
+    def history(self, number: int) -> str:
+        return f"{self.directory}/history/{number}"
 
     def stage_path(self) -> str:
         """A free name in ``staging/``."""
@@ -118,7 +122,10 @@ def empty_staging(directory: str) -> None:
     """Remove what an earlier process left unfinished."""
     with os.scandir(f"{directory}/staging") as entries:
         for entry in entries:
-            os.unlink(entry.path)
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                os.unlink(entry.path)
 
 
 def fsync_path(path: str) -> None:

@@ -235,6 +235,25 @@ def _strays(store: Store) -> Iterator[Found]:
             )
 
 
+def _history(store: Store) -> Iterator[Found]:
+    """A variant that lost has its file, whole, and a file in history/ has its row."""
+    rows: dict[int, int] = dict(store.db.rows("SELECT id, size FROM history"))
+    for number, size in rows.items():
+        path = store.history.content_path(number)
+        if not os.path.exists(path) or os.stat(path).st_size != size:
+            yield (
+                Problem("history", 0, f"the variant {number} in the history is not whole"),
+                partial(store.history.remove, [number]),
+            )
+    for name in sorted(os.listdir(f"{store.directory}/history")):
+        if not name.isdecimal() or int(name) not in rows:
+            path = f"{store.directory}/history/{name}"
+            yield (
+                Problem("stray", 0, f"history file {path} has no row", leftover=True),
+                partial(keep_lost, store.directory, path, f"history-{name}"),
+            )
+
+
 def _server(store: Store) -> Iterator[Found]:
     """The server's view is about nodes that are there."""
     for table, column in (
@@ -260,5 +279,6 @@ _RULES: Final = (
     _stores,
     _journal,
     _strays,
+    _history,
     _server,
 )

@@ -248,7 +248,7 @@ def finished(db: Database) -> None:
 
 def _skip_ids(db: Database, directory: str) -> None:
     """Raise the counters beyond every id that a lost row may have had."""
-    highest: dict[str, int] = {"nodes": 1, "journal": 0, "conflicts": 0}
+    highest: dict[str, int] = {"nodes": 1, "journal": 0, "conflicts": 0, "history": 0}
     for table, column in carry.NODE_IDS:
         highest["nodes"] = max(
             highest["nodes"],
@@ -267,6 +267,9 @@ def _skip_ids(db: Database, directory: str) -> None:
         number = name.partition(".")[0]
         if number.isdecimal():
             highest["conflicts"] = max(highest["conflicts"], int(number))
+    for name in os.listdir(f"{directory}/history"):
+        if name.isdecimal():
+            highest["history"] = max(highest["history"], int(name))
     for table, value in highest.items():
         db.execute("DELETE FROM sqlite_sequence WHERE name = ?", (table,))
         db.execute("INSERT INTO sqlite_sequence VALUES (?, ?)", (table, min(value, 2**48) + _GAP))

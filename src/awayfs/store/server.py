@@ -142,6 +142,15 @@ class ServerView:
 
     # -- names --------------------------------------------------------------------------
 
+    def kinds(self, directory: NodeId) -> list[tuple[bytes, Kind]]:
+        """Names in a directory with what they are, ordered."""
+        rows = self._db.rows(
+            "SELECT n.name, s.kind FROM server_names n JOIN server_nodes s ON s.node = n.node"
+            " WHERE n.parent = ? ORDER BY n.name",
+            (directory,),
+        )
+        return [(name, KINDS[kind]) for name, kind in rows]
+
     def add_name(self, parent: NodeId, name: bytes, node: NodeId) -> None:
         """A name stands on the server. Raises FileExistsError where one is known."""
         with self._db.transaction():

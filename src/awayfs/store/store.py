@@ -8,7 +8,8 @@ Layout of a volume's directory (0700; files 0600):
     content/xx/NODE    current content, sparse; xx is the id's low byte
     base/xx/NODE.N     base variants
     variants/ID.WHICH  variants of conflicts
-    staging/           unfinished files; emptied at open
+    history/ID         variants that lost, kept for a while
+    staging/           unfinished files and scratch directories; emptied at open
     damaged-TIME/      a database that was set aside
     lost+found/        unsent content that fsck found without a row
 """
@@ -29,6 +30,7 @@ from awayfs.store.content import Content
 from awayfs.store.db import Database
 from awayfs.store.facts import Facts
 from awayfs.store.files import Files, empty_staging, fsync_path, make_folders
+from awayfs.store.history import History
 from awayfs.store.intents import Intents
 from awayfs.store.journal import Journal
 from awayfs.store.lock import Lock
@@ -61,6 +63,7 @@ class Store:
         self.files = Files(directory, db)
         self.content = Content(db, self.files, self._busy)
         self.conflicts = Conflicts(db, self.files)
+        self.history = History(db, self.files)
         self.nodes.on_size.append(self.journal.size_changed)
         self.nodes.on_remove += (self.server.purge, self.content.drop, self.content.drop_base)
         self.nodes.on_remove.append(self._size_gone)

@@ -1,0 +1,133 @@
+"""What decisions about conflicts gave up: variants that lost, kept until they are culled.
+
+A row and its file come together: the file is staged first, and moved into place by the
+transaction that adds the row. Rows of a conflict that still waits are of a decision that was
+cut off; deciding anew replaces them, and nobody is shown them.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import Final
+
+from awayfs.core.history import Weight
+from awayfs.core.types import NodeId
+from awayfs.store.db import Database, Row
+from awayfs.store.files import Files
+
+_FIELDS: Final = "conflict, node, path, which, mode, mtime_ns, size, kept_ns, why, result"
+_SELECT: Final = f"SELECT id, {_FIELDS} FROM history"  # noqa: S608
+_DECIDED: Final = "conflict NOT IN (SELECT id FROM conflicts)"
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """One variant that lost. ``result`` is the digest of what won, where that was known."""
+
+    conflict: int
+    node: NodeId
+    path: bytes
+    which: str
+    mode: int
+    mtime_ns: int
+    size: int
+    kept_ns: int
+    why: str
+    result: bytes | None = None
+    id: int = 0
+
+
+class History:
+    """Variants that lost, oldest first."""
+
+    def __init__(self, db: Database, files: Files) -> None:
+        self._db = db
+        self._files = files
+
+    def add(self, lost: Lost, staged_path: str) -> Lost:
+        """Keep a staged file (of the same file system) as this variant.
+
+        One of the same conflict, path and kind is replaced: it was of a decision that was cut
+        off. A rollback moves the file back to ``staged_path``.
+        """
+        with self._db.transaction():
+            earlier = self._db.rows(
+                "SELECT id FROM history WHERE conflict = ? AND path = ? AND which = ?",
+                (lost.conflict, lost.path, lost.which),
+            )
+            self.remove([row[0] for row in earlier])
+            marks = ", ".join("?" * len(_values(lost)))
+            number = self._db.insert(
+                f"INSERT INTO history ({_FIELDS}) VALUES ({marks})",  # noqa: S608
+                _values(lost),
+            )
+            path = self.content_path(number)
+            os.rename(staged_path, path)
+            self._db.on_rollback(_rename_back, path, staged_path)
+        kept = self.get(number)
+        assert kept is not None
+        return kept
+
+    def get(self, number: int) -> Lost | None:
+        row = self._db.row(f"{_SELECT} WHERE id = ?", (number,))
+        return None if row is None else _lost(row)
+
+    def all(self) -> list[Lost]:
+        """What decisions that were carried out gave up, oldest first."""
+        return [_lost(r) for r in self._db.rows(f"{_SELECT} WHERE {_DECIDED} ORDER BY id")]
+
+    def of_conflict(self, conflict: int) -> list[Lost]:
+        """What lost in one decision, carried out or not."""
+        rows = self._db.rows(f"{_SELECT} WHERE conflict = ? ORDER BY id", (conflict,))
+        return [_lost(row) for row in rows]
+
+    def of(self, path: bytes, node: NodeId | None) -> list[Lost]:
+        """What lost at a path, or of the node that is there now, wherever it was then."""
+        rows = self._db.rows(
+            f"{_SELECT} WHERE (path = ? OR node = ?) AND {_DECIDED} ORDER BY id",
+            (path, node or 0),
+        )
+        return [_lost(row) for row in rows]
+
+    def content_path(self, number: int) -> str:
+        """Where the bytes of a variant are."""
+        return self._files.history(number)
+
+    def set_result(self, conflict: int, digest: bytes | None) -> None:
+        """What was decided for is known by now."""
+        with self._db.transaction():
+            self._db.execute("UPDATE history SET result = ? WHERE conflict = ?", (digest, conflict))
+
+    def remove(self, numbers: list[int]) -> None:
+        """Forget variants: the rows now, the files after the commit."""
+        with self._db.transaction():
+            for number in numbers:
+                if self._db.execute("DELETE FROM history WHERE id = ?", (number,)):
+                    self._files.delete_after_commit(self.content_path(number))
+
+    def weights(self) -> list[Weight]:
+        """What culling decides by, oldest first."""
+        rows = self._db.rows(f"SELECT id, kept_ns, size FROM history WHERE {_DECIDED} ORDER BY id")  # noqa: S608
+        return [Weight(*row) for row in rows]
+
+    def new_decision(self) -> int:
+        """A number that no conflict has or will have, for what no conflict was about."""
+        lowest = self._db.value("SELECT coalesce(min(conflict), 0) FROM history")
+        return min(int(lowest), 0) - 1
+
+
+def _rename_back(path: str, staged_path: str) -> None:
+    try:
+        os.rename(path, staged_path)
+    except OSError:
+        pass  # it stays as a stray, which fsck finds
+
+
+def _values(lost: Lost) -> Row:
+    what = (lost.conflict, lost.node, lost.path, lost.which, lost.mode, lost.mtime_ns)
+    return (*what, lost.size, lost.kept_ns, lost.why, lost.result)
+
+
+def _lost(row: Row) -> Lost:
+    return replace(Lost(*row[1:]), id=row[0])
