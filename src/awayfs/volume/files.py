@@ -203,12 +203,16 @@ class Files:
         """What was written through a mapping shows in the cache file's time."""
         status = os.fstat(opened.fd)
         if status.st_mtime_ns > opened.mtime_ns:
-            self._store_record(opened)
+            self._store_record(opened, changed=True)
             self._changed(opened, 0, 0)
 
-    def _store_record(self, opened: OpenNode) -> None:
+    def _store_record(self, opened: OpenNode, *, changed: bool = False) -> None:
         node = opened.node
-        if not self._journaling.store_pending(node) and self._is_named(node):
+        pending = self._journaling.store_pending(node)
+        named = pending or self._is_named(node)
+        if not named:
+            self._journaling.nameless(node, changed=changed)
+        if named and not pending:
             self._journaling.store(node)
             opened.unsynced = True
         elif not opened.unsynced:

@@ -52,6 +52,20 @@ class Journaling:
             content.mark_unsynced(node)
         fault("files.journaled")
 
+    def nameless(self, node: NodeId, *, changed: bool = False) -> None:
+        """The content of a file that lost its last name here is about to change.
+
+        There is no record to send. But the record that took the name away may still wait, and
+        is decided by what the server has: so what was in step with it is kept as the base, and
+        nobody takes the open file's content for it. ``changed``: it is too late for that.
+        """
+        store = self._context.store
+        content = store.content
+        if content.base_path(node) is not None or store.server.get(node) is None:
+            return
+        if changed or not content.keep_base(node, self._context.options.base_limit):
+            content.keep_no_base(node)
+
     def _keep_base(self, node: NodeId) -> None:
         """Keep the base's content, and have the base be what the change is made to.
 

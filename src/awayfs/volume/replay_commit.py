@@ -12,6 +12,7 @@ from awayfs.core.decide import Facts
 from awayfs.core.diff import Content, compare_entries
 from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.types import ROOT, Entry, Kind, NodeId
+from awayfs.ports.remote import Intent
 from awayfs.volume.adopt import Adopter
 from awayfs.volume.changes import Changes
 from awayfs.volume.context import Context
@@ -65,11 +66,14 @@ class Committer:
         ``left``: a file that lost a name to it and has others.
         """
         carried = self._actor.carried(record) if self._carries(record, facts, by_others) else []
+        started = self._store.intents.get(record.seq)
         with self._store.transaction():
             self._store.intents.clear(record.seq)
             self._store.journal.remove([record.seq, *(r.seq for r in carried)])
             outdated = self._outdate_times(carried)
             self._apply(record, facts, entry, by_others)
+            if started is not None and entry is not None:
+                self._note_digest(record.node, entry, started[0])
             if left is not None:
                 self._left_names.adopt(left)
         self._finished += [r.seq for r in carried] + outdated
@@ -79,6 +83,12 @@ class Committer:
         fault("replay.committed")
         for node in {record.node, record.replaced} - {0}:
             self._changes.discard_if_unused(node)
+
+    def _note_digest(self, node: NodeId, entry: Entry, intent: Intent) -> None:
+        """What was sent is known byte by byte, whatever becomes of the file here."""
+        sent = intent.staged
+        if sent is not None and intent.staged_digest is not None and sent.token == entry.token:
+            self._server.set_digest(node, intent.staged_digest)
 
     def _outdate_times(self, carried: list[Record]) -> list[int]:
         """A time that was set before a store which is out already is not set after it.
