@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 
 import pytest
 
@@ -109,3 +110,14 @@ def test_a_change_that_cannot_be_sent_does_not_keep_sync_waiting(tmp_path: objec
         assert not os.path.exists(f"{client.server.root}/broken.txt")
         assert "cannot be sent" in client.awayfs("why", client.path("broken.txt"))
         assert client.status()["pending"]["records"] > 0
+
+
+def test_noexec(tmp_path: object) -> None:
+    with mounted("dir", str(tmp_path), "noexec") as client:
+        write(f"{client.server.root}/program", "#!/bin/sh\n")
+        os.chmod(f"{client.server.root}/program", 0o755)
+        with pytest.raises(PermissionError):
+            subprocess.run([client.path("program")], check=False)
+        client.umount()
+        client.mount()
+        assert subprocess.run([client.path("program")], check=False).returncode == 0

@@ -51,6 +51,8 @@ def _own_directories(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         ("volume-id=mine-1", {"volume_id": "mine-1"}),
         ("_netdev,nofail,noauto,user,x-systemd.automount,x-gvfs-show", {}),
         ("fresh=1,fresh=2", {"fresh": 2.0}),
+        ("noexec", {"noexec": True}),
+        ("user,noexec,exec", {}),
     ],
 )
 def test_options(text: str, expected: dict[str, Any]) -> None:

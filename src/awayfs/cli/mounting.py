@@ -35,8 +35,9 @@ def mount(
     server is unreachable.
 
     \b
-    Options: ro, allow_other, default_permissions, fresh=SECONDS, writes=behind|close|through,
-    cache-size=SIZE, base-limit=SIZE, errno=posix|distinct, conflicted=local|server|error,
+    Options: ro, noexec, allow_other, default_permissions, fresh=SECONDS,
+    writes=behind|close|through, cache-size=SIZE, base-limit=SIZE, errno=posix|distinct,
+    conflicted=local|server|error,
     identity=FILE, known_hosts=FILE, ssh_config=FILE, timeout=SECONDS, passthrough=auto|off,
     writeback, volume-id=NAME
     """

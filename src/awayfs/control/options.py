@@ -18,6 +18,7 @@ class MountOptions:
     ro: bool = False
     allow_other: bool = False
     default_permissions: bool = False
+    noexec: bool = False
     fresh: float = 3.0  # seconds an observation counts
     writes: str = "behind"  # behind, close, through
     cache_size: int | None = None  # bytes
@@ -46,7 +47,7 @@ class MountOptions:
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _IGNORED = frozenset(
     ("_netdev", "nofail", "noauto", "auto", "user", "users", "nouser", "owner", "group")
-) | frozenset(("defaults", "nosuid", "nodev", "noatime", "relatime", "async", "exec", "noexec"))
+) | frozenset(("defaults", "nosuid", "nodev", "noatime", "relatime", "async"))
 
 
 def size(text: str) -> int:
@@ -95,7 +96,8 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     return check
 
 
-_FLAGS = frozenset(("ro", "allow_other", "default_permissions", "writeback"))
+_FLAGS = frozenset(("ro", "allow_other", "default_permissions", "noexec", "writeback"))
+_OPPOSITES = {"rw": "ro", "exec": "noexec"}
 _VALUES: dict[str, Callable[[str], Any]] = {
     "fresh": _seconds,
     "writes": _one_of("behind", "close", "through"),
@@ -121,8 +123,8 @@ def parse(text: str) -> MountOptions:
     values: dict[str, Any] = {}
     for part in _split(text):
         name, equals, value = part.partition("=")
-        if name == "rw":
-            values["ro"] = False
+        if name in _OPPOSITES:
+            values[_OPPOSITES[name]] = False
         elif name in _IGNORED or name.startswith(("x-", "comment=", "X-")):
             continue
         elif name in _FLAGS:

@@ -101,6 +101,7 @@ class Service:
                 allow_other=options.allow_other,
                 default_permissions=True,
                 read_only=options.ro,
+                noexec=options.noexec,
             )
         except BaseException:
             await self._control.close()
