@@ -2,6 +2,8 @@
 
 ``report.odt`` that lost its name becomes ``report (conflict HOST 2026-11-22).odt``. Names are
 bytes and may be any bytes; the extension is kept so that the copy opens with the same program.
+A template of the user's names it otherwise, such as ``{name}.conflict-{host}-{date}`` where a
+program loads every ``*.conf``.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from collections.abc import Callable, Container
 
 NAME_MAX = 255
 _EXTENSION_MAX = 32
+TEMPLATE = "{stem} (conflict {host} {date}){ext}"
+_FIELD = re.compile(rb"\{(stem|ext|name|host|date)\}")
 _MARK = re.compile(rb" \(conflict [^()/]{1,100} \d{4}-\d\d-\d\d(?: \d+)?\)")
 _DOUBLE_EXTENSION = re.compile(rb"\.tar\.[A-Za-z0-9]{1,5}\Z")
 
@@ -21,24 +25,56 @@ def conflict_copy_name(
     when: str,
     taken: Callable[[bytes], bool] | Container[bytes] = (),
     name_max: int = NAME_MAX,
+    template: str = "",
 ) -> bytes:
     """A free name for a conflict copy of ``name``, at most ``name_max`` bytes long.
 
     ``when`` is a date like ``2026-11-22``. The copy of a conflict copy is named after the
     original. The stem is shortened, at a character boundary, where the name is too long.
+    ``template`` has fields in braces; without one, ``TEMPLATE`` counts.
     """
     is_taken = taken if callable(taken) else taken.__contains__
     stem, extension = split_extension(original_name(name))
-    label = _printable(host)
+    fields = {b"ext": extension, b"host": _printable(host).encode(), b"date": when.encode()}
+    parts = _FIELD.split((template or TEMPLATE).encode())
     number = 1
     while True:
-        count = "" if number == 1 else f" {number}"
-        mark = f" (conflict {label} {when}{count})".encode()
-        room = max(1, name_max - len(mark) - len(extension))
-        candidate = cut(stem, room) + mark + extension
+        candidate = _filled(parts, stem, fields, number, name_max)
         if not is_taken(candidate):
             return candidate
         number += 1
+
+
+def _filled(
+    parts: list[bytes], stem: bytes, fields: dict[bytes, bytes], number: int, name_max: int
+) -> bytes:
+    """A template's name; from the second on, with a number where it stands best."""
+    named = parts[1::2]
+    counted = next(f for f in (b"date", b"host", b"stem", b"name") if f in named)
+    values = fields | {b"stem": stem, b"name": stem + fields[b"ext"]}
+    if number > 1:
+        values[counted] += b" %d" % number
+    filled = [values[part] if odd % 2 else part for odd, part in enumerate(parts)]
+    spare = name_max - sum(map(len, filled))
+    if spare < 0:
+        at = next(i for i in range(1, len(parts), 2) if parts[i] in (b"stem", b"name"))
+        tail = filled[at][len(stem) :]
+        filled[at] = cut(stem, max(1, len(stem) + spare)) + tail
+    return b"".join(filled)
+
+
+def why_not_template(template: str) -> str | None:
+    """What is wrong with a template for conflict copies; None when it is one."""
+    named = [field.decode() for field in _FIELD.findall(template.encode())]
+    if "/" in template or "\0" in template:
+        return "is a name, without a slash"
+    if not {"stem", "name"} & set(named):
+        return "needs {stem} or {name}"
+    if template in ("{stem}", "{name}", "{stem}{ext}"):
+        return "has to make another name"
+    if re.search(r"[{}]", re.sub(_FIELD.pattern.decode(), "", template)):
+        return "can have {stem}, {ext}, {name}, {host} and {date}, and no other braces"
+    return None
 
 
 def is_conflict_copy(name: bytes) -> bool:
