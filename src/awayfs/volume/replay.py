@@ -19,7 +19,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import Container, Iterable
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from awayfs.core.decide import (
@@ -107,7 +109,8 @@ class Replay:
         self._full_until_ns = 0
         self._settled = asyncio.Condition()
         self.active = False
-        self.urgent: set[NodeId] = set()
+        self._urgent: Counter[NodeId] = Counter()
+        self._hurried: set[int] = set()
 
     def wake(self) -> None:
         """There may be something to do."""
@@ -115,10 +118,21 @@ class Replay:
 
     def hurry(self) -> None:
         """Send what there is, files that are still being written included."""
-        self.urgent.update(
-            r.node for r in self._store.journal.all() if r.state is not RecordState.PARKED
+        self._hurried.update(
+            r.seq for r in self._store.journal.all() if r.state is not RecordState.PARKED
         )
         self.wake()
+
+    @contextmanager
+    def urgently(self, node: NodeId) -> Iterator[None]:
+        """Somebody waits for a node's changes: they go out though it is still being written."""
+        self._urgent[node] += 1
+        try:
+            yield
+        finally:
+            self._urgent[node] -= 1
+            if not self._urgent[node]:
+                del self._urgent[node]
 
     async def run(self) -> None:
         """Drain whenever woken; runs until cancelled."""
@@ -181,7 +195,7 @@ class Replay:
                 self._optimise()
                 if not await self._pass():
                     break
-            self.urgent.clear()
+            self._hurried.intersection_update(r.seq for r in self._store.journal.all())
             if self._context.link.usable and self._drained():
                 self._context.link.drained()
         finally:
@@ -254,6 +268,7 @@ class Replay:
         except Unreachable:
             self._waiting.add(seq)
         except Torn:
+            self._hurried.discard(seq)  # else one that never rests is sent again and again
             self._waiting.add(seq)
         except Refused as error:
             await self._refused(seq, error)
@@ -373,7 +388,7 @@ class Replay:
 
         Short-lived and half-written states then never travel.
         """
-        if record.node in self.urgent:
+        if record.node in self._urgent or record.seq in self._hurried:
             return False
         if record.kind not in (RecordKind.STORE, RecordKind.CREATE):
             return False

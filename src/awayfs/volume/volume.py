@@ -189,13 +189,11 @@ class Volume:
         """Wait until a node's changes are on the server; at once when it is away."""
         if not self.link.usable or not self.store.journal.has_any(node):
             return
-        self.replay.urgent.add(node)
-        try:
-            await asyncio.wait_for(self.replay.wait_for_node(node), SENT_S)
-        except TimeoutError:
-            pass
-        finally:
-            self.replay.urgent.discard(node)
+        with self.replay.urgently(node):
+            try:
+                await asyncio.wait_for(self.replay.wait_for_node(node), SENT_S)
+            except TimeoutError:
+                pass
 
     async def all_sent(self) -> None:
         """Wait until every change made so far is on the server; at once when it is away."""

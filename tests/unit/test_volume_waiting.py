@@ -1,0 +1,55 @@
+"""Who waits until a change is sent: what keeps it from going out does not make them wait on."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from awayfs.core.types import ROOT, Kind
+from tests.unit.test_volume_review import World, played
+
+
+def test_an_fsync_is_not_forgotten_when_a_drain_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes while the last thing under way is about to fail, and others go on writing."""
+
+    async def play(world: World) -> None:
+        volume, under_way, go_on = world.volume, asyncio.Event(), asyncio.Event()
+
+        tries = iter(range(100))
+
+        async def fail(*_: Any, **__: Any) -> Any:
+            if next(tries) == 1:  # the first one freezes the record, which counts as a step
+                under_way.set()
+                await go_on.wait()
+            raise OSError(errno.EIO, "a test")
+
+        monkeypatch.setattr(volume.link.remote, "make", fail)
+        file = volume.changes.create(ROOT, b"f", Kind.FILE, 0o644, 0, 0)
+        handle = volume.files.open(file, writing=True)
+        volume.files.write(handle, 0, b"content")
+        volume.changes.create(ROOT, b"d", Kind.DIRECTORY, 0o755, 0, 0)
+        draining = asyncio.create_task(volume.replay.run())
+        volume.replay.wake()
+        while not under_way.is_set():
+            handle.opened.written_ns = volume.context.now()
+            await asyncio.sleep(0.05)
+        waiting = asyncio.create_task(volume.sent(file.id))
+        await asyncio.sleep(0)
+        go_on.set()
+        for _ in range(50):
+            await asyncio.sleep(0.1)
+            if waiting.done():
+                break
+            handle.opened.written_ns = volume.context.now()  # another one is writing
+        draining.cancel()
+        assert (world.share / "f").read_bytes() == b"content"
+        assert waiting.done()
+        volume.files.close(handle)
+
+    played(tmp_path, play)
