@@ -32,6 +32,7 @@ _TABLES: Final = (
     ("conflicts", "id"),
     ("pins", "node"),
     ("xattrs", "node"),
+    ("xattr_bases", "node"),
     ("server_nodes", "node"),
     ("server_names", "parent"),
     ("server_listings", "directory"),

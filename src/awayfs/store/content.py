@@ -280,6 +280,32 @@ class Content:
             path = self._files.path("content", node, held.version)
             self.bases.keep(node, path, [], held.token, 0)
 
+    def restore_base(self, node: NodeId, to: NodeId) -> bool:
+        """The base becomes the content of ``to``; False, and no content, where none is kept.
+
+        Both names are of one file until the base's is deleted after the commit: whatever a crash
+        leaves, the row that counts has its file.
+        """
+        path = self.bases.path(node)
+        with self._db.transaction():
+            if path is None:
+                self.drop(to)
+                return False
+            ranges, token = self.bases.ranges(node), self.bases.token(node)
+            old = self._get(to)
+            version = old.version + 1 if old else self._leaving.get(to, -1) + 1
+            target = self._files.path("content", to, version)
+            self._clear(to, target)
+            os.link(path, target)
+            self._db.on_rollback(unlink_quietly, target)
+            if old is not None:
+                self.drop(to)
+            held = self._make(to, version, token)
+            for part in ranges:
+                self._merge(to, held, part.start, part.end)
+            self.drop_base(node)
+        return True
+
     def base_path(self, node: NodeId) -> str | None:
         """Path of the base's content, or None."""
         return self.bases.path(node)

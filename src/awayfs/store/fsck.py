@@ -261,6 +261,7 @@ def _server(store: Store) -> Iterator[Found]:
         ("server_names", "node"),
         ("server_listings", "directory"),
         ("xattrs", "node"),
+        ("xattr_bases", "node"),
     ):
         where = f"FROM {table} WHERE {column} NOT IN (SELECT id FROM nodes)"  # noqa: S608
         for (node,) in store.db.rows(f"SELECT DISTINCT {column} {where}"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -31,12 +31,18 @@ _USES_NAME: Final = "SELECT 1 FROM journal WHERE parent != 0 AND parent = ? AND 
 _USES_TO_NAME: Final = (
     "SELECT 1 FROM journal WHERE to_parent != 0 AND to_parent = ? AND to_name = ? LIMIT 1"
 )
+_UNPARKED: Final = "SELECT 1 FROM journal WHERE state != ? AND seq <= ? LIMIT 1"
+_MOVES: Final = f"{_SELECT} WHERE to_parent != 0 AND to_parent != parent ORDER BY seq"
 _KINDS: Final = {str(kind): kind for kind in RecordKind}
 _STATES: Final = {str(state): state for state in RecordState}
 
 
 class Journal:
-    """All records, and what is known of them without a query."""
+    """All records, and what is known of them without a query.
+
+    ``on_change`` is told the seq of each record that is replaced, removed or gets another state,
+    within the transaction that does it; should that roll back, the record is as it was.
+    """
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -47,6 +53,7 @@ class Journal:
         self._sizes: dict[NodeId, int] = {}
         self._pending = 0
         self._states: Counter[RecordState] = Counter()
+        self.on_change: list[Callable[[int], None]] = []
         self._load()
 
     def _load(self) -> None:
@@ -100,6 +107,10 @@ class Journal:
         """Whether any record has this node as ``node`` or ``replaced``."""
         return node in self._seqs
 
+    def nodes(self) -> list[NodeId]:
+        """Every node that a record has as ``node`` or ``replaced``, by id."""
+        return sorted(self._seqs)
+
     def count(self) -> int:
         return self._states.total()
 
@@ -145,6 +156,18 @@ class Journal:
         slot = (parent, name)
         return bool(self._db.rows(_USES_NAME, slot) or self._db.rows(_USES_TO_NAME, slot))
 
+    def last_seq(self) -> int:
+        """The seq of the last record; 0 without one."""
+        return int(self._db.value("SELECT coalesce(max(seq), 0) FROM journal"))
+
+    def has_unparked(self, until: int) -> bool:
+        """Whether a record up to this seq waits for something else than a decision."""
+        return self._db.row(_UNPARKED, (str(RecordState.PARKED), until)) is not None
+
+    def moves(self) -> list[Record]:
+        """Records that take a name to another directory, in order."""
+        return [_record(row) for row in self._db.rows(_MOVES)]
+
     def inside(self, parent: NodeId) -> list[Record]:
         """Records whose name or new name is in this directory, in order."""
         rows = self._db.rows(
@@ -169,6 +192,7 @@ class Journal:
         """New fields for the record of the same seq; ENOENT without one."""
         with self._db.transaction():
             old = self._require(record.seq)
+            self._tell(record.seq)
             self._db.execute(_REPLACE, (*_values(record), record.seq))
             self._unindex(old)
             self._index(record)
@@ -179,6 +203,7 @@ class Journal:
             for seq in seqs:
                 record = self.get(seq)
                 if record is not None:
+                    self._tell(seq)
                     self._db.execute("DELETE FROM journal WHERE seq = ?", (seq,))
                     self._db.execute("DELETE FROM intents WHERE seq = ?", (seq,))
                     self._unindex(record)
@@ -187,11 +212,16 @@ class Journal:
         """Where a record stands; ENOENT without it."""
         with self._db.transaction():
             old = self._require(seq)
+            self._tell(seq)
             self._db.execute(
                 "UPDATE journal SET state = ?, reason = ? WHERE seq = ?", (str(state), reason, seq)
             )
             self._count_state(old, -1)
             self._count_state(replace(old, state=state), 1)
+
+    def _tell(self, seq: int) -> None:
+        for call in self.on_change:
+            call(seq)
 
     def _require(self, seq: int) -> Record:
         record = self.get(seq)

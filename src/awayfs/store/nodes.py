@@ -191,6 +191,7 @@ class Nodes:
             for call in self.on_remove:
                 call(node)
             self._db.execute("DELETE FROM xattrs WHERE node = ?", (node,))
+            self._db.execute("DELETE FROM xattr_bases WHERE node = ?", (node,))
             self._db.execute("DELETE FROM nodes WHERE id = ?", (node,))
 
     def _kind(self, node: NodeId) -> int:
@@ -213,6 +214,17 @@ class Nodes:
                 self._db.execute(
                     "INSERT OR REPLACE INTO xattrs VALUES (?,?,?)", (node, name, value)
                 )
+
+    def keep_base_xattr(self, node: NodeId, name: bytes, value: bytes | None) -> None:
+        """Note what one was before its first unsent change; None: it was not there."""
+        with self._db.transaction():
+            self._db.execute(
+                "INSERT OR REPLACE INTO xattr_bases VALUES (?,?,?)", (node, name, value)
+            )
+
+    def base_xattrs(self, node: NodeId) -> dict[bytes, bytes | None]:
+        """What was noted; of attributes with no unsent change it may be outdated."""
+        return dict(self._db.rows("SELECT name, value FROM xattr_bases WHERE node = ?", (node,)))
 
 
 @cache

@@ -180,12 +180,21 @@ class Changes:
         if flags & os.XATTR_REPLACE and name not in known:
             raise OSError(errno.ENODATA, "no such attribute")
         with self._applied():
+            self._keep_base_xattr(node_id, name, known.get(name))
             self._nodes.set_xattr(node_id, name, value)
             self._nodes.update(node_id, ctime_ns=self._context.now())
             if self._journaled(node_id):
                 self._journal.append(
                     RecordKind.SETXATTR, node_id, xattr_name=name, xattr_value=value
                 )
+
+    def _keep_base_xattr(self, node_id: NodeId, name: bytes, value: bytes | None) -> None:
+        """What discarding the change brings back; kept at the first one that is unsent."""
+        if self._store.server.get(node_id) is None:
+            return
+        records = self._store.journal.of_node(node_id)
+        if not any(r.kind is RecordKind.SETXATTR and r.xattr_name == name for r in records):
+            self._nodes.keep_base_xattr(node_id, name, value)
 
     @contextmanager
     def _applied(self) -> Iterator[None]:
