@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from awayfs.core.conflicts import ConflictKind, Resolution
-from awayfs.core.errors import RemoteError, UsageError
+from awayfs.core.errors import ECONFLICTED, RemoteError, UsageError
 from awayfs.core.modes import Mode, ModeState
 from awayfs.core.records import RecordKind, RecordState
 from awayfs.core.types import ROOT, Attributes, Kind
@@ -241,7 +241,7 @@ def test_a_write_into_what_was_never_read_is_not_put_over_another_revision(tmp_p
         world.store.server.set(file.id, base, seen_ns=0)  # as if somebody took it for the base
         with pytest.raises(OSError) as caught:
             await world.volume.fetcher.whole(file.id)
-        assert caught.value.errno == errno.EIO
+        assert caught.value.errno == ECONFLICTED
 
     played(tmp_path, play)
 
@@ -519,13 +519,13 @@ def test_the_tree_of_conflicts_is_looked_at_in_no_time(tmp_path: Path) -> None:
                 store.conflicts.add(node.id, ConflictKind.REFUSED, ROOT, name, 1)
         virtual = world.volume.virtual
         began = time.monotonic()
-        names = virtual.children((b"conflicts",))
+        names = [name for name, _ in virtual.conflicts.entries(())]
         for name in names[:500]:
-            assert virtual.get((b"conflicts", name)).kind is Kind.DIRECTORY
+            assert virtual.conflicts.find((name,)).kind is Kind.DIRECTORY
         assert len(names) == 3000
         assert time.monotonic() - began < 2.0
         store.conflicts.remove(store.conflicts.all()[0].id)
-        assert len(virtual.children((b"conflicts",))) == 2999
+        assert len(virtual.conflicts.entries(())) == 2999
 
     played(tmp_path, play)
 
@@ -562,15 +562,15 @@ def test_a_variant_that_cannot_be_kept_leaves_no_file(tmp_path: Path) -> None:
         file = await world.cached("f")
         world.write(file, 0, b"mine")
         (world.share / "f").write_bytes(b"b" * 2000)
-        parking = world.volume.replay._parking
+        variants = world.volume.virtual.server_variants
         entry = await world.volume.link.remote.stat(b"f")
 
         async def gone(*_: Any) -> Any:
             raise RemoteError("gone")
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(parking, "_fetch", gone)
-            assert await parking._fetch_variant(b"f", entry) is None
+            patch.setattr(world.volume.link.remote, "fetch", gone)
+            assert await variants.fetch(b"f", entry) is None
         assert os.listdir(f"{world.state}/staging") == []
 
     played(tmp_path, play)
@@ -608,7 +608,7 @@ def test_a_listing_read_in_parts_tells_of_files_as_they_are_then(tmp_path: Path)
         changes = world.volume.changes
         nodes = [changes.create(ROOT, b"f%02d" % n, Kind.FILE, 0o644, 0, 0) for n in range(12)]
         shared = Shared(world.volume)
-        handlers = NameHandlers(shared, lambda: b"")
+        handlers = NameHandlers(shared, lambda: b"", lambda nodeid, count: None)
         fh = shared.new_handle(await world.volume.tree.open_directory(ROOT))
         page = _listed(world, handlers, fh, 0)
         assert page[-1].name < b"f08"

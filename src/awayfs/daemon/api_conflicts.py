@@ -31,7 +31,7 @@ class ConflictApi:
     def _conflict(self, conflict: Conflict) -> dict[str, Any]:
         volume = self._volume()
         path = volume.virtual.conflict_path(conflict)
-        shown = ".awayfs/conflicts/" + text_of(path)
+        shown = ".awayfs/conflicts/" + text_of(volume.virtual.shown_path(conflict))
         variants = volume.virtual.variants(conflict)
         node = volume.context.node(conflict.node)
         base = volume.store.server.get(volume.virtual.base_node(conflict))

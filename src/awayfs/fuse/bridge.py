@@ -22,7 +22,7 @@ from awayfs.fuse.bridge_virtual import VirtualHandlers
 from awayfs.fuse.bridge_xattrs import XattrHandlers
 from awayfs.fuse.requests import Request
 from awayfs.fuse.session import Handler, Reply, Result
-from awayfs.volume.virtual import VIRTUAL_BASE
+from awayfs.volume.virtual_node import VIRTUAL_BASE
 
 _WORTH_TELLING = frozenset(
     {errno.EIO, errno.ESTALE, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
@@ -37,6 +37,8 @@ _CHANGES = frozenset(
 )
 """What waits for the server with ``writes=through``; writes themselves do so by their file."""
 
+_TWO_NODES = frozenset((rq.Rename, rq.Link))
+
 
 class Bridge:
     """Serves one volume to one kernel."""
@@ -46,13 +48,13 @@ class Bridge:
         self._distinct = distinct_errno
         virtual_tree = VirtualHandlers(shared)
         real: dict[type[Request], Handler] = {
-            **NameHandlers(shared, virtual_tree.root_entry).table(),
+            **NameHandlers(shared, virtual_tree.root_entry, virtual_tree.let_go).table(),
             **FileHandlers(shared).table(),
             **XattrHandlers(shared).table(),
         }
         virtual = virtual_tree.table()
         self.handlers: dict[type[Request], Handler] = {
-            kind: self._routed(self._patient(kind, handler), virtual.get(kind, _read_only))
+            kind: self._routed(kind, self._patient(kind, handler), virtual.get(kind, _read_only))
             for kind, handler in real.items()
         }
 
@@ -71,14 +73,17 @@ class Bridge:
         assert reply is not None
         return reply
 
-    def _routed(self, real: Handler, virtual: Handler) -> Handler:
+    def _routed(self, kind: type[Request], real: Handler, virtual: Handler) -> Handler:
         """The handler by node, with errors as this mount shows them."""
 
         def handle(request: Any) -> Result:
             try:
                 if request.nodeid >= VIRTUAL_BASE:
-                    return virtual(request)
-                result = real(request)
+                    result = virtual(request)
+                else:
+                    if kind in _TWO_NODES:
+                        _check_other(request)
+                    result = real(request)
             except OSError as error:
                 raise self._shown(request, error) from error
             if type(result) is bytes or result is None or not isinstance(result, Awaitable):
@@ -96,7 +101,8 @@ class Bridge:
     def _shown(self, request: Request, error: OSError) -> OSError:
         """The errno that the program sees; what is behind it is kept for ``awayfs why``."""
         code = error.errno or 0
-        if code in POSIX_ERRNO or code in _WORTH_TELLING:
+        ours = request.nodeid >= VIRTUAL_BASE
+        if not ours and (code in POSIX_ERRNO or code in _WORTH_TELLING):
             self._volume.note_failure(request.nodeid, getattr(request, "name", b""), error)
         if code in POSIX_ERRNO and not self._distinct:
             return OSError(POSIX_ERRNO[code], error.strerror)
@@ -104,4 +110,13 @@ class Bridge:
 
 
 def _read_only(_request: Request) -> Result:
-    raise OSError(errno.EPERM, "the .awayfs directory is the volume's own")
+    raise OSError(errno.EROFS, "nothing in .awayfs can be changed")
+
+
+def _check_other(request: Any) -> None:
+    """A second node in ``.awayfs``: nothing goes in, and what comes out is copied."""
+    if isinstance(request, rq.Link):
+        if request.target >= VIRTUAL_BASE:
+            raise OSError(errno.EXDEV, "what is in .awayfs can only be copied")
+    elif request.new_parent >= VIRTUAL_BASE:
+        raise OSError(errno.EROFS, "nothing in .awayfs can be changed")

@@ -18,7 +18,7 @@ from awayfs.core.types import Attributes, Kind
 from awayfs.fuse import requests as rq
 from awayfs.fuse import wire
 from awayfs.fuse.bridge_names import PERMISSIONS, without_set_id
-from awayfs.fuse.bridge_shared import Shared
+from awayfs.fuse.bridge_shared import READY, Shared
 from awayfs.fuse.passthrough import close_backing, open_backing
 from awayfs.fuse.replies import (
     copy_file_range_out,
@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 
 WORTH_PASSTHROUGH = 64 << 10
 """Smaller files are served from the page cache: registering them costs more than it saves."""
-READY = 0x0001 | 0x0004 | 0x0040 | 0x0100  # POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM
 
 
 class FileHandlers:

@@ -25,6 +25,7 @@ from awayfs.fuse.session import Handler, Result
 from awayfs.store.nodes import Node
 from awayfs.volume.changes import RESERVED
 from awayfs.volume.tree import DirectoryHandle
+from awayfs.volume.virtual_node import VIRTUAL_BASE
 
 PERMISSIONS = 0o7777
 
@@ -32,8 +33,14 @@ PERMISSIONS = 0o7777
 class NameHandlers:
     """LOOKUP to STATFS: everything that needs no content."""
 
-    def __init__(self, shared: Shared, virtual_root: Callable[[], bytes]) -> None:
+    def __init__(
+        self,
+        shared: Shared,
+        virtual_root: Callable[[], Result],
+        virtual_forget: Callable[[int, int], None],
+    ) -> None:
         self._virtual_root = virtual_root
+        self._virtual_forget = virtual_forget
         self._shared = shared
         self._volume = shared.volume
         self._tree = shared.volume.tree
@@ -106,7 +113,9 @@ class NameHandlers:
             self._forget(nodeid, count)
 
     def _forget(self, nodeid: int, count: int) -> None:
-        if not self._shared.lookups.forget(nodeid, count):
+        if nodeid >= VIRTUAL_BASE:
+            self._virtual_forget(nodeid, count)
+        elif not self._shared.lookups.forget(nodeid, count):
             self._shared.changed.discard(nodeid)
             self._volume.forgotten(nodeid)
 

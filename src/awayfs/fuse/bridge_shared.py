@@ -15,6 +15,8 @@ from awayfs.volume.volume import Volume
 
 OFFLINE_VALID_S = 3600.0
 """How long the kernel may trust what it was told while offline; ``forget_all`` ends it."""
+READY = 0x0001 | 0x0004 | 0x0040 | 0x0100
+"""What poll(2) answers for files: POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM."""
 
 
 @dataclass(slots=True)

@@ -65,7 +65,7 @@ class Place:
 
 
 class Conflicts:
-    """Conflicts by id; a node may have several. ``on_change`` is told of nodes, after the commit."""
+    """Conflicts by id; a node may have several. ``on_change`` hears of nodes, after the commit."""
 
     def __init__(self, db: Database, files: Files) -> None:
         self._db = db

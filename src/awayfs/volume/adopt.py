@@ -84,6 +84,7 @@ class Adopter:
             else:
                 content.drop_ranges(node)
                 content.set_token(node, token)
+                self._context.held.about_to_change(node)
                 self._store.db.on_commit(lambda: _empty(opened, size))
         self._context.kernel.forget_node(node)
 

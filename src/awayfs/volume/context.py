@@ -14,6 +14,7 @@ from awayfs.core.types import Entry, NodeId
 from awayfs.store.nodes import Node
 from awayfs.store.store import Store
 from awayfs.volume.failures import Failures
+from awayfs.volume.held import HeldContent
 from awayfs.volume.link import Link
 from awayfs.volume.opened import OpenNodes
 
@@ -71,6 +72,7 @@ class Context:
     now: Callable[[], int]
     kernel: KernelCaches = field(default_factory=NoKernel)
     opened: OpenNodes = field(init=False)
+    held: HeldContent = field(init=False)
     failures: Failures = field(default_factory=Failures)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     on_journal: Callable[[], None] = lambda: None
@@ -80,6 +82,8 @@ class Context:
 
     def __post_init__(self) -> None:
         self.opened = OpenNodes(self.store)
+        self.held = HeldContent(self.store, self.options.base_limit)
+        self.opened.before_change.append(self.held.about_to_change)
 
     def node(self, node_id: NodeId) -> Node | None:
         """A node with the attributes it has this moment, unsaved ones of open files included."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -62,6 +62,7 @@ class OpenNodes:
         self._store = store
         self._open: dict[NodeId, OpenNode] = {}
         self._edits: Counter[NodeId] = Counter()
+        self.before_change: list[Callable[[NodeId], None]] = []
 
     def get(self, node: NodeId) -> OpenNode | None:
         """The open node, or None when nobody has it open."""
@@ -74,6 +75,8 @@ class OpenNodes:
     def edited(self, node: NodeId) -> None:
         """The content is about to change, which tears an upload that is under way."""
         self._edits[node] += 1
+        for call in self.before_change:
+            call(node)
 
     def edits(self, node: NodeId) -> int:
         """A number that differs once the content has changed, closed meanwhile or not."""

@@ -13,30 +13,31 @@ import os
 from awayfs.core.conflicts import ConflictKind
 from awayfs.core.decide import Conflict, Facts
 from awayfs.core.diff import Content
-from awayfs.core.errors import Refused, RemoteError, Unreachable
+from awayfs.core.errors import Refused, Unreachable
 from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.types import Entry, Kind, NodeId
-from awayfs.ports.remote import Fetched
 from awayfs.store.conflicts import Conflict as StoredConflict
-from awayfs.store.files import unlink_quietly
 from awayfs.volume.adopt import Adopter
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
 from awayfs.volume.replay_facts import FactFinder
+from awayfs.volume.server_variants import ServerVariants
 
 log = logging.getLogger(__name__)
 
-VARIANT_LIMIT = 256 << 20
-CHUNK = 8 << 20
+PARTIAL = "a part of the local version was never here, and the server has another one now"
 
 
 class Parking:
     """Parks records and keeps variants."""
 
-    def __init__(self, context: Context, finder: FactFinder) -> None:
+    def __init__(
+        self, context: Context, finder: FactFinder, server_variants: ServerVariants
+    ) -> None:
         self._context = context
         self._store = context.store
         self._finder = finder
+        self._server_variants = server_variants
         self._adopter = Adopter(context)
 
     async def conflict(self, record: Record, facts: Facts, conflict: Conflict) -> None:
@@ -46,8 +47,13 @@ class Parking:
             self._let_go(record)
             return
         staged: str | None = None
+        lost: Unreachable | None = None
         if entry is not None and entry.kind is Kind.FILE and path is not None:
-            staged = await self._fetch_variant(path, entry)
+            try:
+                staged = await self._server_variants.fetch(path, entry)
+            except Unreachable as error:
+                lost = error  # what was found stands; the content is fetched when the link is back
+        conflict = self._told(record, conflict)
         fault("parking.kept")
         if conflict.kind is ConflictKind.REMOVE_UPDATE and record.kind is RecordKind.REMOVE:
             self._bring_back(record, entry)
@@ -58,6 +64,15 @@ class Parking:
             self._record_conflict(record, conflict.kind, conflict.detail, entry, staged, seqs)
         fault("parking.parked")
         self._context.kernel.forget_node(record.node)
+        if lost is not None:
+            raise lost
+
+    def _told(self, record: Record, conflict: Conflict) -> Conflict:
+        """Also says where a part of the local variant is gone."""
+        node = self._context.node(record.node)
+        if record.kind is not RecordKind.STORE or node is None or self._finder.is_whole(node):
+            return conflict
+        return replace(conflict, detail=f"{conflict.detail}; {PARTIAL}")
 
     async def refused(self, record: Record, facts: Facts, code: int, reason: str) -> None:
         """A record that the server cannot take (a decision of ours)."""
@@ -114,9 +129,7 @@ class Parking:
                 note=detail,
             )
             if staged is not None:
-                path = self._store.conflicts.variant_path(conflict.id, "server")
-                os.rename(staged, path)
-                self._store.conflicts.update(conflict.id, server_variant=path, server_complete=True)
+                self._server_variants.put(conflict.id, staged)
         return conflict
 
     def _name_of(self, record: Record) -> tuple[NodeId, bytes]:
@@ -145,36 +158,6 @@ class Parking:
         if conflict.kind is ConflictKind.NAME_NAME and facts.target_current is not None:
             return facts.target_current, places.target
         return facts.current, places.path
-
-    async def _fetch_variant(self, path: bytes, entry: Entry) -> str | None:
-        """The server's content in a staging file; None when it is too large or moved on."""
-        if entry.size > VARIANT_LIMIT:
-            return None
-        staged = self._store.content.stage_path()
-        fd = os.open(staged, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        complete = False
-        try:
-            offset = 0
-            while offset < entry.size:
-                size = min(CHUNK, entry.size - offset)
-                fetched = await self._fetch(path, offset, size, fd)
-                if fetched.entry.token != entry.token or fetched.length != size:
-                    return None
-                offset += size
-            complete = True
-            return staged
-        except Unreachable:
-            raise
-        except RemoteError as error:
-            log.info("the server's variant of %r is not kept here: %s", path, error)
-            return None
-        finally:
-            os.close(fd)
-            if not complete:
-                unlink_quietly(staged)
-
-    async def _fetch(self, path: bytes, offset: int, size: int, fd: int) -> Fetched:
-        return await self._context.link.call(lambda r: r.fetch(path, offset, size, fd))
 
     def _is_removed_for_another(self, record: Record, conflict: Conflict) -> bool:
         """Removed here, and something else has the name since: that meets what is there."""

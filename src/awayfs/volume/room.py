@@ -69,6 +69,7 @@ class Room:
         elif opened.passthrough:
             return False  # the kernel reads the file by itself
         else:
+            self._context.held.about_to_change(node)
             with store.transaction():
                 store.content.drop_ranges(node)
             opened.whole = False

@@ -70,7 +70,7 @@ class Volume:
         self.files = Files(context, self.journaling, self.fetcher, room)
         self.hoard = Hoard(context, self.observer, self.fetcher)
         self.states = States(context)
-        self.virtual = VirtualTree(context, status or dict)
+        self.virtual = VirtualTree(context, status or dict, self.observer.directory)
         finder = FactFinder(context, self.observer, self.fetcher)
         actor = Actor(context, self.fetcher, finder, client)
         self.replay = Replay(
@@ -79,7 +79,7 @@ class Volume:
             finder,
             actor,
             Committer(context, self.observer, self.changes, actor),
-            Parking(context, finder),
+            Parking(context, finder, self.virtual.server_variants),
             Reviver(context, self.observer, client),
         )
         self.resolver = Resolver(context, self.observer, self.journaling, self.changes, client)
@@ -144,6 +144,8 @@ class Volume:
                 # whoever is cut off before looking around can at least create something
                 self.context.spawn(self.observer.learn_root())
         if new.mode is Mode.REINTEGRATING and not self.store.journal.count():
+            self.context.spawn(self.virtual.server_variants.complete_all())
+            self.rest.begin_all()
             self.link.drained()
 
     def _outdate_all(self) -> None:

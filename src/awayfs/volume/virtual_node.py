@@ -1,0 +1,120 @@
+"""What the objects of the ``.awayfs`` tree have in common, whatever part of it they are in."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from awayfs.core.types import Entry, Kind, NodeId
+from awayfs.store.nodes import Node
+from awayfs.volume.context import Context
+from awayfs.volume.revisions import Found, Revision, There, is_whole, state_of
+
+VIRTUAL_BASE = 1 << 62
+"""Node ids and inode numbers from here on are the ``.awayfs`` tree's."""
+BASE_INODES = VIRTUAL_BASE | 1 << 60
+SERVER_INODES = VIRTUAL_BASE | 2 << 60
+LOCAL_INODES = VIRTUAL_BASE | 3 << 60
+"""Inode numbers of what is known under a node id, a range for each tree.
+
+Hard links then show as such, and none is ever equal to the plain file's: programs that compare
+files take equal numbers for a proof that there is nothing to compare.
+"""
+
+Path = tuple[bytes, ...]
+Listing = list[tuple[bytes, Kind]]
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualNode:
+    """One object. A file's content is in ``data`` or is read from what ``open`` gives.
+
+    ``owner`` None: it belongs to who mounted. ``inode`` 0: a number of its own. ``path``: a file
+    in the state directory that holds all of it, where there is one.
+    """
+
+    kind: Kind
+    mode: int = 0o400
+    size: int = 0
+    mtime_ns: int = 0
+    ctime_ns: int = 0
+    nlink: int = 1
+    rdev: int = 0
+    target: bytes = b""
+    owner: tuple[int, int] | None = None
+    inode: int = 0
+    data: bytes | None = None
+    open: Callable[[], Revision] | None = None
+    path: str | None = None
+    state: str = "clean"
+
+
+Looked = VirtualNode | Awaitable[VirtualNode]
+Listed = Listing | Awaitable[Listing]
+
+
+def directory(now_ns: int, mode: int = 0o500) -> VirtualNode:
+    """A directory that is only there to hold others."""
+    return VirtualNode(Kind.DIRECTORY, mode=mode, mtime_ns=now_ns, ctime_ns=now_ns, nlink=2)
+
+
+def link(target: bytes, now_ns: int) -> VirtualNode:
+    """A symbolic link of ours."""
+    return VirtualNode(
+        Kind.SYMLINK, mode=0o777, size=len(target), mtime_ns=now_ns, ctime_ns=now_ns, target=target
+    )
+
+
+def text(content: bytes, now_ns: int) -> VirtualNode:
+    """A file whose content is made when it is looked at."""
+    return VirtualNode(Kind.FILE, size=len(content), mtime_ns=now_ns, ctime_ns=now_ns, data=content)
+
+
+def of_entry(
+    context: Context, entry: Entry, inode: int, found: list[Found], there: There | None
+) -> VirtualNode:
+    """An object as the server showed it."""
+    return VirtualNode(
+        kind=entry.kind,
+        mode=entry.mode,
+        size=len(entry.target or b"") if entry.kind is Kind.SYMLINK else entry.size,
+        mtime_ns=entry.mtime_ns,
+        ctime_ns=entry.ctime_ns if entry.ctime_ns is not None else entry.mtime_ns,
+        nlink=entry.nlink,
+        rdev=entry.rdev,
+        target=entry.target or b"",
+        owner=context.local_owner(entry),
+        inode=inode,
+        open=lambda: Revision(context, entry.size, found, there),
+        path=_single(found, entry.size),
+        state=state_of(found, entry.size) if entry.kind is Kind.FILE else "clean",
+    )
+
+
+def of_node(context: Context, node: Node, found: list[Found]) -> VirtualNode:
+    """An object as it is here; what of its content is not here cannot be had."""
+    return VirtualNode(
+        kind=node.kind,
+        mode=node.mode,
+        size=node.size,
+        mtime_ns=node.mtime_ns,
+        ctime_ns=node.ctime_ns,
+        nlink=node.nlink,
+        rdev=node.rdev,
+        target=node.target or b"",
+        owner=(node.uid, node.gid),
+        inode=local_inode(node.id),
+        open=lambda: Revision(context, node.size, found, None),
+        path=_single(found, node.size),
+        state=state_of(found, node.size) if node.kind is Kind.FILE else "clean",
+    )
+
+
+def local_inode(node: NodeId) -> int:
+    """The inode number under which the local variant of a node shows in the tree."""
+    return LOCAL_INODES | node
+
+
+def _single(found: list[Found], size: int) -> str | None:
+    """The one file that holds everything; with several, or with a gap, there is none."""
+    return next((one.path for one in found if is_whole([one], size)), None)
