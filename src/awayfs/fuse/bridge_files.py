@@ -156,9 +156,9 @@ class FileHandlers:
         return self._files.read(self._file(request.fh), request.offset, request.size)
 
     def write(self, request: rq.Write) -> Result:
-        """write(2); waits only where the cache limit leaves no room."""
+        """write(2); waits for room below the cache limit, and for the rest of a small file."""
         handle = self._file(request.fh)
-        wait = self._files.room_for(handle, request.offset + len(request.data))
+        wait = self._files.before_write(handle, request.offset, len(request.data))
         return self._write(request, handle) if wait is None else self._write_later(request, wait)
 
     async def _write_later(self, request: rq.Write, wait: Awaitable[None]) -> Reply:

@@ -3,7 +3,7 @@
 A range counts as cached only after it was written *and* the server showed, after the read,
 the very revision that the other ranges belong to. When it shows another one, what is cached
 of a clean file is dropped and fetched anew; a dirty file keeps what it has and the reader
-gets an error: its missing part can no longer be told.
+gets ECONFLICTED: its missing part can no longer be told.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 from dataclasses import dataclass, field
 
 from awayfs.core.errors import (
+    ECONFLICTED,
     EDISCONDATA,
     AuthenticationRequired,
     Implausible,
@@ -24,6 +25,7 @@ from awayfs.core.errors import (
 )
 from awayfs.core.types import NodeId, Range
 from awayfs.ports.remote import Fetched
+from awayfs.store.nodes import Node
 from awayfs.store.server import ServerNode
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
@@ -33,6 +35,11 @@ from awayfs.volume.room import Room
 FIRST_WINDOW = 256 << 10
 LARGEST_WINDOW = 8 << 20
 TRIES = 4
+LOST = (
+    "this part was never here, and the server has replaced the version that was changed here; "
+    "awayfs resolve PATH --keep both saves what is known"
+)
+NOWHERE = "content is neither here nor on the server"
 NO_FILE = (errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
 """What a server says of a path at which something else than a file stands by now."""
 
@@ -56,6 +63,9 @@ class Fetcher:
         self._observer = observer
         self._room = room
         self._progress: dict[NodeId, _Progress] = {}
+        self._first = 0
+        self._calm = asyncio.Event()
+        self._calm.set()
 
     async def ensure(self, node: NodeId, start: int, end: int, *, ahead: bool = False) -> None:
         """Have bytes ``start`` to ``end`` of a node cached, or raise OSError.
@@ -82,11 +92,35 @@ class Fetcher:
         if progress is not None and not progress.users:
             del self._progress[node]
 
-    async def whole(self, node: NodeId) -> int:
-        """Have the whole content cached; the bytes that were fetched for it."""
+    def is_whole(self, node: Node) -> bool:
+        """Whether every byte of a file is here."""
+        opened = self._context.opened.get(node.id)
+        if opened is not None and opened.whole:
+            return True
+        return self._store.content.covers(node.id, 0, node.size)
+
+    async def whole(self, node: NodeId, *, first: bool = False, last: bool = False) -> int:
+        """Have the whole content cached; the bytes that were fetched for it.
+
+        What is fetched ``first`` keeps what is fetched ``last`` waiting, between its pieces.
+        """
+        if not first:
+            return await self._whole(node, last)
+        self._first += 1
+        self._calm.clear()
+        try:
+            return await self._whole(node, last=False)
+        finally:
+            self._first -= 1
+            if not self._first:
+                self._calm.set()
+
+    async def _whole(self, node: NodeId, last: bool) -> int:
         fetched = 0
         offset = 0
         while (current := self._context.node(node)) is not None and offset < current.size:
+            if last:
+                await self._calm.wait()
             end = min(offset + LARGEST_WINDOW, current.size)
             missing = self._store.content.missing(node, offset, end)
             await self.ensure(node, offset, end)
@@ -120,7 +154,7 @@ class Fetcher:
             base = self._store.server.get(node)
             path = self._observer.place(node)
             if base is None or path is None:
-                raise OSError(errno.EIO, "content is neither here nor on the server")
+                raise self._lost(node) or OSError(errno.EIO, NOWHERE)
             await self._room.make_or_wait(sum(r.end - r.start for r in missing), node)
             for gap in missing:
                 if not await self._fetch(node, path, base, gap.start, gap.end):
@@ -177,8 +211,8 @@ class Fetcher:
         if now_base is None or now_base.token != base.token:
             return False  # adopted or replayed meanwhile: look again
         if fetched.entry.token != base.token:
-            if self._store.journal.has_store(node):
-                raise OSError(errno.EIO, "the server has another version of this file now")
+            if (lost := self._lost(node)) is not None:
+                raise lost
             self._observer.adopt_entry(node, fetched.entry)
             return False
         end = wanted.start + fetched.length
@@ -209,10 +243,16 @@ class Fetcher:
         content = self._store.content
         if not content.ranges(node) or content.token(node) == base.token:
             return True
-        if self._store.journal.has_store(node):
-            raise OSError(errno.EIO, "the version that this was changed from is not there any more")
+        if (lost := self._lost(node)) is not None:
+            raise lost
         self._observer.drop_content(node)
         return False
+
+    def _lost(self, node: NodeId) -> OSError | None:
+        """What a reader is told of the gaps of a changed file whose old revision is gone."""
+        if not self._store.journal.has_store(node):
+            return None
+        return OSError(ECONFLICTED, LOST)
 
     def _keep_time(self, node: NodeId) -> None:
         """The cache file of a changed node tells its time, not that of a fetch (``opened``)."""
@@ -231,6 +271,8 @@ class Fetcher:
             return OSError(EDISCONDATA, f"not in the cache, and the server is away: {error}")
         if isinstance(error, NotFound):
             self._observer.look_again(node)
+            if (lost := self._lost(node)) is not None:
+                return lost
             return OSError(errno.ESTALE, "the file is gone from the server")
         if isinstance(error, Refused):
             return OSError(error.errno, str(error))

@@ -21,6 +21,7 @@ from awayfs.volume.fault import fault
 from awayfs.volume.fetch import Fetcher
 from awayfs.volume.journaling import Journaling
 from awayfs.volume.opened import OpenNode
+from awayfs.volume.rest import Rest
 from awayfs.volume.room import Room
 
 COPY_CHUNK = 1 << 20
@@ -47,13 +48,14 @@ class Files:
     """Everything that touches content on behalf of the mount."""
 
     def __init__(
-        self, context: Context, journaling: Journaling, fetcher: Fetcher, room: Room
+        self, context: Context, journaling: Journaling, fetcher: Fetcher, room: Room, rest: Rest
     ) -> None:
         self._context = context
         self._store = context.store
         self._journaling = journaling
         self._fetcher = fetcher
         self._room = room
+        self._rest = rest
 
     def open(self, node: Node, *, writing: bool, append: bool = False) -> FileHandle:
         """Open a regular file; EROFS, ENOSPC and EIO come from the cache file system."""
@@ -96,13 +98,32 @@ class Files:
             raise OSError(errno.EIO, "the file keeps changing on the server")
         return os.pread(opened.fd, end - offset, offset)
 
-    def room_for(self, handle: FileHandle, end: int) -> Coroutine[Any, Any, None] | None:
-        """What a write up to ``end`` has to wait for before it is accepted; None for nothing.
+    def before_write(
+        self, handle: FileHandle, offset: int, size: int
+    ) -> Coroutine[Any, Any, None] | None:
+        """What a write has to wait for before it is accepted; None for nothing.
 
-        The coroutine raises EDISCONFULL when the cache limit leaves no room and nothing that
-        takes it can be sent.
+        The first one waits a moment for the rest of a file that is only partly here. The
+        coroutine raises EDISCONFULL when the cache limit leaves no room and nothing that takes
+        it can be sent.
         """
         opened = handle.opened
+        start = opened.size if handle.append else offset
+        rest = self._rest.before_write(opened, start, start + size)
+        if rest is None:
+            return self._room_for(opened, start + size)
+        return self._after_rest(rest, handle, offset, size)
+
+    async def _after_rest(
+        self, rest: Coroutine[Any, Any, None], handle: FileHandle, offset: int, size: int
+    ) -> None:
+        await rest
+        start = handle.opened.size if handle.append else offset
+        room = self._room_for(handle.opened, start + size)
+        if room is not None:
+            await room
+
+    def _room_for(self, opened: OpenNode, end: int) -> Coroutine[Any, Any, None] | None:
         if self._context.options.cache_limit is None or end <= opened.size:
             return None
         self._context.opened.save(opened)  # what it holds by now counts
@@ -215,6 +236,8 @@ class Files:
         if named and not pending:
             self._journaling.store(node)
             opened.unsynced = True
+            if not opened.whole:
+                self._rest.begin(node)
         elif not opened.unsynced:
             self._store.content.mark_unsynced(node)
             opened.unsynced = True

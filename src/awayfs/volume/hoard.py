@@ -152,7 +152,7 @@ class Hoard:
         try:
             if self._observer.is_suspect(node_id):
                 await self._observer.verify(node_id)
-            fetched = await self._fetcher.whole(node_id)
+            fetched = await self._fetcher.whole(node_id, last=True)
             walk.bytes += fetched  # others add to it while we wait: never across an await
         except (OSError, RemoteError) as error:
             text = error.strerror if isinstance(error, OSError) else str(error)

@@ -8,7 +8,7 @@ either side.
 from __future__ import annotations
 
 import logging
-import os
+from dataclasses import replace
 
 from awayfs.core.conflicts import ConflictKind
 from awayfs.core.decide import Conflict, Facts

@@ -12,6 +12,7 @@ from awayfs.core.errors import NotFound, Refused
 from awayfs.core.records import Record, RecordKind
 from awayfs.core.types import ROOT, Entry, Kind, NodeId, Range
 from awayfs.ports.remote import Intent
+from awayfs.store.nodes import Node
 from awayfs.store.server import ServerNode
 from awayfs.volume.context import Context
 from awayfs.volume.fetch import Fetcher
@@ -76,7 +77,7 @@ class FactFinder:
             current=current,
             target_base=replaced.entry() if replaced else None,
             target_current=target_current,
-            local_size=node.size if node else None,
+            local_size=self._local_size(node),
             symlink_target=node.target if node else None,
             rdev=node.rdev if node else 0,
             ours=earlier[0].staged if earlier else None,
@@ -118,6 +119,19 @@ class FactFinder:
         if intent.other_path is None:
             return intent
         return replace(intent, other_path=_moved_with_directory(intent.other_path, places.path))
+
+    def is_whole(self, node: Node) -> bool:
+        """Whether every byte of a file is here."""
+        return self._fetcher.is_whole(node)
+
+    def _local_size(self, node: Node | None) -> int | None:
+        """The size, where it may be asked whether the server has the same content.
+
+        What is only partly here, its gaps being holes, is like nothing that the server has.
+        """
+        if node is None or (node.kind is Kind.FILE and not self._fetcher.is_whole(node)):
+            return None
+        return node.size
 
     def _path_of(self, node: NodeId) -> tuple[bytes | None, NodeId]:
         if node == ROOT:

@@ -16,11 +16,13 @@ from awayfs.store.conflicts import Conflict
 from awayfs.volume.changes import Changes
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
+from awayfs.volume.fetch import Fetcher
 from awayfs.volume.giving_up import GivingUp
 from awayfs.volume.journaling import Journaling
 from awayfs.volume.observe import Observer
 from awayfs.volume.resolve_both import KeepBoth
 from awayfs.volume.resolve_local import KeepLocal
+from awayfs.volume.resolve_partial import KeepKnown
 from awayfs.volume.resolve_server import KeepServer
 from awayfs.volume.resolve_steps import Steps
 from awayfs.volume.resolve_strangers import Strangers
@@ -35,6 +37,7 @@ class Resolver:
         observer: Observer,
         journaling: Journaling,
         changes: Changes,
+        fetcher: Fetcher,
         client: str,
     ) -> None:
         self._context = context
@@ -45,6 +48,7 @@ class Resolver:
         strangers = Strangers(context, observer, steps, client)
         self._local = KeepLocal(context, journaling, giving_up, steps, strangers)
         self._server = KeepServer(context, observer, giving_up, steps)
+        self._known = KeepKnown(context, journaling, changes, fetcher, self._server)
         self._both = KeepBoth(
             context, observer, journaling, changes, steps, strangers, self._local, self._server
         )
@@ -65,10 +69,12 @@ class Resolver:
             self._resolve_removed(conflict, keep)
         elif not records:
             pass  # settled by other means since
-        elif keep is Resolution.LOCAL:
-            copy = await self._local.keep(conflict, records[0])
         elif keep is Resolution.SERVER:
             copy = await self._server.keep(conflict, records[0])
+        elif await self._known.is_needed(conflict, records[0]):
+            copy = await self._known.keep(conflict, records[0], keep)
+        elif keep is Resolution.LOCAL:
+            copy = await self._local.keep(conflict, records[0])
         else:
             copy = await self._both.keep(conflict, records[0])
         fault("resolve.decided")

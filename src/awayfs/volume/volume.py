@@ -37,6 +37,7 @@ from awayfs.volume.replay_act import Actor
 from awayfs.volume.replay_commit import Committer
 from awayfs.volume.replay_facts import FactFinder
 from awayfs.volume.resolve import Resolver
+from awayfs.volume.rest import Rest
 from awayfs.volume.revive import Reviver
 from awayfs.volume.room import Room
 from awayfs.volume.states import States
@@ -67,7 +68,8 @@ class Volume:
         room = Room(context)
         self.fetcher = Fetcher(context, self.observer, room)
         self.tree = Tree(context, self.observer, self.changes)
-        self.files = Files(context, self.journaling, self.fetcher, room)
+        self.rest = Rest(context, self.fetcher)
+        self.files = Files(context, self.journaling, self.fetcher, room, self.rest)
         self.hoard = Hoard(context, self.observer, self.fetcher)
         self.states = States(context)
         self.virtual = VirtualTree(context, status or dict, self.observer.directory)
@@ -82,7 +84,9 @@ class Volume:
             Parking(context, finder, self.virtual.server_variants),
             Reviver(context, self.observer, client),
         )
-        self.resolver = Resolver(context, self.observer, self.journaling, self.changes, client)
+        self.resolver = Resolver(
+            context, self.observer, self.journaling, self.changes, self.fetcher, client
+        )
         self._adopter = Adopter(context)
         self._unsafe = False
         self._server_accepted = False
@@ -140,6 +144,7 @@ class Volume:
             self.context.kernel.forget_all()
         if now:
             self.replay.wake()
+            self.rest.begin_all()
             if self.store.server.listed_ns(ROOT) is None:
                 # whoever is cut off before looking around can at least create something
                 self.context.spawn(self.observer.learn_root())

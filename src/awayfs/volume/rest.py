@@ -1,0 +1,86 @@
+"""The rest of a file that is changed while only a part of it is here.
+
+What is not here belongs to the revision that the change is made to. The server may replace that
+at any moment, and then the rest is gone for good (docs/CONFLICTS.md, "partial"). So while the
+server is there it is fetched at once, before all other fetching: of a small file before the
+first write is answered, of a larger one in the background. Replay needs all of it anyway, so
+that no byte is fetched for nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Iterable
+from typing import Any
+
+from awayfs.core.errors import RemoteError
+from awayfs.core.records import RecordKind, RecordState
+from awayfs.core.types import Kind, NodeId, Range
+from awayfs.volume.context import Context
+from awayfs.volume.fetch import Fetcher
+from awayfs.volume.opened import OpenNode
+
+log = logging.getLogger(__name__)
+
+SMALL = 8 << 20
+"""So much is fetched before the first write to a file is answered."""
+PATIENCE_S = 2.0
+"""A write waits no longer for it; the fetch goes on."""
+
+
+class Rest:
+    """Completes files that were changed, or are about to be."""
+
+    def __init__(self, context: Context, fetcher: Fetcher) -> None:
+        self._context = context
+        self._store = context.store
+        self._fetcher = fetcher
+        self._tasks: dict[NodeId, asyncio.Task[None]] = {}
+
+    def before_write(
+        self, opened: OpenNode, start: int, end: int
+    ) -> Coroutine[Any, Any, None] | None:
+        """What the first write to a file, from ``start`` to ``end``, waits for; None: nothing."""
+        if opened.whole or not self._context.link.usable:
+            return None
+        if self._store.journal.has_store(opened.node):
+            return None  # begun already; each further write is answered at once
+        missing = self._store.content.missing(opened.node, 0, opened.size)
+        if sum(r.end - r.start for r in missing) > SMALL or _is_within(missing, start, end):
+            return None
+        return self._wait(opened.node)
+
+    def begin(self, node: NodeId) -> None:
+        """Fetch what is missing of a file that was just changed, in the background."""
+        if self._context.link.usable and node not in self._tasks:
+            task = self._tasks[node] = self._context.spawn(self._complete(node))
+            task.add_done_callback(lambda _: self._tasks.pop(node, None))
+
+    def begin_all(self) -> None:
+        """The server is back: what was changed without it is completed first."""
+        for record in self._store.journal.all():
+            if record.kind is not RecordKind.STORE or record.state is RecordState.PARKED:
+                continue
+            node = self._context.node(record.node)
+            if node is None or node.kind is not Kind.FILE:
+                continue
+            if not self._fetcher.is_whole(node):
+                self.begin(node.id)
+
+    async def _wait(self, node: NodeId) -> None:
+        self.begin(node)
+        task = self._tasks.get(node)
+        if task is not None:
+            await asyncio.wait([task], timeout=PATIENCE_S)
+
+    async def _complete(self, node: NodeId) -> None:
+        try:
+            await self._fetcher.whole(node, first=True)
+        except (OSError, RemoteError) as error:  # replay meets it, and says so
+            log.info("the rest of changed node %d is not here: %s", node, error)
+
+
+def _is_within(missing: Iterable[Range], start: int, end: int) -> bool:
+    """Whether a write makes all that is missing itself."""
+    return all(start <= gap.start and gap.end <= end for gap in missing)
