@@ -189,3 +189,31 @@ def test_a_conflicted_file_that_is_an_error_is_not_truncated_by_name(tmp_path: P
         resolve_all(client)
         contents = everything(server)
         assert "base\nmine\n" in contents and "over\n" in contents and "theirs!\n" in contents
+
+
+@pytest.mark.parametrize("kind", ["dir", "sftp"])
+def test_an_append_to_what_was_never_here_and_is_gone_is_saved_as_a_part(
+    kind: str, tmp_path: Path
+) -> None:
+    """The gap says why it cannot be read, and the decision keeps both sides' work."""
+    with mounted(kind, str(tmp_path), "fresh=0") as client:
+        server = client.server.root
+        write(f"{server}/log.txt", "one\n" * 2000)
+        os.stat(client.path("log.txt"))
+        client.offline()
+        append(client.path("log.txt"), "here\n")
+        write(f"{server}/log.txt", "one\n" * 2000 + "there\n")
+        client.online()
+        client.sync(check=False)
+        with pytest.raises(OSError) as caught:
+            read(client.path("log.txt"))
+        assert caught.value.errno == errno.EBUSY
+        assert "never here" in client.awayfs("why", client.path("log.txt"))
+        assert "\n" not in client.fails("resolve", client.path("log.txt"), "--keep", "local")
+        client.awayfs("resolve", client.path("log.txt"), "--keep", "both")
+        client.sync()
+        assert client.conflicts() == []
+        part, note, whole = sorted(os.listdir(server))
+        assert part.startswith("log (partial conflict ") and note == f"{part}.known-ranges.txt"
+        assert whole == "log.txt" and read(f"{server}/{whole}").endswith("there\n")
+        assert Path(server, part).read_bytes() == b"\0" * 8000 + b"here\n"

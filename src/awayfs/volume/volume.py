@@ -144,13 +144,12 @@ class Volume:
             self.context.kernel.forget_all()
         if now:
             self.replay.wake()
+            self.context.spawn(self.virtual.server_variants.complete_all())
             self.rest.begin_all()
             if self.store.server.listed_ns(ROOT) is None:
                 # whoever is cut off before looking around can at least create something
                 self.context.spawn(self.observer.learn_root())
         if new.mode is Mode.REINTEGRATING and not self.store.journal.count():
-            self.context.spawn(self.virtual.server_variants.complete_all())
-            self.rest.begin_all()
             self.link.drained()
 
     def _outdate_all(self) -> None:
