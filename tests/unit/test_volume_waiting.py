@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.test_volume_review import World, played
 
 from awayfs.core.types import ROOT, Kind
-from tests.unit.test_volume_review import World, played
 
 
 def test_an_fsync_is_not_forgotten_when_a_drain_ends(

@@ -48,7 +48,8 @@ class Service:
         self._store = store
         recover(store, time.time_ns())
         options = request.options
-        self._remote = open_remote(request.url, _remote_options(options))
+        client = _client_id(store)
+        self._remote = open_remote(request.url, {**_remote_options(options), "client": client})
         by_hand = store.facts.get("volume.offline") == "1"
         state = ModeState(
             Mode.DISCONNECTED, by_hand, "by hand" if by_hand else "starting", time.time_ns()
@@ -56,7 +57,7 @@ class Service:
         self._link = Link(self._remote, time.time_ns, state)
         context = Context(store, self._link, _volume_options(options), time.time_ns)
         self._api = Api(request, self.ask_to_end)
-        self.volume = Volume(context, _client_id(store), self._api.status)
+        self.volume = Volume(context, client, self._api.status)
         self._api.volume = self.volume
         self._fd = -1
         self._session: Session | None = None

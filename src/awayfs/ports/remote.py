@@ -9,7 +9,8 @@ Guarded mutations (``replace``, ``rename``, ``remove``, ``make``, ``link``) neve
 revision other than the expected one: they either commit or answer ``Mismatch`` with the
 server as it was. Names that an operation needs on the way are derived from its ``OpId``:
 ``.awayfs-<op>.new`` for what is staged, ``.awayfs-<op>.old`` for what was moved aside, in
-the directory of the target. ``list`` never shows such names.
+the directory of the target. ``list`` never shows such names, but for staged files of the client
+that the adapter was opened for (option ``client``), which may have to be reaped.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ class Remote(Protocol):
         ...
 
     async def list(self, path: RemotePath) -> list[Entry]:
-        """All entries, complete, without ``.``, ``..`` and awayfs's own staged names.
+        """All entries, complete, without ``.``, ``..`` and other clients' staged names.
 
         Raises rather than return a part. Names that cannot be a Linux name (empty, ``/``,
         NUL, over 255 bytes) are left out.

@@ -54,8 +54,9 @@ T = TypeVar("T")
 class DirectoryRemote:
     """The directory ``root`` (absolute path) as a ``Remote``."""
 
-    def __init__(self, root: bytes) -> None:
+    def __init__(self, root: bytes, client: str = "") -> None:
         self._root = root
+        self._client = client
         self._tree = Tree(root)
         self._mover = Mover(self._tree)
         self._guarded = Guarded(self._tree, self._mover)
@@ -83,7 +84,7 @@ class DirectoryRemote:
 
     async def list(self, path: RemotePath) -> list[Entry]:
         """See the port."""
-        return await self._run(list_directory, self._tree, path)
+        return await self._run(list_directory, self._tree, path, self._client)
 
     async def fetch(self, path: RemotePath, offset: int, length: int, fd: int) -> Fetched:
         """See the port; the entry is that of the open file, after the read."""

@@ -8,13 +8,13 @@ import os
 from awayfs.core.types import Entry, RemotePath
 from awayfs.remotes import linux, progress
 from awayfs.remotes.directory_tree import Tree
-from awayfs.remotes.names import is_linux_name, is_own
+from awayfs.remotes.names import is_hidden, is_linux_name
 
 PASSES = 8
 TICK_EVERY = 128
 
 
-def list_directory(tree: Tree, path: RemotePath) -> list[Entry]:
+def list_directory(tree: Tree, path: RemotePath, client: str = "") -> list[Entry]:
     """All entries of one directory. FileNotFoundError, PermissionError, NotADirectoryError.
 
     readdir(3) may miss an entry that is renamed while the names are read, under its old name
@@ -27,7 +27,7 @@ def list_directory(tree: Tree, path: RemotePath) -> list[Entry]:
         fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=pin)
     try:
         entries = []
-        for count, name in enumerate(sorted(_names(fd))):
+        for count, name in enumerate(sorted(_names(fd, client))):
             if count % TICK_EVERY == 0:
                 progress.tick()
             entry = tree.entry_at(fd, name, fresh=False)
@@ -40,7 +40,7 @@ def list_directory(tree: Tree, path: RemotePath) -> list[Entry]:
         os.close(fd)
 
 
-def _names(fd: int) -> set[bytes]:
+def _names(fd: int, client: str) -> set[bytes]:
     found: set[bytes] = set()
     for _ in range(PASSES):
         before = linux.statx(fd, fresh=True)
@@ -49,4 +49,4 @@ def _names(fd: int) -> set[bytes]:
         if (before.ctime_ns, before.mtime_ns) == (after.ctime_ns, after.mtime_ns):
             break
         progress.tick()
-    return {name for name in found if is_linux_name(name) and not is_own(name)}
+    return {name for name in found if is_linux_name(name) and not is_hidden(name, client)}

@@ -34,6 +34,12 @@ def is_own(name: bytes) -> bool:
     return _OWN.fullmatch(name) is not None
 
 
+def is_hidden(name: bytes, client: str) -> bool:
+    """Whether a listing for ``client`` leaves ``name`` out: one of the above, not staged by it."""
+    staged = client and name.startswith(staged_name(client)[: -len(STAGED_SUFFIX)])
+    return is_own(name) and not (staged and name.endswith(STAGED_SUFFIX))
+
+
 def is_linux_name(name: bytes) -> bool:
     """Whether a name from a server can be a name here at all."""
     return (

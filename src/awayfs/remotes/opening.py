@@ -33,7 +33,7 @@ def build_adapter(url: str, options: Mapping[str, str]) -> Remote:
     if parsed.scheme == "dir":
         from awayfs.remotes.directory import DirectoryRemote
 
-        return DirectoryRemote(parsed.path)
+        return DirectoryRemote(parsed.path, options.get("client", ""))
     from awayfs.remotes.sftp import SftpRemote
 
     return SftpRemote(parsed, options)

@@ -112,7 +112,7 @@ class SftpRemote:
     def _assemble(self, session: Session) -> _Parts:
         quick, bulk, clock = session.quick, session.bulk, session.clock
         paths = Paths(quick)
-        view = View(quick, clock, paths, self._tick)
+        view = View(quick, clock, paths, self._tick, self._options.get("client", ""))
         transfer = Transfer(bulk, View(bulk, clock, paths, self._tick), clock, self._tick)
         moves = Moves(quick, view, session.extensions, transfer.digest)
         may_chown = _is_root(session)

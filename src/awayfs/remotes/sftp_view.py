@@ -12,7 +12,7 @@ import asyncssh
 
 from awayfs.core.errors import Implausible, NotFound, Refused
 from awayfs.core.types import Entry, Kind, RemotePath
-from awayfs.remotes.names import is_linux_name, is_own
+from awayfs.remotes.names import is_hidden, is_linux_name
 from awayfs.remotes.sftp_channel import Channel, raw
 from awayfs.remotes.sftp_clock import ServerClock
 from awayfs.remotes.sftp_entries import basename, entry_of, join, kind_of
@@ -30,12 +30,18 @@ class View:
     """Reads entries over one channel; tokens are weak or strong by ``clock``."""
 
     def __init__(
-        self, channel: Channel, clock: ServerClock, paths: Paths, tick: Callable[[float], None]
+        self,
+        channel: Channel,
+        clock: ServerClock,
+        paths: Paths,
+        tick: Callable[[float], None],
+        client: str = "",
     ) -> None:
         self._channel = channel
         self._paths = paths
         self._clock = clock
         self._tick = tick
+        self._client = client
 
     async def stat(self, path: RemotePath) -> Entry:
         """The object itself; raises ``NotFound`` where the server says there is none."""
@@ -113,7 +119,7 @@ class View:
                 for item in block:
                     name = raw(item)
                     dotted = dotted or name == b"."
-                    if is_linux_name(name) and not is_own(name):
+                    if is_linux_name(name) and not is_hidden(name, self._client):
                         found[name] = item.attrs
         if not dotted:
             await self._check_searchable(path)

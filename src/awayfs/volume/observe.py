@@ -23,6 +23,7 @@ from awayfs.core.types import ROOT, Entry, Kind, NodeId
 from awayfs.volume.adopt import Adopter
 from awayfs.volume.changes import RESERVED
 from awayfs.volume.context import SECOND_NS, Context
+from awayfs.volume.strays import Strays
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +50,10 @@ def digest_of_file(path: str) -> bytes:
 class Observer:
     """Looks at the server and adopts what it sees into the store."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, client: str) -> None:
         self._context = context
         self._store = context.store
+        self._strays = Strays(context, client)
         self._adopter = Adopter(context)
         self._listings: dict[NodeId, asyncio.Task[None]] = {}
         self._commits: dict[NodeId, int] = {}
@@ -106,7 +108,11 @@ class Observer:
         path = self._store.server.path(node)
         if path is None:
             raise NotFound("not on the server")
-        return await self._context.link.call(lambda remote: remote.list(path))
+        return await self.entries(path)
+
+    async def entries(self, path: bytes) -> list[Entry]:
+        """What a directory of the server holds; strays of ours are reaped on the way."""
+        return await self._strays.listed(path)
 
     async def search(self, node: NodeId) -> None:
         """Look for a node that is not where it was; raises ``RemoteError``.
@@ -282,7 +288,7 @@ class Observer:
     async def _list(self, node: NodeId, path: bytes) -> list[Entry] | None:
         """The listing; None when the directory is gone, which its own parent then proves."""
         try:
-            return await self._context.link.call(lambda remote: remote.list(path))
+            return await self.entries(path)
         except NotFound:
             await self._list_parent(node)
             return None

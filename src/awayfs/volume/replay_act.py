@@ -33,24 +33,15 @@ from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
 from awayfs.volume.fetch import Fetcher
 from awayfs.volume.observe import digest_of_file, join
+from awayfs.volume.op_ids import base36
 from awayfs.volume.replay_facts import FactFinder, Places
 
 RELINKING = "relinking"
 """The stage of an upload that is in place while other names of the file are made anew."""
-DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 class Torn(Exception):
     """The file changed while it was being uploaded; later again."""
-
-
-def base36(number: int) -> str:
-    """A number in the letters that an ``OpId`` may have."""
-    text = ""
-    while number:
-        number, digit = divmod(number, 36)
-        text = DIGITS[digit] + text
-    return text or "0"
 
 
 @dataclass(frozen=True, slots=True)

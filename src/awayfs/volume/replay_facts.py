@@ -235,7 +235,7 @@ class FactFinder:
             return facts
         listed: Sequence[Entry] = []
         try:
-            listed = await self._context.link.call(lambda remote: remote.list(path))
+            listed = await self._observer.entries(path)
         except NotFound:
             pass
         return replace(facts, unknown_children=len(listed))

@@ -12,7 +12,7 @@ from awayfs.core.types import ROOT, Attributes, Committed, Entry, Kind, NodeId
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
 from awayfs.volume.observe import Observer
-from awayfs.volume.replay_act import base36
+from awayfs.volume.op_ids import base36
 
 TARGETING = (RecordKind.RENAME, RecordKind.EXCHANGE)
 

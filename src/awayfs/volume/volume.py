@@ -64,7 +64,7 @@ class Volume:
         self.link = context.link
         self.journaling = Journaling(context)
         self.changes = Changes(context, self.journaling)
-        self.observer = Observer(context)
+        self.observer = Observer(context, client)
         room = Room(context)
         self.fetcher = Fetcher(context, self.observer, room)
         self.tree = Tree(context, self.observer, self.changes)
