@@ -64,6 +64,9 @@ def create(path: bytes, new: bytes) -> str | None:
         os.unlink(beside)
 
 
+PAUSES = {0.002: 80, 0.03: 14, 0.5: 6}
+"""Seconds at most, and how often: in a hurry, or long enough for a slow remote to win a round."""
+
 MODES = {"rename": by_rename, "inplace": in_place, "create": create}
 
 
@@ -78,8 +81,7 @@ def main() -> None:
         if displaced is not None:
             print(new, displaced)
             number += 1
-        # Mostly in a hurry; now and then long enough for a slow remote to win a round.
-        time.sleep(random.random() * (0.002 if random.random() < 0.8 else 0.03))
+        time.sleep(random.random() * random.choices(list(PAUSES), list(PAUSES.values()))[0])
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from case import Case
 from awayfs.core.errors import Implausible, NotFound, Refused
 from awayfs.core.types import ABSENT, Committed, Entry, Expected
 
-SECONDS = float(os.environ.get("AWAYFS_STRESS_SECONDS", "4"))
+SECONDS = float(os.environ.get("AWAYFS_STRESS_SECONDS", "2.5"))
 WIDTH = 16
 HAMMER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "hammer.py")
 
