@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.unit.test_volume_review import World, played
@@ -77,6 +78,67 @@ def test_a_name_saved_over_while_the_file_is_edited_by_the_other(
         shown = {path: await content(world, path) for path in names(world.share)}
         assert shown == names(world.share)
         assert b"two" in shown.values() and b"another" in shown.values()
+
+    played(tmp_path, play)
+
+
+def test_names_that_were_never_seen_follow_an_edit(tmp_path: Path) -> None:
+    """As they do where a program writes through one name of a file."""
+
+    async def play(world: World) -> None:
+        (world.share / "a").write_bytes(b"one")
+        (world.share / "d" / "deep").mkdir(parents=True)
+        for path in ("b", "d/c", "d/deep/e"):
+            os.link(world.share / "a", world.share / path)
+        world.write(await world.cached("a"), 0, b"two")
+        await world.drained()
+        assert set(names(world.share).values()) == {b"two"}
+        assert {p.stat().st_nlink for p in world.share.rglob("*") if p.is_file()} == {4}
+        assert not world.store.conflicts.all()
+
+    played(tmp_path, play)
+
+
+def test_a_name_outside_the_share_is_parted_and_that_is_said(tmp_path: Path) -> None:
+    """It may be a backup made of links: it is not written to (docs/adr/0009)."""
+
+    async def play(world: World) -> None:
+        (world.share / "a").write_bytes(b"one")
+        os.link(world.share / "a", tmp_path / "backup")
+        node = await world.cached("a")
+        world.write(node, 0, b"two")
+        await world.drained()
+        assert (world.share / "a").read_bytes() == b"two"
+        assert (tmp_path / "backup").read_bytes() == b"one"
+        failure = world.volume.context.failures.of(node.id)
+        assert failure is not None and "1 other hard link" in failure.text
+
+    played(tmp_path, play)
+
+
+def test_a_name_never_seen_and_saved_over_meanwhile_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is found, and then is another's file by the time that it would be made anew."""
+
+    async def play(world: World) -> None:
+        (world.share / "a").write_bytes(b"one")
+        (world.share / "d").mkdir()
+        os.link(world.share / "a", world.share / "d" / "b")
+        world.write(await world.cached("a"), 0, b"two")
+        remote = world.volume.link.remote
+        replace = remote.replace
+
+        async def late(*args: Any) -> Any:
+            save_over(world.share / "d" / "b", b"another")
+            return await replace(*args)
+
+        monkeypatch.setattr(remote, "replace", late)
+        await world.drained()
+        for conflict in world.store.conflicts.all():  # the link count of what it was based on
+            await world.volume.resolve(conflict, Resolution.LOCAL)
+        await world.drained()
+        assert names(world.share) == {"a": b"two", "d/b": b"another"}
 
     played(tmp_path, play)
 

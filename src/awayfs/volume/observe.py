@@ -14,7 +14,7 @@ import errno
 import hashlib
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from awayfs.core.diff import Change, KnownChild, compare_entries, diff_listing
 from awayfs.core.errors import Implausible, NotFound, Refused, RemoteError, WrongServer
@@ -128,8 +128,22 @@ class Observer:
         await self.directory(place[0][0])
         if base.file_id is None or await self._still_elsewhere(node, base.file_id):
             return
-        pending, reached, count = deque([place[0][0]]), {place[0][0]}, 0
-        while pending and count < SEARCHED_DIRECTORIES and self._is_missing(node, place):
+        await self._list_around(place[0][0], lambda: self._is_missing(node, place))
+
+    async def find_names(self, node: NodeId, count: int) -> int:
+        """Look for names of a hard-linked file that are not known; how many are known then.
+
+        Bounded like ``search``, and over as soon as ``count`` are known. Raises ``RemoteError``.
+        """
+        names = self._store.server.names
+        if names(node):
+            await self._list_around(names(node)[0][0], lambda: len(names(node)) < count)
+        return len(names(node))
+
+    async def _list_around(self, start: NodeId, goes_on: Callable[[], bool]) -> None:
+        """List directories from near to far, a bounded number, as long as ``goes_on`` says so."""
+        pending, reached, count = deque([start]), {start}, 0
+        while pending and count < SEARCHED_DIRECTORIES and goes_on():
             directory = pending.popleft()
             if not self._just_listed(directory):
                 count += 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 from dataclasses import dataclass
 
@@ -36,6 +37,9 @@ from awayfs.volume.observe import digest_of_file, join
 from awayfs.volume.op_ids import base36
 from awayfs.volume.replay_facts import FactFinder, Places
 
+log = logging.getLogger(__name__)
+
+PARTED = "they keep the content from before"
 RELINKING = "relinking"
 """The stage of an upload that is in place while other names of the file are made anew."""
 
@@ -84,7 +88,7 @@ class Actor:
                 return await self._make(record, places)
             case RecordKind.STORE:
                 assert places.path is not None
-                return await self._store_content(record, places.path, decision)
+                return await self._store_content(record, places.path, facts, decision)
             case RecordKind.LINK:
                 return await self._link(record, places)
             case RecordKind.REMOVE:
@@ -142,12 +146,27 @@ class Actor:
     async def _settle(self, intent: Intent) -> None:
         await self._context.link.call(lambda remote: remote.settle(intent))
 
-    async def _store_content(self, record: Record, path: bytes, decision: Apply) -> Outcome:
-        """Upload over the revision that was decided on; further hard links follow."""
+    async def _store_content(
+        self, record: Record, path: bytes, facts: Facts, decision: Apply
+    ) -> Outcome:
+        """Upload over the revision that was decided on; further hard links follow.
+
+        Names that are not known are looked for before (docs/adr/0009): once the upload has begun,
+        they are another file's.
+        """
+        unknown = await self._finder.unknown_names(record.node, facts.current)
         outcome = await self._upload(record, path, decision.expected)
-        if isinstance(outcome, Committed):
-            return Committed(await self.relink(record, path, outcome.entry))
-        return outcome
+        if not isinstance(outcome, Committed):
+            return outcome
+        if unknown:
+            self._tell_parted(record.node, path, unknown)
+        return Committed(await self.relink(record, path, outcome.entry))
+
+    def _tell_parted(self, node: NodeId, path: bytes, unknown: int) -> None:
+        """Names that nobody could find keep the content from before; somebody may care."""
+        text = f"{unknown} other hard link(s) of it on the server were not found: {PARTED}"
+        log.warning("%r: %s", path, text)
+        self._context.failures.note(node, errno.ENOENT, text, self._context.now())
 
     async def _upload(self, record: Record, path: bytes, expected: Expected) -> Outcome:
         self._save_open(record.node)

@@ -124,6 +124,13 @@ class FactFinder:
         """Whether every byte of a file is here."""
         return self._fetcher.is_whole(node)
 
+    async def unknown_names(self, node: NodeId, there: Entry | None) -> int:
+        """How many names a file has on the server that are not known here, after looking."""
+        known = len(self._store.server.names(node))
+        if there is None or there.file_id is None or there.nlink <= known:
+            return 0
+        return max(0, there.nlink - await self._observer.find_names(node, there.nlink))
+
     def _local_size(self, node: Node | None) -> int | None:
         """The size, where it may be asked whether the server has the same content.
 
