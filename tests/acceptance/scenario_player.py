@@ -9,11 +9,13 @@ many rows change a file without changing its size.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import os
 import re
 import shutil
+import sqlite3
 import stat
 import time
 import unicodedata
@@ -238,6 +240,7 @@ class Found:
     conflicts: list[dict[str, Any]]
     records: list[dict[str, Any]]
     variants: Tree
+    history: set[str]
 
     @property
     def kinds(self) -> list[tuple[str, str]]:
@@ -252,7 +255,8 @@ class Found:
 
     def reachable(self) -> set[str]:
         """Every content that a user can still get at."""
-        return contents(self.server) | contents(self.client) | contents(self.variants)
+        trees = (self.server, self.client, self.variants)
+        return set().union(self.history, *map(contents, trees))
 
     def unsettled(self) -> set[str]:
         """Paths that may differ, each with all below: conflicts, and what waits for them."""
@@ -430,6 +434,7 @@ class Player:
                 conflicts=_of_row(conflicts, key),
                 records=_of_row(records, key),
                 variants=look(self.client.path(".awayfs", "conflicts", key)),
+                history=kept_versions(self.client, key),
             )
             for key, played in self.played.items()
         }
@@ -438,6 +443,22 @@ class Player:
         (socket,) = glob.glob(os.path.join(self.client.runtime, "awayfs", "*.sock"))
         with Control(socket) as control:
             return control.call(method, params, SYNC_S, on_progress)
+
+
+def kept_versions(client: Client, key: str) -> set[str]:
+    """What the history of the row's files holds: contents that ``--undo`` brings back."""
+    (state,) = glob.glob(os.path.join(client.state, "awayfs", "volumes", "*"))
+    with contextlib.closing(sqlite3.connect(f"file:{state}/volume.db?mode=ro", uri=True)) as db:
+        rows = db.execute("SELECT id, path FROM history").fetchall()
+    files = [
+        f"{state}/history/{number}" for number, path in rows if path.startswith(f"{key}/".encode())
+    ]
+    return {_read(path) for path in files}
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()
 
 
 def _of_row(items: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:

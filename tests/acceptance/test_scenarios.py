@@ -23,14 +23,6 @@ KEEPS = ("local", "server", "both")
 FULL = (("dir", "local"), ("sftp", "rotated"))
 RUNS = [("dir", "local"), ("dir", "server"), ("dir", "both"), ("sftp", "rotated")]
 
-SUPERSEDED = {
-    "S031": {"W"},  # the server's own user wrote B over it
-    "S032": {"W"},  # this machine's user wrote B over it
-    "S047": {"W"},  # appended to here, renamed there: Wl under the new name
-    "S048": {"W"},  # renamed here, appended to there: Wr under the new name
-}
-"""Base contents that one side overwrote with nothing against it on the other."""
-
 NOT_YET: dict[tuple[str, str], str] = {
     ("dir", "S269"): "not cached, and renamed on both sides: unreadable until it is decided",
 }
@@ -123,7 +115,7 @@ def _check_found(played: Played) -> None:
     """After coming back: nothing lost, both sides meet but for conflicts, and it stays so."""
     row, found, again = played.row, played.found, played.again
     assert found is not None and again is not None
-    lost = set(row.keep) - SUPERSEDED.get(row.id, set()) - found.reachable()
+    lost = set(row.keep) - found.reachable()
     assert not lost, f"lost without a decision: {lost}"
     assert not found.differences()
     if not (row.local and row.remote) and not row.then:
@@ -140,7 +132,7 @@ def _check_decided(played: Played) -> None:
     assert not decided.differences()
     given_up = played.keep in ("local", "server") and played.found and played.found.kinds
     if not given_up:
-        lost = set(row.keep) - SUPERSEDED.get(row.id, set()) - decided.reachable()
+        lost = set(row.keep) - decided.reachable()
         assert not lost, f"lost by keeping both: {lost}"
 
 

@@ -22,6 +22,7 @@ from awayfs.core.types import ROOT, Entry, Kind, NodeId
 from awayfs.store.server import ServerNode
 from awayfs.volume.context import Context
 from awayfs.volume.opened import OpenNode
+from awayfs.volume.superseded import Superseded
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class Adopter:
         self._nodes = context.store.nodes
         self._server = context.store.server
         self._journal = context.store.journal
+        self._superseded = Superseded(context)
 
     def adopt(
         self, directory: NodeId, changes: Sequence[diff.Change], listed_ns: int | None = None
@@ -61,10 +63,15 @@ class Adopter:
             if known is None or not self._journal.has_any(ROOT):
                 self._set_local(ROOT, entry, frozenset())
 
-    def adopt_revision(self, node: NodeId, entry: Entry, content: Content | None) -> None:
-        """A node's new attributes and, where it changed, content."""
+    def adopt_revision(
+        self, node: NodeId, entry: Entry, content: Content | None, *, merged: bool = False
+    ) -> None:
+        """A node's new attributes and, where it changed, content.
+
+        ``merged``: a change of ours to the same node has just been sent, or given up for it.
+        """
         with self._store.transaction():
-            self._updated(node, entry, content)
+            self._updated(node, entry, content, merged)
 
     def drop_content(self, node: NodeId, size: int, token: bytes) -> None:
         """Cached content is not the server's any more: forget it, and what the kernel kept.
@@ -190,12 +197,16 @@ class Adopter:
             self._nodes.remove(node)
         self._context.kernel.forget_node(node)
 
-    def _updated(self, node: NodeId, entry: Entry, content: Content | None) -> None:
+    def _updated(
+        self, node: NodeId, entry: Entry, content: Content | None, merged: bool = False
+    ) -> None:
         records = self._journal.of_node(node)
         if any(r.state is RecordState.FROZEN for r in records) or self._journal.has_store(node):
             return
         if content in (Content.CHANGED, Content.SUSPECT) and _takes_away(records, node):
             return  # a removal goes out over the revision that was removed, and no other
+        if content is Content.CHANGED and entry.kind is Kind.FILE and (merged or records):
+            self._superseded.by_server(node)
         base = self._server.get(node)
         dirty = _fields_set(records)
         adopted = entry
@@ -289,7 +300,13 @@ class Adopter:
             self._nodes.add_name(directory, move.entry.name, move.node)
             self._server.add_name(directory, move.entry.name, move.node)
             self._context.kernel.forget_entry(directory, move.entry.name)
+            self._moved(move.node)
             self._updated(move.node, move.entry, move.content)
+
+    def _moved(self, node: NodeId) -> None:
+        """The server gave a node another name; an edit of ours will go out under that."""
+        if self._journal.has_store(node):
+            self._superseded.by_us(node)
 
     def _taken(self, directory: NodeId, name: bytes, moves: list[diff.Moved]) -> bool:
         """Whether a name is held here by something that is not itself moving or clean."""
@@ -325,6 +342,7 @@ class Adopter:
         self._server.move_name(old_parent, old_name, directory, entry.name)
         self._context.kernel.forget_entry(old_parent, old_name)
         self._context.kernel.forget_entry(directory, entry.name)
+        self._moved(node)
         base = self._server.get(node)
         content = diff.compare_entries(base.entry(), entry) if base else Content.CHANGED
         self._updated(node, entry, content)

@@ -206,7 +206,7 @@ class Committer:
                 seen = {name: getattr(after, name) for name in _fields_set(record)}
                 known = replace(base.entry(), **seen)
                 self._server.set(node, known, seen_ns=self._context.now(), digest=base.digest)
-                self._adopter.adopt_revision(node, after, difference)
+                self._adopter.adopt_revision(node, after, difference, merged=True)
                 return
         content = self._store.content
         owned = content.token(node) == base.token
