@@ -4,17 +4,50 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Generator
 from dataclasses import replace
+from typing import TypeVar
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_core_namespace import History, K, histories
 
-from awayfs.core.optimise import Plan, apply_plan, optimise
+from awayfs.core import optimise as optimising
+from awayfs.core.concerned import concerned
+from awayfs.core.optimise import Plan
+from awayfs.core.positions import NodeTest, slots_of
 from awayfs.core.records import Record, RecordState
 from awayfs.core.types import ROOT, Attributes
 
+T = TypeVar("T")
 EXAMPLES = int(os.environ.get("AWAYFS_EXAMPLES", "200"))
+
+
+def optimise(
+    records: list[Record], is_directory: NodeTest | None = None, has_names: NodeTest | None = None
+) -> Plan:
+    """All steps as one plan."""
+    left = {record.seq: record for record in records}
+    for plan in optimising.optimise(records, is_directory, has_names):
+        carry_out(left, plan)
+    dropped = frozenset(record.seq for record in records if record.seq not in left)
+    return Plan(dropped, tuple(left[r.seq] for r in records if left.get(r.seq, r) != r))
+
+
+def carry_out(journal: dict[int, Record], plan: Plan) -> None:
+    """Change a journal, by seq, as a plan says; it names nothing that is not there."""
+    for seq in plan.dropped:
+        del journal[seq]
+    for record in plan.rewritten:
+        assert record.seq in journal
+        journal[record.seq] = record
+
+
+def apply_plan(records: list[Record], plan: Plan) -> list[Record]:
+    journal = {record.seq: record for record in records}
+    carry_out(journal, plan)
+    return list(journal.values())
 
 
 # --- Properties ------------------------------------------------------------------------------
@@ -74,6 +107,80 @@ def test_optimising_again_finds_little_more(history: History) -> None:
     once = apply_plan(history.records, optimise(history.records, history.is_directory, test))
     again = apply_plan(once, optimise(once, history.is_directory, test))
     assert history.replay(again) == history.tree
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(histories(barriers=True))
+def test_the_journal_means_the_same_after_each_step(history: History) -> None:
+    """Others get their turn between two steps, and a crash may come there."""
+    journal = list(history.records)
+    has_names = history.tree.nodes.__contains__
+    for plan in optimising.optimise(history.records, history.is_directory, has_names):
+        if plan:
+            journal = apply_plan(journal, plan)
+            assert history.replay(journal) == history.tree
+
+
+class Listed:
+    """A journal in a list, as ``concerned`` asks it."""
+
+    def __init__(self, records: list[Record]) -> None:
+        self.records = records
+
+    def of_node(self, node: int) -> list[Record]:
+        return [r for r in self.records if node in (r.node, r.replaced)]
+
+    def touching_name(self, parent: int, name: bytes) -> list[Record]:
+        return [r for r in self.records if (parent, name) in slots_of(r)]
+
+    def inside(self, parent: int) -> list[Record]:
+        return [r for r in self.records if parent in (r.parent, r.to_parent)]
+
+    def moves(self) -> list[Record]:
+        return [r for r in self.records if r.to_parent and r.to_parent != r.parent]
+
+
+def run(steps: Generator[None, None, T]) -> T:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+@settings(max_examples=EXAMPLES * 2, deadline=None)
+@given(histories(barriers=True), st.lists(st.integers(1, 30), max_size=4))
+def test_optimising_what_is_new_means_the_same(history: History, cuts: list[int]) -> None:
+    """Bit by bit, as it is written, with only what concerns the new records being read."""
+    journal: list[Record] = []
+    has_names = history.tree.nodes.__contains__
+    last = 0
+    for cut in [*sorted(cuts), len(history.records)]:
+        fresh = history.records[last:cut]
+        journal += fresh
+        rest = history.records[max(cut, last) :]
+        last = max(cut, last)
+        nodes = {node for r in fresh for node in (r.node, r.replaced)}
+        part = run(concerned(nodes, Listed(journal)))
+        for plan in optimising.optimise(part, history.is_directory, has_names):
+            if plan:
+                journal = apply_plan(journal, plan)
+                assert history.replay([*journal, *rest]) == history.tree
+
+
+def test_what_is_new_is_merged_with_what_was_there() -> None:
+    old = [create(F, b"f"), store(F), store(X), create(D, b"d")]
+    new = [remove(F, b"f"), store(X), chmod(D)]
+    journal = [replace(record, seq=seq) for seq, record in enumerate([*old, *new], 1)]
+    part = run(concerned([F, X, D], Listed(journal)))
+    after = apply_plan(journal, optimise(part, lambda node: node == D))
+    assert [r.seq for r in after] == [3, 4, 7]
+
+
+def test_what_has_nothing_to_do_with_what_is_new_is_not_read() -> None:
+    journal = [Record(seq, K.CREATE, seq + 100, ROOT, b"%d" % seq) for seq in range(1, 50)]
+    journal.append(Record(50, K.STORE, 110))
+    assert [r.seq for r in run(concerned([110], Listed(journal)))] == [10, 50]
 
 
 # --- Named cases -----------------------------------------------------------------------------

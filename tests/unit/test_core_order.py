@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import replace
 from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from order_reference import dependencies, ready
 from test_core_namespace import History, K, histories
 
-from awayfs.core.order import claims, dependencies, ready, runs_alone
+from awayfs.core.order import Order, claims, runs_alone
 from awayfs.core.records import Record, RecordState
 from awayfs.core.types import ROOT, Attributes
 
@@ -69,6 +71,70 @@ def test_ready_is_what_has_no_dependencies_left(history: History) -> None:
     if skipped:
         first = next(r for r in history.records if r.seq in skipped)
         assert any(runs_alone(r) for r in [first, *going[:1]])
+
+
+@settings(max_examples=EXAMPLES * 2, deadline=None)
+@given(histories(), st.randoms(use_true_random=False), st.booleans())
+def test_the_order_kept_up_to_date_is_that_of_the_whole_journal(
+    history: History, random: Random, kinds_known: bool
+) -> None:
+    """Whatever is appended, sent, set aside, decided, dropped or made another record."""
+    is_directory = history.is_directory if kinds_known else None
+    rest, journal = list(history.records), dict[int, Record]()
+    order, flying, waiting = Order(is_directory), set[int](), set[int]()
+    for _ in range(4 * len(rest)):
+        match random.randrange(9):
+            case 0 | 1 | 2 if rest:
+                journal[rest[0].seq] = rest[0]
+                order.put(rest.pop(0))
+            case 3 if flying:
+                seq = random.choice(sorted(flying))
+                flying.discard(seq)
+                order.landed(seq)
+            case 4 if flying:
+                seq = random.choice(sorted(flying))
+                flying.discard(seq)
+                waiting.add(seq)
+                order.set_waiting(seq)
+                order.landed(seq)
+            case 5 if journal:
+                seq = random.choice(sorted(journal))
+                flying.discard(seq)
+                waiting.discard(seq)
+                del journal[seq]
+                order.take(seq)
+            case 6 if journal:
+                seq = random.choice(sorted(journal))
+                flips = {RecordState.PARKED: RecordState.PENDING}
+                state = flips.get(journal[seq].state, RecordState.PARKED)
+                journal[seq] = replace(journal[seq], state=state)
+                order.put(journal[seq])
+            case 7 if journal:
+                seq, like = random.choice(sorted(journal)), random.choice(history.records)
+                journal[seq] = replace(like, seq=seq)
+                order.put(journal[seq])
+            case 8:
+                waiting.clear()
+                order.end_waiting()
+        records = [journal[seq] for seq in sorted(journal)]
+        limit = random.randrange(3)
+        expected = [r.seq for r in ready(records, flying, waiting, is_directory, limit)]
+        assert order.has_free or not expected
+        assert order.start(limit) == expected
+        flying.update(expected)
+
+
+def test_a_long_journal_whose_head_is_blocked_costs_nothing_for_each_record_that_is_sent() -> None:
+    order = Order()
+    order.put(Record(1, K.STORE, 5, state=RecordState.PARKED))
+    for seq in range(2, 20_002):
+        order.put(Record(seq, K.SETXATTR, 5 if seq % 2 else seq))
+    began = time.perf_counter()
+    for _ in range(10_000):
+        [seq] = order.start(1)
+        order.take(seq)
+    assert time.perf_counter() - began < 2.0  # asked of the whole journal: 1,000 s
+    assert order.start(1) == [] and len(order) == 10_001
 
 
 D, F, G, X, Y = 10, 11, 12, 20, 21
@@ -150,6 +216,10 @@ def test_named_case(name: str) -> None:
     given_records, expected = READY[name]
     records = [replace(record, seq=seq) for seq, record in enumerate(given_records, 1)]
     assert {r.seq for r in ready(records, is_directory=lambda node: node == D)} == expected
+    order = Order(lambda node: node == D)
+    for record in records:
+        order.put(record)
+    assert set(order.start(len(records))) == expected
 
 
 def test_what_is_in_flight_is_not_offered_and_holds_back_its_dependents() -> None:

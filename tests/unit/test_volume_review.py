@@ -431,17 +431,17 @@ def test_a_full_disk_does_not_end_the_search_for_the_server(tmp_path: Path) -> N
 def test_replay_goes_on_after_the_disk_was_full(tmp_path: Path) -> None:
     async def play(world: World) -> None:
         replay, calls = world.volume.replay, 0
-        real = replay._optimise
+        real = replay._optimiser.run
 
-        def failing() -> None:
+        async def failing() -> None:
             nonlocal calls
             calls += 1
             if calls == 1:
                 _full()
-            real()
+            await real()
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(replay, "_optimise", failing)
+            patch.setattr(replay._optimiser, "run", failing)
             running = asyncio.ensure_future(replay.run())
             node = world.volume.changes.create(ROOT, b"f", Kind.FILE, 0o644, 0, 0)
             world.write(node, 0, b"kept")

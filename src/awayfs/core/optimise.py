@@ -15,13 +15,16 @@ as the prefix read so far, and every record in it can be carried out in turn. Ru
   nothing: where nothing in between used a name or directory that this depends on;
 * changes of a node that is removed in the end are dropped.
 
+So the reading may be interrupted after any record: what was merged so far, with the rest as it
+was, is a journal that means the same. A long one is optimised step by step.
+
 Only PENDING records are touched. FROZEN and PARKED ones are barriers: nothing is merged across
 one that concerns the same node, nothing is moved across one that uses the same name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from awayfs.core.namespace import Slot, merge_attributes
@@ -44,41 +47,33 @@ class Plan:
         return bool(self.dropped or self.rewritten)
 
 
+_NOTHING = Plan()
+
+
 def optimise(
     records: Sequence[Record],
     is_directory: NodeTest | None = None,
     has_names: NodeTest | None = None,
-) -> Plan:
-    """What of ``records`` (the whole journal, in order) can go or become simpler.
+) -> Iterator[Plan]:
+    """What of ``records`` (the journal, in order) can go or become simpler.
+
+    Each plan is to be applied to what the ones before it left, and is whole in itself: nothing
+    has to follow. Most change nothing.
 
     ``is_directory`` tells the kind of a node; without it every node that was neither stored to
     nor linked may be a directory. ``has_names`` tells whether a node has a name now, after the
     last record; without it a node of the server's is taken to have had one name (no hard links
     that the journal does not show).
     """
-    before = list(records)
-    after = before
     for _ in range(_MAX_PASSES):
-        shorter = _Pass(after, is_directory, has_names).run()
-        if shorter == after:
-            break
-        after = shorter
-    return _difference(before, after)
-
-
-def apply_plan(records: Sequence[Record], plan: Plan) -> list[Record]:
-    """The journal after ``plan``."""
-    rewritten = {record.seq: record for record in plan.rewritten}
-    return [rewritten.get(r.seq, r) for r in records if r.seq not in plan.dropped]
-
-
-def _difference(before: Sequence[Record], after: Sequence[Record]) -> Plan:
-    kept = {record.seq: record for record in after}
-    dropped = frozenset(record.seq for record in before if record.seq not in kept)
-    rewritten = tuple(
-        kept[record.seq] for record in before if kept.get(record.seq, record) != record
-    )
-    return Plan(dropped, rewritten)
+        one = _Pass(records, is_directory, has_names)
+        changed = False
+        for plan in one.steps():
+            changed |= bool(plan)
+            yield plan
+        if not changed:
+            return
+        records = one.left()
 
 
 class _Pass:
@@ -91,6 +86,7 @@ class _Pass:
         has_names: NodeTest | None,
     ) -> None:
         self.records = records
+        self.standing: dict[int, Record | None] = {}  # what a step has changed, by position
         self.has_names = has_names
         self.journal = Positions(is_directory or _guess_directories(records))
         self.barrier: dict[NodeId, int] = {}
@@ -113,15 +109,40 @@ class _Pass:
             RecordKind.EXCHANGE: self._exchange,
         }
 
-    def run(self) -> list[Record]:
+    def steps(self) -> Iterator[Plan]:
+        """Read the journal; after each record, what that changed."""
         for position, record in enumerate(self.records):
             if record.state is not RecordState.PENDING:
                 self._barrier(position, record)
             elif record.node not in self.cancelled:
                 self.rules[record.kind](position, record)
-        self._drop_changes_of_the_dead()
+            self.journal.touched.add(position)
+            yield self._changed()
+        for node in self.names:
+            self._drop_changes_if_dead(node)
+            yield self._changed()
+
+    def left(self) -> list[Record]:
+        """What is left after the last step."""
         live = self.journal.live
         return [live[position] for position in sorted(live)]
+
+    def _changed(self) -> Plan:
+        """The difference that the last step made."""
+        dropped: list[int] = []
+        rewritten: list[Record] = []
+        for position in sorted(self.journal.touched):
+            before = self.standing.get(position, self.records[position])
+            after = self.journal.live.get(position)
+            if after is before or after == before:
+                continue
+            self.standing[position] = after
+            if after is None:
+                dropped.append(self.records[position].seq)
+            else:
+                rewritten.append(after)
+        self.journal.touched.clear()
+        return Plan(frozenset(dropped), tuple(rewritten)) if dropped or rewritten else _NOTHING
 
     # --- names ------------------------------------------------------------------------------
 
@@ -411,24 +432,22 @@ class _Pass:
             )
             self.journal.put(position, remove)
 
-    def _drop_changes_of_the_dead(self) -> None:
+    def _drop_changes_if_dead(self, node: NodeId) -> None:
         """Content and attributes of a node that is removed in the end need not be sent.
 
         But rights of a directory stay where what follows inside may need them.
         """
-        journal = self.journal
-        for node in self.names:
-            if not self._is_dead(node) or (self.has_names and self.has_names(node)):
+        if not self._is_dead(node) or (self.has_names and self.has_names(node)):
+            return
+        journal, barrier = self.journal, self.barrier.get(node, -1)
+        inside = journal.inside.get(node)
+        for position in list(journal.own.get(node, ())):
+            record = journal.live[position]
+            if position <= barrier or record.kind in STRUCTURAL:
                 continue
-            barrier = self.barrier.get(node, -1)
-            inside = journal.inside.get(node)
-            for position in list(journal.own.get(node, ())):
-                record = journal.live[position]
-                if position <= barrier or record.kind in STRUCTURAL:
-                    continue
-                is_setattr = record.kind is RecordKind.SETATTR
-                if not (is_setattr and inside and inside[-1] > position):
-                    journal.take(position)
+            is_setattr = record.kind is RecordKind.SETATTR
+            if not (is_setattr and inside and inside[-1] > position):
+                journal.take(position)
 
 
 def _is_no_op(record: Record) -> bool:

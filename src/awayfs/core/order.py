@@ -14,12 +14,18 @@ back nothing but later changes of the same node, and a parked move of a director
 (when it is decided at last, the server's tree as it is then tells whether it forms a ring).
 Renaming a directory does not hold back what is inside (records name nodes by id), but it runs
 alone, since it changes the paths that other operations on their way are using.
+
+``Order`` keeps the answer up to date while records come and go, so that asking for it costs what
+changed since, and not the length of the journal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from math import inf
 from typing import Literal
 
 from awayfs.core.records import Record, RecordKind, RecordState
@@ -33,77 +39,225 @@ IsDirectory = Callable[[NodeId], bool]
 _STRUCTURAL = (RecordKind.RENAME, RecordKind.EXCHANGE)
 
 
-def dependencies(
-    records: Iterable[Record], is_directory: IsDirectory | None = None
-) -> Mapping[int, frozenset[int]]:
-    """For each record the earlier ones it has to wait for (its direct dependencies)."""
-    writer: dict[Claim, int] = {}
-    readers: dict[Claim, list[int]] = {}
-    answer: dict[int, frozenset[int]] = {}
-    for record in records:
-        found: set[int] = set()
-        reads, writes = claims(record, is_directory)
-        for claim in reads:
-            if claim in writer:
-                found.add(writer[claim])
-            readers.setdefault(claim, []).append(record.seq)
-        for claim in writes:
-            found.update(readers.pop(claim, ()))
-            if claim in writer:
-                found.add(writer[claim])
-            if record.state is not RecordState.PARKED or not _is_soft(claim, record):
-                writer[claim] = record.seq
-        found.discard(record.seq)
-        answer[record.seq] = frozenset(found)
-    return answer
+class Order:
+    """The records put in, and which of them may go out.
 
-
-def ready(
-    records: Iterable[Record],
-    in_flight: Container[int] = frozenset(),
-    parked: Container[int] = frozenset(),
-    is_directory: IsDirectory | None = None,
-    limit: int | None = None,
-) -> list[Record]:
-    """The records that may go out now, in journal order, at most ``limit`` of them.
-
-    ``records`` is the journal: all that is unfinished, in order. A record that is FROZEN but
-    not in flight (after a restart) is offered again. ``is_directory`` tells which nodes are
-    directories; without it every renamed node is taken for one.
+    All that are earlier than one that is to go out must have been put in. ``is_directory`` tells
+    which nodes are directories; without it every renamed node is taken for one.
     """
-    answer: list[Record] = []
-    for record in _candidates(records, in_flight, parked, is_directory):
-        if limit is not None and len(answer) >= limit:
-            break
-        answer.append(record)
-    return answer
+
+    def __init__(self, is_directory: IsDirectory | None = None) -> None:
+        self._is_directory = is_directory
+        self._held: dict[int, _Held] = {}
+        self._lines: dict[Claim, _Line] = {}
+        self._free: list[int] = []  # a heap; some of it may not be free any more
+        self._flying: set[int] = set()
+        self._flying_alone = 0
+        self._waiting: set[int] = set()
+
+    def __contains__(self, seq: int) -> bool:
+        return seq in self._held
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @property
+    def has_free(self) -> bool:
+        """Whether something could go out, if need be after what is on its way."""
+        return self._first_free() is not None
+
+    # -- what the journal has -------------------------------------------------------------
+
+    def put(self, record: Record) -> None:
+        """A record is new, or is another one now under the same ``seq``."""
+        seq = record.seq
+        old = self._held.get(seq)
+        if old is not None:
+            self._leave_lines(seq, old)
+        reads, writes = claims(record, self._is_directory)
+        held = self._held[seq] = _Held(
+            reads=tuple({claim: None for claim in reads if claim not in writes}),
+            soft=tuple({c: None for c in writes if _is_soft(c, record.state)}),
+            hard=tuple({c: None for c in writes if not _is_soft(c, record.state)}),
+            parked=record.state is RecordState.PARKED,
+            alone=runs_alone(record, self._is_directory),
+        )
+        if seq in self._flying:
+            self._flying_alone += held.alone - (old is not None and old.alone)
+        self._join_lines(seq, held)
+        self._offer(seq, held)
+
+    def take(self, seq: int) -> None:
+        """The record is no longer in the journal."""
+        held = self._held.pop(seq, None)
+        if held is not None:
+            self._leave_lines(seq, held)
+            self._waiting.discard(seq)
+            self._land(seq, held)
+
+    # -- what becomes of it ---------------------------------------------------------------
+
+    def start(self, limit: int) -> list[int]:
+        """At most ``limit`` records that may go out now, in journal order; they are on their way.
+
+        A record that is FROZEN but not on its way (after a restart) is offered again. What runs
+        alone goes when nothing else is on its way, and nothing later goes before it.
+        """
+        started: list[int] = []
+        while len(started) < limit and not self._flying_alone:
+            seq = self._first_free()
+            if seq is None or (self._held[seq].alone and self._flying):
+                break
+            self._flying.add(seq)
+            self._flying_alone += self._held[seq].alone
+            started.append(seq)
+        return started
+
+    def landed(self, seq: int) -> None:
+        """The record is not on its way any more; it may go out again unless it waits."""
+        held = self._held.get(seq)
+        if held is not None:
+            self._land(seq, held)
+            self._offer(seq, held)
+
+    def _land(self, seq: int, held: _Held) -> None:
+        if seq in self._flying:
+            self._flying.discard(seq)
+            self._flying_alone -= held.alone
+
+    def set_waiting(self, seq: int) -> None:
+        """Not this one for a moment. It holds back what a parked record does, and moves."""
+        held = self._held.get(seq)
+        if held is not None and seq not in self._waiting:
+            self._waiting.add(seq)
+            self._weigh_soft(seq, held)
+
+    def end_waiting(self) -> None:
+        """All that waits may be tried again."""
+        waiting, self._waiting = self._waiting, set()
+        for seq in waiting:
+            held = self._held[seq]
+            self._weigh_soft(seq, held)
+            self._offer(seq, held)
+
+    # -- who is free ----------------------------------------------------------------------
+
+    def _may_go(self, seq: int, held: _Held) -> bool:
+        aside = held.parked or seq in self._waiting or seq in self._flying
+        return not (held.blocked or aside)
+
+    def _offer(self, seq: int, held: _Held) -> None:
+        if not held.offered and self._may_go(seq, held):
+            held.offered = True
+            heappush(self._free, seq)
+
+    def _first_free(self) -> int | None:
+        while self._free:
+            seq = self._free[0]
+            held = self._held.get(seq)
+            if held is not None and self._may_go(seq, held):
+                return seq
+            heappop(self._free)
+            if held is not None:
+                held.offered = False
+        return None
+
+    # -- the lines at the claims ----------------------------------------------------------
+
+    def _join_lines(self, seq: int, held: _Held) -> None:
+        for claim in held.reads:
+            self._join(claim, seq, held, writes=False, holds=False)
+        for claim in held.hard:
+            self._join(claim, seq, held, writes=True, holds=True)
+        for claim in held.soft:
+            self._join(claim, seq, held, writes=True, holds=self._holds_softly(seq, held))
+
+    def _join(self, claim: Claim, seq: int, held: _Held, *, writes: bool, holds: bool) -> None:
+        line = self._lines.get(claim)
+        if line is None:
+            alone = [seq]
+            self._lines[claim] = _Line(
+                [] if writes else alone, alone if writes else [], [seq] if holds else []
+            )
+            return
+        before = line.bars()
+        insort(line.writers if writes else line.readers, seq)
+        if holds:
+            insort(line.holding, seq)
+        self._moved(line, before)
+        held.blocked += seq > line.bars()[writes]
+
+    def _leave_lines(self, seq: int, held: _Held) -> None:
+        for claim in (*held.reads, *held.hard, *held.soft):
+            line = self._lines[claim]
+            before = line.bars()
+            for members in (line.readers, line.writers, line.holding):
+                _discard(members, seq)
+            if line.readers or line.writers:
+                self._moved(line, before)
+            else:
+                del self._lines[claim]
+
+    def _weigh_soft(self, seq: int, held: _Held) -> None:
+        """Whether others wait for what only might affect them depends on being set aside."""
+        for claim in held.soft:
+            line = self._lines[claim]
+            before = line.bars()
+            _discard(line.holding, seq)
+            if self._holds_softly(seq, held):
+                insort(line.holding, seq)
+            self._moved(line, before)
+
+    def _holds_softly(self, seq: int, held: _Held) -> bool:
+        return not (held.parked or seq in self._waiting)
+
+    def _moved(self, line: _Line, before: tuple[float, float]) -> None:
+        """The bars of a line may have moved: count anew for those between."""
+        after = line.bars()
+        if before == after:
+            return
+        for members, old, new in zip((line.readers, line.writers), before, after, strict=True):
+            low, high = bisect_right(members, min(old, new)), bisect_right(members, max(old, new))
+            for seq in members[low:high]:
+                held = self._held[seq]
+                held.blocked += -1 if old < new else 1
+                self._offer(seq, held)
 
 
-def _candidates(
-    records: Iterable[Record],
-    in_flight: Container[int],
-    parked: Container[int],
-    is_directory: IsDirectory | None,
-) -> Iterator[Record]:
-    records = list(records)
-    held = _Held()
-    flying = any(record.seq in in_flight for record in records)  # later ones count, too
-    for record in records:
-        reads, writes = claims(record, is_directory)
-        free = held.allows(reads, writes)
-        is_parked = record.state is RecordState.PARKED or record.seq in parked
-        lasting = [w for w in writes if not (is_parked and _is_soft(w, record))]
-        held.add(reads, lasting)
-        if record.seq in in_flight:
-            if runs_alone(record, is_directory):
-                return
-        elif free and not is_parked:
-            if runs_alone(record, is_directory):
-                if not flying:
-                    yield record
-                return
-            flying = True
-            yield record
+@dataclass(slots=True)
+class _Held:
+    """One record: its claims, and at how many of them it waits for an earlier one.
+
+    ``hard`` claims are written and hold others back, ``soft`` ones only while it is not set aside.
+    """
+
+    reads: tuple[Claim, ...]
+    soft: tuple[Claim, ...]
+    hard: tuple[Claim, ...]
+    parked: bool
+    alone: bool
+    blocked: int = 0
+    offered: bool = False
+
+
+@dataclass(slots=True)
+class _Line:
+    """Who uses one claim, by seq; ``holding`` are the writers whom others wait for."""
+
+    readers: list[int]
+    writers: list[int]
+    holding: list[int]
+
+    def bars(self) -> tuple[float, float]:
+        """Readers and writers later than this wait."""
+        first = self.holding[0] if self.holding else inf
+        return first, min(first, self.readers[0]) if self.readers else first
+
+
+def _discard(members: list[int], seq: int) -> None:
+    at = bisect_left(members, seq)
+    if at < len(members) and members[at] == seq:
+        del members[at]
 
 
 def runs_alone(record: Record, is_directory: IsDirectory | None = None) -> bool:
@@ -145,13 +299,13 @@ def _sets_rights(record: Record) -> bool:
     return any(value is not None for value in set_here)
 
 
-def _is_soft(claim: Claim, record: Record) -> bool:
+def _is_soft(claim: Claim, state: RecordState) -> bool:
     """What a set-aside record does not hold back: what only might be affected.
 
     A change of rights does not hold back what happens inside the directory. A move in conflict
     does not hold back other moves; one that only waits a moment does, or a ring could form.
     """
-    return claim[0] == "rights" or (claim[0] == "moves" and record.state is RecordState.PARKED)
+    return claim[0] == "rights" or (claim[0] == "moves" and state is RecordState.PARKED)
 
 
 def _may_move_directory(record: Record, is_directory: IsDirectory | None) -> bool:
@@ -171,20 +325,3 @@ def _may_form_ring(record: Record, is_directory: IsDirectory | None) -> bool:
     if record.parent == record.to_parent:
         return False
     return _may_move_directory(record, is_directory)
-
-
-@dataclass
-class _Held:
-    """What earlier records in the journal use."""
-
-    read: set[Claim] = field(default_factory=set)
-    written: set[Claim] = field(default_factory=set)
-
-    def allows(self, reads: Iterable[Claim], writes: Iterable[Claim]) -> bool:
-        return not any(claim in self.written for claim in reads) and not any(
-            claim in self.written or claim in self.read for claim in writes
-        )
-
-    def add(self, reads: Iterable[Claim], writes: Iterable[Claim]) -> None:
-        self.read.update(reads)
-        self.written.update(writes)

@@ -28,12 +28,14 @@ class Positions:
 
     ``own``: records of a node, or that displace it; ``structural``: those of them that change
     names; ``inside``: records that work in a directory; ``touches``: records that use a name;
-    ``moves``: directories that change their parent.
+    ``moves``: directories that change their parent. ``touched`` is where something was put or
+    taken; whoever looks there empties it.
     """
 
     def __init__(self, is_directory: NodeTest) -> None:
         self.is_directory = is_directory
         self.live: dict[int, Record] = {}
+        self.touched: set[int] = set()
         self.touches: dict[Slot, list[int]] = {}
         self.own: dict[NodeId, list[int]] = {}
         self.structural: dict[NodeId, list[int]] = {}
@@ -47,6 +49,7 @@ class Positions:
         if position in self.live:
             self.take(position)
         self.live[position] = record
+        self.touched.add(position)
         for index in self._indices(record):
             if not index or index[-1] < position:
                 index.append(position)
@@ -58,6 +61,7 @@ class Positions:
     def take(self, position: int) -> Record:
         """Take the record out."""
         record = self.live.pop(position)
+        self.touched.add(position)
         for index in self._indices(record):
             del index[bisect_left(index, position)]
         return record

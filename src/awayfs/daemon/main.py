@@ -17,6 +17,7 @@ import sys
 from awayfs.control import mounts, paths, volumes
 from awayfs.control.handshake import StartRequest, receive, report_error, report_ready
 from awayfs.core.errors import AwayfsError, StoreError
+from awayfs.daemon.loop_watch import watched
 from awayfs.daemon.service import Service
 from awayfs.store.store import Store
 
@@ -68,7 +69,8 @@ async def _serve(request: StartRequest) -> int:
         report_ready(request, str(service.mode), note)
         if note and request.foreground:
             print(f"awayfs: {note}", file=sys.stderr)
-        await service.serve()
+        with watched():
+            await service.serve()
         pending = store.journal.count()
     finally:
         store.close()

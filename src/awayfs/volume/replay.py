@@ -20,7 +20,7 @@ import asyncio
 import errno
 import logging
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -37,8 +37,6 @@ from awayfs.core.decide import (
 )
 from awayfs.core.decide import Refused as RefusedDecision
 from awayfs.core.errors import NotFound, Refused, RemoteError, Unreachable
-from awayfs.core.optimise import optimise
-from awayfs.core.order import ready
 from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.types import Committed, Kind, NodeId
 from awayfs.ports.remote import Intent
@@ -50,6 +48,8 @@ from awayfs.volume.parking import Parking
 from awayfs.volume.replay_act import Actor, Torn, Version
 from awayfs.volume.replay_commit import Committer
 from awayfs.volume.replay_facts import FactFinder
+from awayfs.volume.replay_optimise import Optimiser
+from awayfs.volume.replay_queue import Queue
 from awayfs.volume.revive import Reviver
 
 log = logging.getLogger(__name__)
@@ -103,6 +103,8 @@ class Replay:
         self._reviver = reviver
         self._left_names = LeftNames(context)
         self._woken = asyncio.Event()
+        self._queue = Queue(context.store.journal, self._is_directory)
+        self._optimiser = Optimiser(context.store, committer.discard_if_unused, self._is_directory)
         self._in_flight: dict[int, asyncio.Task[None]] = {}
         self._waiting: set[int] = set()
         self._failed: dict[int, int] = {}
@@ -110,7 +112,12 @@ class Replay:
         self._settled = asyncio.Condition()
         self.active = False
         self._urgent: Counter[NodeId] = Counter()
-        self._hurried: set[int] = set()
+        self._hurried_to = 0
+        self._restless: set[int] = set()  # torn since: not hurried any more
+
+    def is_flying(self, seq: int) -> bool:
+        """Whether a record is being worked on at this moment."""
+        return seq in self._in_flight
 
     def wake(self) -> None:
         """There may be something to do."""
@@ -118,9 +125,8 @@ class Replay:
 
     def hurry(self) -> None:
         """Send what there is, files that are still being written included."""
-        self._hurried.update(
-            r.seq for r in self._store.journal.all() if r.state is not RecordState.PARKED
-        )
+        self._hurried_to = self._store.journal.last_seq()
+        self._restless.clear()
         self.wake()
 
     @contextmanager
@@ -153,8 +159,7 @@ class Replay:
         """Where things stand now."""
         counts = self._store.journal.counts()
         total = self._store.journal.count()
-        waiting_for_time = self._is_patient() or self._full_until_ns > self._context.now()
-        busy = self.active or self._woken.is_set() or waiting_for_time
+        busy = self.active or self._woken.is_set() or self._is_patient()
         return Progress(
             records=total,
             bytes=self._store.journal.pending_bytes(),
@@ -177,14 +182,11 @@ class Replay:
     async def wait_for_all(self) -> None:
         """Until nothing that is in the journal now is left to send, or it cannot be sent now."""
         journal = self._store.journal
-        last = max((r.seq for r in journal.all()), default=0)
+        last = journal.last_seq()
         self.wake()
         async with self._settled:
             await self._settled.wait_for(
-                lambda: (
-                    not self._context.link.usable
-                    or all(r.state is RecordState.PARKED or r.seq > last for r in journal.all())
-                )
+                lambda: not (self._context.link.usable and journal.has_unparked(last))
             )
 
     async def _drain(self) -> None:
@@ -192,23 +194,28 @@ class Replay:
         self.active = True
         try:
             while self._context.link.usable and self._store.journal.count():
-                self._optimise()
+                await self._optimiser.run()
                 if not await self._pass():
                     break
-            self._hurried.intersection_update(r.seq for r in self._store.journal.all())
             if self._context.link.usable and self._drained():
                 self._context.link.drained()
         finally:
             self.active = False
             await self._cancel_flying()
             await self._tell()
-        if self._waiting and self._context.link.usable:
+        if (self._waiting or self._is_full()) and self._context.link.usable:
             pause = WAIT_S if self._is_patient() else FAILED_WAIT_S
             asyncio.get_running_loop().call_later(pause, self.wake)
 
     def _is_patient(self) -> bool:
         """Whether something waits that time alone may help: it did not fail again and again."""
+        if self._is_full():
+            return True
         return any(self._failed.get(seq, 0) < FAILURES for seq in self._waiting)
+
+    def _is_full(self) -> bool:
+        """Whether the server had no room a moment ago."""
+        return self._full_until_ns > self._context.now()
 
     def _drained(self) -> bool:
         counts = self._store.journal.counts()
@@ -217,14 +224,10 @@ class Replay:
     async def _pass(self) -> bool:
         """Send what is ready until nothing is; whether anything moved."""
         self._waiting.clear()
-        records = {record.seq: record for record in self._store.journal.all()}
+        self._queue.begin_pass()
         moved = False
         while self._context.link.usable:
-            if self._full_until_ns > self._context.now():
-                self._waiting.update(seq for seq in records if seq not in self._in_flight)
-            for record in self._ready(records):
-                task = asyncio.get_running_loop().create_task(self._guarded(record.seq))
-                self._in_flight[record.seq] = task
+            await self._send_ready()
             if not self._in_flight:
                 break
             done, _ = await asyncio.wait(
@@ -232,34 +235,22 @@ class Replay:
             )
             for seq in [s for s, task in self._in_flight.items() if task in done]:
                 self._in_flight.pop(seq)
-                moved |= self._after(seq, records)
+                moved |= self._after(seq)
             await self._tell()
         return moved
 
-    def _ready(self, records: dict[int, Record]) -> list[Record]:
-        room = IN_FLIGHT - len(self._in_flight)
-        if room <= 0:
-            return []
-        return ready(
-            list(records.values()),
-            in_flight=self._in_flight.keys(),
-            parked=self._waiting,
-            is_directory=self._is_directory,
-            limit=room,
-        )
+    async def _send_ready(self) -> None:
+        if self._is_full():
+            return
+        for seq in await self._queue.start(IN_FLIGHT - len(self._in_flight)):
+            task = asyncio.get_running_loop().create_task(self._guarded(seq))
+            self._in_flight[seq] = task
 
-    def _after(self, seq: int, records: dict[int, Record]) -> bool:
-        """Bring the pass's view of the journal up to date after one record came back."""
-        gone = False
-        for known in [seq, *self._committer.take_finished()]:
-            current = self._store.journal.get(known)
-            if current is None:
-                self._failed.pop(known, None)
-                gone |= records.pop(known, None) is not None
-            elif known in records:
-                gone |= current.state is not records[known].state
-                records[known] = current
-        return gone
+    def _after(self, seq: int) -> bool:
+        """A record came back; whether that changed anything."""
+        if self._store.journal.get(seq) is None:
+            self._failed.pop(seq, None)
+        return self._queue.back(seq, waits=seq in self._waiting)
 
     async def _guarded(self, seq: int) -> None:
         """One record; nothing it meets may stop the others."""
@@ -268,7 +259,7 @@ class Replay:
         except Unreachable:
             self._waiting.add(seq)
         except Torn:
-            self._hurried.discard(seq)  # else one that never rests is sent again and again
+            self._restless.add(seq)  # else one that never rests is sent again and again
             self._waiting.add(seq)
         except Refused as error:
             await self._refused(seq, error)
@@ -383,12 +374,15 @@ class Replay:
             return
         self._parking.refused_by_server(seq, error)
 
+    def _is_hurried(self, seq: int) -> bool:
+        return seq <= self._hurried_to and seq not in self._restless
+
     def _being_written(self, record: Record) -> bool:
         """A file that is still being written goes out when it is closed or has been quiet.
 
         Short-lived and half-written states then never travel.
         """
-        if record.node in self._urgent or record.seq in self._hurried:
+        if record.node in self._urgent or self._is_hurried(record.seq):
             return False
         if record.kind not in (RecordKind.STORE, RecordKind.CREATE):
             return False
@@ -397,49 +391,17 @@ class Replay:
             return False
         return self._context.now() - opened.written_ns < 2 * SECOND_NS
 
-    def _optimise(self) -> None:
-        """Drop and merge what has no net effect; what has an intent counts as gone out."""
-        started = {seq for seq, _, _ in self._store.intents.all()}
-        records = [
-            replace(r, state=RecordState.FROZEN) if r.seq in started else r
-            for r in self._store.journal.all()
-        ]
-        plan = optimise(records, self._is_directory, self._has_names)
-        if not plan.dropped and not plan.rewritten:
-            return
-        touched = {r.node for r in records if r.seq in plan.dropped}
-        with self._store.transaction():
-            for rewritten in plan.rewritten:
-                self._store.journal.replace(rewritten)
-            self._store.journal.remove(plan.dropped)
-            self._disown(records, plan.dropped)
-        fault("replay.optimised")
-        for node in touched:
-            self._committer.discard_if_unused(node)
-
-    def _disown(self, records: Iterable[Record], dropped: Container[int]) -> None:
-        """Content whose change is not sent, the file being gone, is no revision of the server's."""
-        content = self._store.content
-        for record in records:
-            if record.kind is not RecordKind.STORE or record.seq not in dropped:
-                continue
-            if content.has(record.node) and not self._store.journal.has_store(record.node):
-                content.set_token(record.node, None)
-
     def _is_directory(self, node: NodeId) -> bool:
         found = self._store.nodes.get(node)
         return found is None or found.kind is Kind.DIRECTORY
 
-    def _has_names(self, node: NodeId) -> bool:
-        return bool(self._store.nodes.names(node))
-
     async def _cancel_flying(self) -> None:
-        flying = list(self._in_flight.values())
-        self._in_flight.clear()
-        for task in flying:
+        flying, self._in_flight = self._in_flight, {}
+        for task in flying.values():
             task.cancel()
-        if flying:
-            await asyncio.gather(*flying, return_exceptions=True)
+        await asyncio.gather(*flying.values(), return_exceptions=True)
+        for seq in flying:
+            self._queue.back(seq, waits=False)
 
     async def _tell(self) -> None:
         async with self._settled:

@@ -40,12 +40,6 @@ class Committer:
         self._actor = actor
         self._adopter = Adopter(context)
         self._left_names = LeftNames(context)
-        self._finished: list[int] = []
-
-    def take_finished(self) -> list[int]:
-        """Records that went along with others since the last call."""
-        finished, self._finished = self._finished, []
-        return finished
 
     def discard_if_unused(self, node: NodeId) -> None:
         """Drop a node that nothing refers to any more."""
@@ -70,13 +64,12 @@ class Committer:
         with self._store.transaction():
             self._store.intents.clear(record.seq)
             self._store.journal.remove([record.seq, *(r.seq for r in carried)])
-            outdated = self._outdate_times(carried)
+            self._outdate_times(carried)
             self._apply(record, facts, entry, by_others)
             if started is not None and entry is not None:
                 self._note_digest(record.node, entry, started[0])
             if left is not None:
                 self._left_names.adopt(left)
-        self._finished += [r.seq for r in carried] + outdated
         if not self._store.journal.has_store(record.node):
             self._context.opened.sent(record.node)
         self._observer.committed(*self._directories(record))
@@ -90,24 +83,21 @@ class Committer:
         if sent is not None and intent.staged_digest is not None and sent.token == entry.token:
             self._server.set_digest(node, intent.staged_digest)
 
-    def _outdate_times(self, carried: list[Record]) -> list[int]:
+    def _outdate_times(self, carried: list[Record]) -> None:
         """A time that was set before a store which is out already is not set after it.
 
         The stores went out with the creation, past the records between.
         """
-        touched: list[int] = []
         journal = self._store.journal
         for record in journal.of_node(carried[-1].node) if carried else []:
             waits = record.kind is RecordKind.SETATTR and record.state is RecordState.PENDING
             if not waits or record.seq > carried[-1].seq or record.attributes.mtime_ns is None:
                 continue
-            touched.append(record.seq)
             left = replace(record.attributes, mtime_ns=None)
             if left:
                 journal.replace(replace(record, attributes=left))
             else:
                 journal.remove([record.seq])
-        return touched
 
     def _carries(self, record: Record, facts: Facts, by_others: bool) -> bool:
         """Whether the content of a created file is on the server with it.
@@ -211,6 +201,8 @@ class Committer:
         content = self._store.content
         owned = content.token(node) == base.token
         self._server.set(node, after, seen_ns=self._context.now(), digest=base.digest)
+        if content.base_token(node) == base.token:
+            content.bases.set_token(node, after.token)
         if owned:
             content.set_token(node, after.token)
         if after.kind is not Kind.DIRECTORY:
