@@ -7,6 +7,7 @@ takes over, and in the end both sides are as if nothing had happened.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -136,8 +137,53 @@ def has(name: str, text: str) -> Step:
     return check
 
 
+def takes(path: str, text: str) -> Step:
+    """A decision for a content of its own."""
+
+    def act(crashes: Crashes) -> None:
+        if crashes.client.conflicts():
+            client = crashes.client
+            merged = f"{client.base}/merged"
+            write(merged, text)
+            client.awayfs("resolve", client.path(path), "--with", merged, check=False)
+
+    return act
+
+
+def decided_for(path: str, text: str) -> Step:
+    """Once the decision is made again, if it has to be, it stands on both sides."""
+
+    def check(crashes: Crashes) -> None:
+        go_online(crashes)
+        crashes.client.sync(check=False)
+        takes(path, text)(crashes)
+        has(path, text)(crashes)
+        lost = json.loads(crashes.client.awayfs("resolve", "--history", "--json"))["history"]
+        assert sorted(one["which"] for one in lost) == ["local", "server"]
+
+    return check
+
+
+def decided(prepare: Step, path: str, keep: str) -> Step:
+    """A conflict was decided, and the decision has arrived."""
+
+    def setup(crashes: Crashes) -> None:
+        in_conflict(prepare)(crashes)
+        crashes.client.awayfs("resolve", crashes.client.path(path), "--keep", keep)
+        crashes.client.sync()
+
+    return setup
+
+
+def undoes(path: str) -> Step:
+    def act(crashes: Crashes) -> None:
+        crashes.client.awayfs("resolve", "--undo", crashes.client.path(path), check=False)
+
+    return act
+
+
 def both_kept(path: str, keep: str, wins: str, copied: str) -> Step:
-    """The conflict may have to be decided again, which may make one more copy of the same."""
+    """The conflict may have to be decided again, which makes no second copy."""
 
     def check(crashes: Crashes) -> None:
         go_online(crashes)
@@ -146,7 +192,7 @@ def both_kept(path: str, keep: str, wins: str, copied: str) -> Step:
         has(path, wins)(crashes)
         root = crashes.client.server.root
         copies = [read(f"{root}/{name}") for name in os.listdir(root) if "conflict" in name]
-        assert set(copies) == ({copied} if copied else set())
+        assert copies == ([copied] if copied else [])
 
     return check
 
@@ -186,6 +232,31 @@ SCENARIOS: dict[str, tuple[Step, Step, Step]] = {
     "replay.reviving": (made_in_what_went, go_online, has("folder/fresh", "new\n")),
     "parking.kept": (both_edited, go_online, parked),
     "parking.parked": (both_edited, go_online, parked),
+    "resolve.kept": (
+        in_conflict(both_edited),
+        resolves("plain", "server"),
+        both_kept("plain", "local", "local\n", ""),
+    ),
+    "resolve.replacing": (
+        in_conflict(both_edited),
+        takes("plain", "merged\n"),
+        decided_for("plain", "merged\n"),
+    ),
+    "resolve.taken": (
+        in_conflict(both_edited),
+        takes("plain", "merged\n"),
+        decided_for("plain", "merged\n"),
+    ),
+    "resolve.undone": (
+        decided(both_edited, "plain", "server"),
+        undoes("plain"),
+        has("plain", "local\n"),
+    ),
+    "resolve.moving": (
+        in_conflict(both_made),
+        resolves("fresh", "local"),
+        both_kept("fresh", "local", "local\n", "server's\n"),
+    ),
     "resolve.moved": (
         in_conflict(both_made),
         resolves("fresh", "local"),

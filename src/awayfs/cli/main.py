@@ -32,7 +32,7 @@ COMMANDS = {
     "diff": "conflicts",
     "discard": "conflicts",
     "conflicts": "conflicts",
-    "resolve": "conflicts",
+    "resolve": "resolve",
     "why": "conflicts",
     "cull": "volumes",
     "cache": "volumes",

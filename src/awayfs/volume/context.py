@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from awayfs.core.history import Limits
 from awayfs.core.types import Entry, NodeId
 from awayfs.store.nodes import Node
 from awayfs.store.store import Store
@@ -34,6 +35,8 @@ class VolumeOptions:
     uid: int = 0
     gid: int = 0
     host: str = "localhost"
+    copy_name: str = ""
+    history: Limits = Limits()  # noqa: RUF009
 
 
 class KernelCaches(Protocol):

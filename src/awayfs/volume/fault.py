@@ -30,8 +30,13 @@ NAMES = (
     "replay.committed",
     "parking.kept",
     "parking.parked",
+    "resolve.kept",
+    "resolve.moving",
     "resolve.moved",
     "resolve.copied",
+    "resolve.replacing",
+    "resolve.taken",
+    "resolve.undone",
     "resolve.decided",
     "sync.written",
 )

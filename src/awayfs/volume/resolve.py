@@ -21,6 +21,7 @@ from awayfs.volume.giving_up import GivingUp
 from awayfs.volume.journaling import Journaling
 from awayfs.volume.observe import Observer
 from awayfs.volume.resolve_both import KeepBoth
+from awayfs.volume.resolve_content import TakeContent
 from awayfs.volume.resolve_local import KeepLocal
 from awayfs.volume.resolve_partial import KeepKnown
 from awayfs.volume.resolve_server import KeepServer
@@ -44,9 +45,10 @@ class Resolver:
         self._store = context.store
         self._changes = changes
         giving_up = GivingUp(context, changes)
-        steps = Steps(context, observer)
-        strangers = Strangers(context, observer, steps, client)
+        self.steps = steps = Steps(context, observer)
+        self.strangers = strangers = Strangers(context, observer, steps, client)
         self._local = KeepLocal(context, journaling, giving_up, steps, strangers)
+        self.content = TakeContent(context, journaling, self._local)
         self._server = KeepServer(context, observer, giving_up, steps)
         self._known = KeepKnown(context, journaling, changes, fetcher, self._server)
         self._both = KeepBoth(
@@ -80,10 +82,14 @@ class Resolver:
         fault("resolve.decided")
         with self._store.transaction():
             self._store.conflicts.remove(conflict.id)
+        self.ended(conflict)
+        return copy
+
+    def ended(self, conflict: Conflict) -> None:
+        """A conflict was decided, and is gone: tell all whom it concerns."""
         self._context.kernel.forget_node(conflict.node)
         self._context.failures.clear(conflict.node)
         self._context.on_journal()
-        return copy
 
     def _resolve_removed(self, conflict: Conflict, keep: Resolution) -> None:
         """The server's version is back already; *local* removes it, as it is now, again."""

@@ -69,9 +69,12 @@ class KeepBoth:
         if kind == ConflictKind.UPDATE_UPDATE and record.kind is RecordKind.RENAME:
             return await self._rename_ours(record)
         if kind == ConflictKind.UPDATE_UPDATE:
-            copy = self._copy_local(conflict)
-            await self._server.keep(conflict, record)
-            return copy
+            made: list[str | None] = []
+            await self._server.keep(
+                conflict, record, lambda: made.append(self._copy_local(conflict))
+            )
+            fault("resolve.copied")
+            return made[0]
         return await self._server.keep(conflict, record)
 
     async def _rename_ours(self, record: Record) -> str:
@@ -95,7 +98,7 @@ class KeepBoth:
         self._context.kernel.forget_entry(parent, name)
         self._context.kernel.forget_entry(parent, copy)
         self._steps.release(self._store.journal.get(record.seq) or record)
-        await self._observer.directory(parent)
+        await self._steps.look([parent])
         return os.fsdecode(copy)
 
     def _start_from(self, copy: bytes, parent: NodeId, name: bytes, record: Record) -> None:
@@ -108,7 +111,11 @@ class KeepBoth:
                 return
 
     def _copy_local(self, conflict: Conflict) -> str | None:
-        """The local content as a new file beside it, with its own records."""
+        """The local content as a new file beside it, with its own records.
+
+        Made in the transaction that gives the local change up: once, however often a daemon
+        dies over the decision.
+        """
         node = self._context.node(conflict.node)
         if node is None or node.kind is not Kind.FILE:
             return None
@@ -123,7 +130,6 @@ class KeepBoth:
             self._store.nodes.update(made.id, size=node.size, mtime_ns=node.mtime_ns)
             self._store.content.add_range(made.id, 0, node.size)
             self._journaling.store(made.id)
-        fault("resolve.copied")
         self._context.kernel.forget_entry(conflict.parent, copy)
         return os.fsdecode(copy)
 

@@ -39,7 +39,7 @@ class KeepLocal:
         kind = conflict.kind
         if kind == ConflictKind.UPDATE_REMOVE:
             self._check_whole(record.node)
-            self._recreate(record)
+            self.recreate(record)
             return None
         if kind in CREATING:
             return await self._win_name(self.as_creation(record))
@@ -50,7 +50,7 @@ class KeepLocal:
         elif kind != ConflictKind.REFUSED:
             if record.kind is RecordKind.STORE:
                 self._check_whole(record.node)  # the rest is the old revision's, which is gone
-            await self._rebase(record)
+            await self._rebase(record, conflict)
         self._steps.release(record)
         return None
 
@@ -69,26 +69,31 @@ class KeepLocal:
         with self._store.transaction():
             for parent, name in self._store.server.names(record.node):
                 self._store.server.remove_name(parent, name)
-            self._recreate(record)
+            self.recreate(record)
         return self._store.journal.get(record.seq) or record
 
-    async def _rebase(self, record: Record) -> None:
-        """What stands on the server now becomes the base of the parked record."""
+    async def _rebase(self, record: Record, conflict: Conflict) -> None:
+        """What stands on the server now becomes the base of the parked record.
+
+        Its digest, where its content is here, proves to replay that it still stands there:
+        a weak token alone would not.
+        """
         node = record.replaced if self._is_about_replaced(record) else record.node
         path = self._store.server.path(node)
         if path is None:
             return
         entry = await self._steps.stat(path)
         if entry is None:
-            self._recreate(record)
+            self.recreate(record)
             return
+        digest = await self._steps.variant_digest(conflict, entry)
         with self._store.transaction():
-            self._store.server.set(node, entry, seen_ns=self._context.now())
+            self._store.server.set(node, entry, seen_ns=self._context.now(), digest=digest)
 
     def _is_about_replaced(self, record: Record) -> bool:
         return record.kind is RecordKind.RENAME and bool(record.replaced)
 
-    def _recreate(self, record: Record) -> None:
+    def recreate(self, record: Record) -> None:
         """The server has it no more: the record becomes the creation of what is here."""
         names = self._store.nodes.names(record.node)
         with self._store.transaction():

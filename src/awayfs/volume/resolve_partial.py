@@ -82,12 +82,16 @@ class KeepKnown:
                 "--keep server"
             )
         node = self._context.node(record.node)
-        copy: str | None = None
-        if node is not None and known:
-            copy = self._save(conflict, node, known)
+        saved: list[str] = []
+
+        def save() -> None:
+            if node is not None and known:
+                saved.append(self._save(conflict, node, known))
+
+        await self._server.keep(conflict, record, save)
+        if saved:
             fault("resolve.copied")
-        await self._server.keep(conflict, record)
-        return copy
+        return saved[0] if saved else None
 
     def _save(self, conflict: Conflict, node: Node, known: Sequence[Range]) -> str:
         """The known ranges as a new file with its own records, and a note about them."""

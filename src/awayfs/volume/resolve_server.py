@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from awayfs.core.conflicts import ConflictKind
 from awayfs.core.diff import Content
 from awayfs.core.errors import UsageError
@@ -28,8 +30,16 @@ class KeepServer:
         self._steps = steps
         self._adopter = Adopter(context)
 
-    async def keep(self, conflict: Conflict, record: Record) -> str | None:
-        """Drop what was changed here and show what the server has."""
+    async def keep(
+        self,
+        conflict: Conflict,
+        record: Record,
+        saving: Callable[[], object] = lambda: None,
+    ) -> str | None:
+        """Drop what was changed here and show what the server has.
+
+        ``saving`` is called in the transaction that drops it, before anything goes.
+        """
         if not self._context.link.usable:
             await self._steps.stat(b"")  # says why not
         if record.kind is RecordKind.RENAME:
@@ -39,9 +49,10 @@ class KeepServer:
         on_server = self._store.server.names(node)
         path = self._store.server.path(node)
         entry = await self._steps.stat(path) if path is not None else None
-        self._give_up(conflict, record, entry)
-        for directory in {parent, *(p for p, _ in on_server)} - {0}:
-            await self._observer.directory(directory)
+        with self._store.transaction():
+            saving()
+            self._give_up(conflict, record, entry)
+        await self._steps.look([parent, *(p for p, _ in on_server)])
         return None
 
     def _give_up(self, conflict: Conflict, record: Record, entry: Entry | None) -> None:
@@ -105,8 +116,7 @@ class KeepServer:
         if not nodes.names(record.node):
             self._giving_up.changes(record.node, below=True)
             self._giving_up.node(record.node)
-        for directory in {record.parent, record.to_parent} - {0}:
-            await self._observer.directory(directory)
+        await self._steps.look([record.parent, record.to_parent])
 
     def _check_home(self, node: NodeId, names: list[tuple[NodeId, bytes]]) -> None:
         """A node with unsent work in it is not dropped for want of a free name here."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 
 from awayfs.core.errors import NotFound
 from awayfs.core.naming import conflict_copy_name
 from awayfs.core.records import Record, RecordState
 from awayfs.core.types import Entry, NodeId
+from awayfs.store.conflicts import Conflict
 from awayfs.volume.context import Context
-from awayfs.volume.observe import Observer
+from awayfs.volume.observe import Observer, digest_of_file
 
 
 class Steps:
@@ -19,24 +23,62 @@ class Steps:
         self._context = context
         self._store = context.store
         self._observer = observer
+        self.copy_template = ""
+        self._later: set[NodeId] | None = None
 
     async def stat(self, path: bytes) -> Entry | None:
+        """What stands at a path of the server, or None."""
         try:
             return await self._context.link.call(lambda remote: remote.stat(path))
         except NotFound:
             return None
 
+    async def variant_digest(self, conflict: Conflict, entry: Entry) -> bytes | None:
+        """The digest of what stands on the server, if the server's variant is just that."""
+        shown, variant = conflict.server_entry, conflict.server_variant
+        if shown is None or shown.token != entry.token or not conflict.server_complete:
+            return None
+        if variant is None:
+            return None
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(None, digest_of_file, variant)
+        except FileNotFoundError:
+            return None
+
+    async def look(self, directories: Iterable[NodeId]) -> None:
+        """See what the server has in directories now; of many decisions, after the last one."""
+        for directory in set(directories) - {0}:
+            if self._later is not None:
+                self._later.add(directory)
+            else:
+                await self._observer.directory(directory)
+
+    @asynccontextmanager
+    async def together(self) -> AsyncIterator[None]:
+        """Many decisions: a directory is looked at once, when all were carried out."""
+        later = self._later = set[NodeId]()
+        try:
+            yield
+        finally:
+            self._later = None
+            await self.look(later)
+
     def copy_name(self, parent: NodeId, name: bytes, there: set[bytes]) -> bytes:
+        """A free name for a conflict copy; ``there`` are the names on the server."""
         when = time.strftime("%Y-%m-%d", time.localtime(self._context.now() / 1e9))
         return conflict_copy_name(
             name,
             self._context.options.host,
             when,
             lambda n: n in there or self._store.nodes.child_id(parent, n) is not None,
+            template=self.copy_template or self._context.options.copy_name,
         )
 
     def release(self, record: Record) -> None:
+        """Let a parked record go out."""
         with self._store.transaction():
+            self._store.intents.clear(record.seq)
             self._store.journal.set_state(record.seq, RecordState.PENDING)
 
     async def find_on_server(self, record: Record) -> None:

@@ -11,10 +11,14 @@ import os
 from awayfs.core.errors import UsageError
 from awayfs.core.records import Record
 from awayfs.core.types import ABSENT, Entry, Expected, Kind, Mismatch, NodeId
+from awayfs.ports.remote import Intent
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
 from awayfs.volume.observe import Observer, join
 from awayfs.volume.resolve_steps import Steps
+
+ASIDE = "moving aside"
+"""The stage of an intent that is a decision's, not replay's."""
 
 
 class Strangers:
@@ -26,6 +30,19 @@ class Strangers:
         self._observer = observer
         self._steps = steps
         self._client = client
+
+    async def settle(self, record: Record) -> None:
+        """A move that was cut off is over: what it left half done on the server is put right.
+
+        To be called before anything else is decided about the record. Replay must not take the
+        intent for one of its own.
+        """
+        found = self._store.intents.get(record.seq)
+        if found is None or found[1] != ASIDE:
+            return
+        await self._context.link.call(lambda remote: remote.settle(found[0]))
+        self._store.intents.clear(record.seq)
+        self._observer.look_again(record.node)
 
     async def free_directory(self, record: Record, directory: NodeId) -> str | None:
         """What stands in the place of the directory that a record works in goes aside."""
@@ -43,23 +60,29 @@ class Strangers:
     async def move(
         self, record: Record, parent: NodeId, directory: bytes, name: bytes, entry: Entry
     ) -> str:
+        """Move ``entry``, which has the name on the server, aside; the name it has then."""
         listed = await self._observer.listed(parent)
         copy = self._steps.copy_name(parent, name, {e.name for e in listed})
+        source, target = join(directory, name), join(directory, copy)
         expected = Expected(entry.token, entry.file_id, entry.kind)
         op = f"{self._client}m{record.seq}"
+        self._store.intents.set(record.seq, Intent(op, target, ABSENT, source, expected), ASIDE)
+        fault("resolve.moving")
         outcome = await self._context.link.call(
-            lambda r: r.rename(op, join(directory, name), join(directory, copy), expected, ABSENT)
+            lambda remote: remote.rename(op, source, target, expected, ABSENT)
         )
         if isinstance(outcome, Mismatch):
+            await self.settle(record)
             raise UsageError("the server changed at this moment; look again and decide anew")
         fault("resolve.moved")
         known = self._store.server.child(parent, name)
-        if known is not None and known not in (record.node, record.parent, record.to_parent):
-            with self._store.transaction():
+        with self._store.transaction():
+            self._store.intents.clear(record.seq)
+            if known is not None and known not in (record.node, record.parent, record.to_parent):
                 self._store.server.remove_name(parent, name)
                 if not self._store.server.names(known):
                     self._store.server.forget(known)
         self._observer.committed(parent)
         self._observer.look_again(record.node)
-        await self._observer.directory(parent)
+        await self._steps.look([parent])
         return os.fsdecode(copy)

@@ -24,11 +24,13 @@ from awayfs.store.nodes import Node
 from awayfs.volume.adopt import Adopter
 from awayfs.volume.changes import Changes
 from awayfs.volume.context import Context
+from awayfs.volume.deciding import Deciding
 from awayfs.volume.fault import fault
 from awayfs.volume.fetch import Fetcher
 from awayfs.volume.files import Files
 from awayfs.volume.hoard import Hoard
 from awayfs.volume.journaling import Journaling
+from awayfs.volume.losing import Losing
 from awayfs.volume.observe import Observer
 from awayfs.volume.opened import OpenNode
 from awayfs.volume.parking import Parking
@@ -43,6 +45,7 @@ from awayfs.volume.room import Room
 from awayfs.volume.states import States
 from awayfs.volume.tree import Tree
 from awayfs.volume.virtual import VirtualTree
+from awayfs.volume.undo import Undo
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +92,19 @@ class Volume:
         )
         self._adopter = Adopter(context)
         self._unsafe = False
+        self.losing = Losing(context, context.options.history)
+        self.deciding = Deciding(
+            context,
+            self.resolver,
+            self.losing,
+            self.virtual.conflict_path,
+            self.virtual.base_path,
+            self.virtual.server_variants.complete,
+            self._met_again,
+        )
+        self.undo = Undo(
+            context, self.journaling, self.changes, self.fetcher, self.losing, self.deciding
+        )
         self._server_accepted = False
         self.link.admit = self._admit
         self.link.on_change = self._mode_changed
@@ -324,7 +340,14 @@ class Volume:
 
     async def resolve(self, conflict: Conflict, keep: Resolution) -> str | None:
         """Decide a conflict; the name of a conflict copy if one was made."""
-        return await self.resolver.resolve(conflict, keep)
+        return (await self.deciding.keep(conflict.id, str(keep))).copy
+
+    async def _met_again(self, node: NodeId) -> None:
+        """Replay has met the server with what is to be sent of a node, as both are now."""
+        try:
+            await asyncio.wait_for(self.replay.wait_for_node(node), SENT_S)
+        except TimeoutError:
+            log.warning("what is to be sent of node %d has not met the server yet", node)
 
     @property
     def mode(self) -> Mode:

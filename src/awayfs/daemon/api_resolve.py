@@ -1,0 +1,255 @@
+"""What commands can ask to decide: conflicts one or many at a time, and taking that back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+from awayfs.control.messages import ControlError, bytes_of, path_param, text_of
+from awayfs.control.server import Done, Handler
+from awayfs.core.conflicts import ConflictKind
+from awayfs.core.deciding import CHOICES, WITH, told
+from awayfs.core.errors import AwayfsError, RemoteError
+from awayfs.core.merge_rules import has_pattern, matches
+from awayfs.core.types import Kind
+from awayfs.daemon.shown import printable
+from awayfs.store.conflicts import Conflict
+from awayfs.store.history import Lost
+from awayfs.volume.volume import Volume
+
+FAILED_SHOWN = 1000
+"""Failures told one by one; of the others, the number."""
+
+
+class ResolveApi:
+    """Answers ``resolve`` and what belongs to it."""
+
+    def __init__(self, volume: Callable[[], Volume]) -> None:
+        self._volume = volume
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """Method → handler."""
+        return {
+            "resolve": self._resolve,
+            "conflict_checkout": self._checkout,
+            "history": self._history,
+            "undo": self._undo,
+        }
+
+    # -- which ----------------------------------------------------------------------------
+
+    def _selected(self, params: dict[str, Any]) -> list[tuple[Conflict, bytes]]:
+        """The conflicts that a request is about, with their paths, oldest first.
+
+        ``paths``: names, directories with all below, or patterns. ``kinds``: of these only.
+        """
+        volume = self._volume()
+        kinds = params.get("kinds") or []
+        unknown = [kind for kind in kinds if kind not in set(ConflictKind)]
+        if unknown:
+            raise ControlError(
+                f"{unknown[0]}: no such kind; known are {', '.join(ConflictKind)}", "usage"
+            )
+        wanted = [path_param({"path": path}) for path in params.get("paths") or [""]]
+        found: dict[int, tuple[Conflict, bytes]] = {}
+        all_of_them = [
+            (conflict, volume.virtual.conflict_path(conflict))
+            for conflict in volume.store.conflicts.all()
+            if not kinds or conflict.kind in kinds
+        ]
+        for path in wanted:
+            chosen = _chosen(path, all_of_them)
+            if not chosen:
+                raise ControlError(_nothing(path, kinds), "not-found")
+            found |= {conflict.id: (conflict, at) for conflict, at in chosen}
+        return [found[number] for number in sorted(found)]
+
+    # -- deciding -------------------------------------------------------------------------
+
+    async def _resolve(self, params: dict[str, Any]) -> AsyncIterator[dict[str, Any] | Done]:
+        """Decide: ``keep`` a variant, or take the file ``with``. ``dry_run`` only tells."""
+        if "path" in params:
+            params = {**params, "paths": [params["path"]]}
+        given = params.get("with")
+        choice = WITH if given is not None else str(params.get("keep", ""))
+        if choice not in CHOICES or (choice == WITH) != (given is not None):
+            raise ControlError(
+                "resolve with keep local, server, both or base, or with a file", "usage"
+            )
+        selected = self._selected(params)
+        if choice == WITH and len(selected) > 1:
+            raise ControlError(
+                f"these are {len(selected)} conflicts; a file decides one of them", "usage"
+            )
+        if params.get("dry_run"):
+            yield Done(_dry(selected, choice))
+            return
+        decided: list[dict[str, Any]] = []
+        failed: list[dict[str, str]] = []
+        volume = self._volume()
+        async with volume.resolver.steps.together():
+            for number, (conflict, path) in enumerate(selected):
+                yield {"done": number, "total": len(selected), "path": text_of(path)}
+                try:
+                    decided.append(await self._decide(conflict, choice, params))
+                except (AwayfsError, OSError) as error:
+                    if len(selected) == 1:
+                        raise
+                    failed.append({"path": text_of(path), "why": _reason(error)})
+                    if isinstance(error, RemoteError) and not volume.link.usable:
+                        break
+        left = len(selected) - len(decided) - len(failed)
+        yield Done(_answer(decided, failed, left))
+
+    async def _decide(
+        self, conflict: Conflict, choice: str, params: dict[str, Any]
+    ) -> dict[str, Any]:
+        deciding = self._volume().deciding
+        if choice == WITH:
+            staged = await deciding.staged_copy(bytes_of(str(params["with"])))
+            seen = params.get("seen")
+            token = bytes.fromhex(seen) if isinstance(seen, str) else None
+            why = str(params.get("why") or "--with a file")
+            decided = await deciding.take(conflict.id, staged, why=why, seen=token)
+        else:
+            decided = await deciding.keep(conflict.id, choice)
+        return {
+            "path": text_of(decided.path),
+            "kind": decided.kind,
+            "kept": decided.kept,
+            "copy": decided.copy and printable(decided.copy),
+            "too_large": decided.too_large,
+        }
+
+    async def _checkout(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Copies of the variants of one conflict in a directory of the caller's, for a tool."""
+        selected = self._selected({"paths": [params.get("path", "")]})
+        if len(selected) > 1:
+            raise ControlError(f"these are {len(selected)} conflicts; a tool gets one", "usage")
+        conflict, path = selected[0]
+        volume = self._volume()
+        await volume.virtual.server_variants.complete(conflict.id)
+        found = volume.store.conflicts.get(conflict.id)
+        if found is None:
+            raise ControlError(f"{text_of(path)}: is not in conflict any more", "not-found")
+        record = next(filter(None, map(volume.store.journal.get, found.record_seqs)), None)
+        volume.resolver.content.check(found, record)
+        places = await self._copied(found, str(params.get("directory", "")))
+        entry = found.server_entry
+        return {
+            "id": found.id,
+            "path": text_of(path),
+            "seen": entry.token.hex() if entry is not None else None,
+            "variants": places,
+        }
+
+    async def _copied(self, conflict: Conflict, directory: str) -> list[str]:
+        volume = self._volume()
+        volume.context.opened.save_all()
+        variants = volume.virtual.variants(conflict)
+        loop = asyncio.get_running_loop()
+        done: list[str] = []
+        for name, variant in variants.items():
+            if variant.kind is not Kind.FILE:
+                continue
+            target = os.path.join(directory, name.decode())
+            if variant.path is not None:
+                await loop.run_in_executor(None, shutil.copyfile, variant.path, target)
+            else:
+                await loop.run_in_executor(None, _write, target, b"")
+            done.append(name.decode())
+        return done
+
+    # -- taking it back -------------------------------------------------------------------
+
+    async def _history(self, params: dict[str, Any]) -> dict[str, Any]:
+        path = path_param(params, default="") if params.get("path") else b""
+        history, prefix = self._volume().store.history, path + b"/"
+        found = [
+            lost
+            for lost in history.all()
+            if not path or lost.path == path or lost.path.startswith(prefix)
+        ]
+        return {"history": [_lost(lost) for lost in found]}
+
+    async def _undo(self, params: dict[str, Any]) -> dict[str, Any]:
+        path = path_param(params)
+        which = params.get("which")
+        undone = await self._volume().undo.undo(
+            path, str(which) if which else None, force=bool(params.get("force"))
+        )
+        return {
+            "path": text_of(undone.path),
+            "which": undone.which,
+            "why": undone.why,
+            "made": undone.made,
+        }
+
+
+def _chosen(path: bytes, conflicts: list[tuple[Conflict, bytes]]) -> list[tuple[Conflict, bytes]]:
+    """Those at the path; else below it; else those whose path fits it as a pattern."""
+    if not path:
+        return conflicts
+    prefix = path + b"/"
+    chosen = [c for c in conflicts if c[1] == path or c[1].startswith(prefix)]
+    pattern = text_of(path)
+    if chosen or not has_pattern(pattern):
+        return chosen
+    return [c for c in conflicts if matches("./" + pattern, text_of(c[1]))]
+
+
+def _nothing(path: bytes, kinds: list[str]) -> str:
+    where = text_of(path) if path else "here"
+    what = f" of the kind {' or '.join(kinds)}" if kinds else ""
+    if not path or has_pattern(where):
+        return f"{where}: nothing is in conflict{what}; see awayfs conflicts"
+    return f"{where}: is not in conflict{what}; see awayfs conflicts"
+
+
+def _dry(selected: list[tuple[Conflict, bytes]], choice: str) -> dict[str, Any]:
+    return {
+        "would": [
+            {"path": text_of(path), "kind": conflict.kind, "text": told(conflict.kind, choice)}
+            for conflict, path in selected
+        ]
+    }
+
+
+def _answer(
+    decided: list[dict[str, Any]], failed: list[dict[str, str]], left: int
+) -> dict[str, Any]:
+    """One decision is told as such, besides the lists that many of them need."""
+    answer: dict[str, Any] = {
+        "resolved": decided,
+        "failed": failed[:FAILED_SHOWN],
+        "failures": len(failed),
+        "left": left,
+    }
+    return {**decided[0], **answer} if len(decided) == 1 and not failed else answer
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return str(error)
+
+
+def _lost(lost: Lost) -> dict[str, Any]:
+    return {
+        "id": lost.id,
+        "decision": lost.conflict,
+        "path": text_of(lost.path),
+        "which": lost.which,
+        "size": lost.size,
+        "mtime_ns": lost.mtime_ns,
+        "kept_ns": lost.kept_ns,
+        "why": lost.why,
+    }
+
+
+def _write(path: str, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)

@@ -1,0 +1,298 @@
+"""Carrying a decision out, whoever made it: a person, a tool, a rule.
+
+settle   what an earlier decision left half done on the server
+check    that the server has what was looked at, where that is to be overwritten;
+         if not, the conflict is found anew and nothing is decided
+keep     what will be given up, in the history
+decide   (``resolve``, ``resolve_content``)
+note     what won, so that an undo can tell whether the file was changed since
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import stat
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
+
+from awayfs.core.conflicts import Resolution
+from awayfs.core.deciding import BASE, BOTH, LOCAL, SERVER, WITH, has_base, loses, overwrites
+from awayfs.core.errors import UsageError
+from awayfs.core.records import Record, RecordKind, RecordState
+from awayfs.core.types import Entry, Kind
+from awayfs.store.conflicts import Conflict
+from awayfs.store.files import fsync_path, unlink_quietly
+from awayfs.volume.context import Context
+from awayfs.volume.losing import Losing
+from awayfs.volume.observe import digest_of_file, join
+from awayfs.volume.resolve import Resolver
+
+log = logging.getLogger(__name__)
+
+MOVED_ON = "the server has changed it again: look at the conflict as it is now, and decide anew"
+NO_LONGER = "is not in conflict any more; see awayfs conflicts"
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What became of a conflict. ``too_large``: the variants that the history could not take."""
+
+    path: bytes
+    kind: str
+    kept: str
+    copy: str | None = None
+    too_large: list[str] = field(default_factory=list)
+
+
+class Deciding:
+    """Decides conflicts."""
+
+    def __init__(
+        self,
+        context: Context,
+        resolver: Resolver,
+        losing: Losing,
+        path_of: Callable[[Conflict], bytes],
+        base_of: Callable[[Conflict], str | None],
+        completed: Callable[[int], Awaitable[None]],
+        found_anew: Callable[[int], Awaitable[None]],
+    ) -> None:
+        self._context = context
+        self._store = context.store
+        self._resolver = resolver
+        self._losing = losing
+        self._path_of = path_of
+        self._base_of = base_of
+        self._completed = completed
+        self._found_anew = found_anew
+        self._locks = WeakValueDictionary[int, asyncio.Lock]()
+
+    # -- decisions ------------------------------------------------------------------------
+
+    async def keep(self, number: int, choice: str, *, copy_name: str = "") -> Decided:
+        """Decide for a variant, or for both. ``copy_name`` is a rule's template.
+
+        Raises ``UsageError`` where that makes no sense or the server moved on, ``RemoteError``
+        when it cannot be asked, OSError(ENOSPC).
+        """
+        if choice == BASE:
+            return await self._keep_base(number)
+        async with self._locked(number) as conflict:
+            path = self._path_of(conflict)
+            record = self._record(conflict)
+            await self._prepare(conflict, record, choice)
+            conflict = self._again(conflict)
+            lost = await self._losing.keep(
+                conflict, path, self._lost_by(conflict, record, choice), f"--keep {choice}"
+            )
+            result = await self._digest_of_winner(conflict, choice)
+            copy = await self._resolve(conflict, choice, copy_name)
+            self._losing.decided(conflict.id, result)
+            return Decided(path, conflict.kind, choice, copy, lost)
+
+    async def _resolve(self, conflict: Conflict, choice: str, copy_name: str) -> str | None:
+        steps = self._resolver.steps
+        try:
+            steps.copy_template = copy_name
+            return await self._resolver.resolve(conflict, Resolution(choice))
+        except UsageError:
+            if choice == LOCAL:  # which drops nothing of ours
+                self._losing.cancelled(conflict.id)
+            raise
+        finally:
+            steps.copy_template = ""
+
+    async def _keep_base(self, number: int) -> Decided:
+        conflict = self._get(number)
+        base = self._base_of(conflict) if has_base(conflict.kind) else None
+        if not has_base(conflict.kind):
+            raise UsageError("there is no version from before both changes; use another --keep")
+        if base is None:
+            raise UsageError("the content from before both changes is not here any more")
+        staged = await self.staged_copy(base)
+        return await self.take(number, staged, BASE, "--keep base")
+
+    async def take(
+        self,
+        number: int,
+        staged: str,
+        choice: str = WITH,
+        why: str = "--with a file",
+        seen: bytes | None = None,
+    ) -> Decided:
+        """Decide for a content, in a durable staging file that is ours from now on.
+
+        ``seen`` is the token of the server's revision that it was made from; None: of the one
+        that the conflict shows.
+        """
+        try:
+            async with self._locked(number) as conflict:
+                return await self._take(conflict, staged, choice, why, seen)
+        finally:
+            unlink_quietly(staged)
+
+    async def _take(
+        self, conflict: Conflict, staged: str, choice: str, why: str, seen: bytes | None
+    ) -> Decided:
+        path, record = self._path_of(conflict), self._record(conflict)
+        self._resolver.content.check(conflict, record)
+        shown = conflict.server_entry.token if conflict.server_entry is not None else None
+        if seen is not None and seen != shown:
+            raise UsageError(MOVED_ON)
+        there = await self._prepare(conflict, record, choice)
+        conflict = self._again(conflict)
+        lost = await self._losing.keep(conflict, path, self._lost_by(conflict, record, choice), why)
+        loop = asyncio.get_running_loop()
+        result = await loop.run_in_executor(None, digest_of_file, staged)
+        known = None
+        if there is not None:
+            known = await self._resolver.steps.variant_digest(conflict, there)
+        self._again(conflict)
+        self._resolver.content.check(conflict, record)
+        self._resolver.content.take(conflict, record, staged, there, known)
+        self._resolver.ended(conflict)
+        self._losing.decided(conflict.id, result)
+        return Decided(path, conflict.kind, choice, None, lost)
+
+    # -- steps ----------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _locked(self, number: int) -> AsyncIterator[Conflict]:
+        """One decision about a conflict at a time; it is looked up when the turn has come."""
+        lock = self._locks.setdefault(number, asyncio.Lock())
+        async with lock:
+            yield self._get(number)
+
+    def _get(self, number: int) -> Conflict:
+        conflict = self._store.conflicts.get(number)
+        if conflict is None:
+            raise UsageError(NO_LONGER)
+        return conflict
+
+    def _again(self, conflict: Conflict) -> Conflict:
+        """The conflict as it is after a wait."""
+        return self._get(conflict.id)
+
+    def _record(self, conflict: Conflict) -> Record | None:
+        for seq in conflict.record_seqs:
+            record = self._store.journal.get(seq)
+            if record is not None:
+                return record
+        return None
+
+    async def _prepare(
+        self, conflict: Conflict, record: Record | None, choice: str
+    ) -> Entry | None:
+        """Settle, check, and have whole what will be given up; what the server has now."""
+        if record is not None:
+            await self._resolver.strangers.settle(record)
+        there: Entry | None = None
+        if overwrites(conflict.kind, choice):
+            there = await self._there(conflict, record)
+            if _differs(conflict.server_entry, there):
+                await self._find_anew(conflict)
+                raise UsageError(MOVED_ON)
+        elif record is None:
+            known = self._store.server.get(conflict.node)
+            there = known.entry() if known is not None else None
+        if SERVER in loses(conflict.kind, choice) and not conflict.server_complete:
+            await self._completed(conflict.id)
+        return there
+
+    async def _there(self, conflict: Conflict, record: Record | None) -> Entry | None:
+        """What stands on the server in the place of the node, at this moment."""
+        server = self._store.server
+        if record is None:
+            path = server.path(conflict.node)
+        elif record.kind is RecordKind.CREATE:
+            directory = server.path(record.parent)
+            path = None if directory is None else join(directory, record.name)
+        elif record.kind is RecordKind.RENAME and record.replaced:
+            path = server.path(record.replaced)
+        else:
+            path = server.path(record.node)
+        return None if path is None else await self._resolver.steps.stat(path)
+
+    async def _find_anew(self, conflict: Conflict) -> None:
+        """Replay meets the server as it is now, and records what it finds."""
+        with self._store.transaction():
+            for seq in conflict.record_seqs:
+                if self._store.journal.get(seq) is not None:
+                    self._store.journal.set_state(seq, RecordState.PENDING)
+            self._store.conflicts.remove(conflict.id)
+        self._context.on_journal()
+        await self._found_anew(conflict.node)
+
+    def _lost_by(self, conflict: Conflict, record: Record | None, choice: str) -> frozenset[str]:
+        """Attributes and names lose no content."""
+        lost = loses(conflict.kind, choice)
+        if record is not None and record.kind in (RecordKind.SETATTR, RecordKind.SETXATTR):
+            return frozenset()
+        if record is not None and record.kind is RecordKind.LINK:
+            return lost - {LOCAL}
+        return lost
+
+    async def _digest_of_winner(self, conflict: Conflict, choice: str) -> bytes | None:
+        """So that an undo knows the file that was decided for; None where it is not here."""
+        loop = asyncio.get_running_loop()
+        path: str | None = None
+        if choice == SERVER:
+            path = conflict.server_variant if conflict.server_complete else None
+        elif choice in (LOCAL, BOTH):
+            node = self._context.node(conflict.node)
+            whole = node is not None and node.kind is Kind.FILE
+            if whole and node is not None and self._store.content.covers(node.id, 0, node.size):
+                path = self._store.content.fd_path(node.id)
+        if path is None:
+            return None
+        try:
+            return await loop.run_in_executor(None, digest_of_file, path)
+        except FileNotFoundError:
+            return None
+
+    # -- contents -------------------------------------------------------------------------
+
+    async def staged_copy(self, path: str | bytes) -> str:
+        """A durable staging copy of a file of the user's; ``UsageError`` where it is none."""
+        staged = self._store.content.stage_path()
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(None, _copy_regular, path, staged)
+        except OSError as error:
+            unlink_quietly(staged)
+            raise UsageError(
+                f"{os.fsdecode(path)}: cannot be read: {error.strerror or error}"
+            ) from error
+        except BaseException:
+            unlink_quietly(staged)
+            raise
+        return staged
+
+
+def _differs(shown: Entry | None, there: Entry | None) -> bool:
+    """Whether the server has another revision than the one that was shown."""
+    if shown is None or there is None:
+        return (shown is None) != (there is None)
+    return shown.kind is not there.kind or shown.token != there.token
+
+
+def _copy_regular(source: str | bytes, target: str) -> None:
+    """Blocking. Never waits for a FIFO, never reads a device."""
+    read = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        status = os.fstat(read)
+        if stat.S_ISDIR(status.st_mode):
+            raise UsageError(f"{os.fsdecode(source)}: is a directory; give a file")
+        if not stat.S_ISREG(status.st_mode):
+            raise UsageError(f"{os.fsdecode(source)}: is not a regular file")
+        write = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(read, "rb", closefd=False) as source_file, open(write, "wb") as target_file:
+            shutil.copyfileobj(source_file, target_file, 1 << 20)
+        fsync_path(target)
+    finally:
+        os.close(read)

@@ -1,0 +1,219 @@
+"""Keeping what a decision gives up, before it is given up.
+
+The rows are committed before the decision is carried out, and shown once it was: a daemon that
+dies in between has them, and the conflict, still.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from awayfs.core.errors import UsageError
+from awayfs.core.history import Limits, to_cull
+from awayfs.core.types import Entry, Kind, NodeId, Range
+from awayfs.store.conflicts import Conflict
+from awayfs.store.files import clone_or_copy, fsync_path, unlink_quietly
+from awayfs.store.history import Lost
+from awayfs.store.nodes import Node
+from awayfs.volume.context import Context
+from awayfs.volume.fault import fault
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Staged:
+    """A variant on its way into the history."""
+
+    lost: Lost
+    path: str
+
+
+class Losing:
+    """Puts variants into the history, and takes old ones out."""
+
+    def __init__(self, context: Context, limits: Limits) -> None:
+        self._context = context
+        self._store = context.store
+        self.limits = limits
+
+    async def keep(
+        self, conflict: Conflict, path: bytes, which: frozenset[str], why: str
+    ) -> list[str]:
+        """Keep the variants of a conflict that will lose; those that cannot be kept, by name.
+
+        Raises ``UsageError`` when there is no room for them: nothing was decided then.
+        """
+        staged: list[_Staged] = []
+        too_large: list[str] = []
+        try:
+            if "local" in which:
+                for node_id, place in self._losing_here(conflict, path):
+                    one = await self._stage_local(conflict, node_id, place, why)
+                    if one is None:
+                        too_large.append("local")
+                    else:
+                        staged.append(one)
+            if "server" in which:
+                entry = conflict.server_entry
+                if entry is not None and entry.kind is Kind.FILE:
+                    one = self._stage_server(conflict, entry, path, why)
+                    staged += [one] if one else []
+                    too_large += [] if one else ["server"]
+            self._commit(staged)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            raise UsageError(
+                "there is no room to keep the version that would be given up, so nothing was"
+                " decided; make room on the disk of the state directory"
+            ) from error
+        finally:
+            for one in staged:
+                unlink_quietly(one.path)
+        fault("resolve.kept")
+        return sorted(set(too_large))
+
+    def _commit(self, staged: list[_Staged]) -> None:
+        with self._store.transaction():
+            for one in staged:
+                self._store.history.add(one.lost, one.path)
+
+    def _losing_here(self, conflict: Conflict, path: bytes) -> Iterator[tuple[NodeId, bytes]]:
+        """The file in conflict, or all files with unsent content inside the directory."""
+        node = self._store.nodes.get(conflict.node)
+        if node is None:
+            return
+        if node.kind is Kind.FILE:
+            yield node.id, path
+        elif node.kind is Kind.DIRECTORY:
+            pending = [(node.id, path)]
+            while pending:
+                directory, above = pending.pop()
+                for name, child in self._store.nodes.children(directory):
+                    place = above + b"/" + name
+                    if child.kind is Kind.DIRECTORY:
+                        pending.append((child.id, place))
+                    elif child.kind is Kind.FILE and self._store.journal.has_any(child.id):
+                        yield child.id, place
+
+    async def _stage_local(
+        self, conflict: Conflict, node_id: NodeId, path: bytes, why: str
+    ) -> _Staged | None:
+        staged = await self.copy_of(node_id)
+        node = self._context.node(node_id)
+        if staged is None or node is None:
+            return None
+        return _Staged(self._lost(conflict.id, node, path, "local", staged, why), staged)
+
+    async def copy_of(self, node_id: NodeId) -> str | None:
+        """The content of a file as a durable staging file; None when it is too large.
+
+        What is not here of it was never a variant: holes stand for it.
+        """
+        for _ in range(TRIES):
+            node = self._context.node(node_id)
+            opened = self._context.opened.get(node_id)
+            if node is None:
+                return None
+            if opened is not None:
+                self._context.opened.save(opened)
+            edits = self._context.opened.edits(node_id)
+            staged = await self._copied(node)
+            if staged is None or self._context.opened.edits(node_id) == edits:
+                return staged
+            unlink_quietly(staged)
+        raise UsageError("a program is writing it; wait until it is done and try again")
+
+    async def _copied(self, node: Node) -> str | None:
+        staged = self._store.content.stage_path()
+        if not self._store.content.has(node.id):
+            fd = os.open(staged, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            os.ftruncate(fd, node.size)
+            os.close(fd)
+            return staged
+        source, limit = self._store.content.fd_path(node.id), self.limits.one
+        ranges = [
+            Range(r.start, min(r.end, node.size))
+            for r in self._store.content.ranges(node.id)
+            if r.start < node.size
+        ]
+
+        def copy() -> bool:
+            if clone_or_copy(source, staged, ranges, limit) is None:
+                return False
+            os.truncate(staged, node.size)
+            fsync_path(staged)
+            return True
+
+        copied = await asyncio.get_running_loop().run_in_executor(None, copy)
+        return staged if copied else None
+
+    def _stage_server(
+        self, conflict: Conflict, entry: Entry, path: bytes, why: str
+    ) -> _Staged | None:
+        """The server's variant is a file of its own already, and never changes."""
+        variant = conflict.server_variant
+        staged = self._store.content.stage_path()
+        if entry.size == 0:
+            os.close(os.open(staged, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        elif variant is None or not conflict.server_complete or not os.path.exists(variant):
+            return None
+        else:
+            os.link(variant, staged)
+        lost = Lost(
+            conflict=conflict.id,
+            node=conflict.node,
+            path=path,
+            which="server",
+            mode=entry.mode,
+            mtime_ns=entry.mtime_ns,
+            size=os.stat(staged).st_size,
+            kept_ns=self._context.now(),
+            why=why,
+        )
+        return _Staged(lost, staged)
+
+    def _lost(
+        self, conflict: int, node: Node, path: bytes, which: str, staged: str, why: str
+    ) -> Lost:
+        return Lost(
+            conflict=conflict,
+            node=node.id,
+            path=path,
+            which=which,
+            mode=node.mode,
+            mtime_ns=node.mtime_ns,
+            size=os.stat(staged).st_size,
+            kept_ns=self._context.now(),
+            why=why,
+        )
+
+    def current(self, node: Node, path: bytes, staged: str, result: bytes) -> Lost:
+        """What an undo displaces: a loss of its own, that can be undone like any other."""
+        number = self._store.history.new_decision()
+        lost = self._lost(number, node, path, "current", staged, "undone")
+        return self._store.history.add(replace(lost, result=result), staged)
+
+    def decided(self, conflict: int, result: bytes | None) -> None:
+        """The decision was carried out; ``result`` is the digest of what won. Culls, too."""
+        history = self._store.history
+        if history.of_conflict(conflict):
+            history.set_result(conflict, result)
+        self.cull()
+
+    def cancelled(self, conflict: int) -> None:
+        """The decision was not carried out, and nothing of it was begun: nothing lost."""
+        lost = self._store.history.of_conflict(conflict)
+        self._store.history.remove([one.id for one in lost])
+
+    def cull(self) -> int:
+        """What is too old or too much goes; how many."""
+        gone = to_cull(self._store.history.weights(), self._context.now(), self.limits)
+        self._store.history.remove(gone)
+        return len(gone)
