@@ -61,7 +61,7 @@ class Daemon:
     def handlers(self) -> dict[str, Any]:
         names = (
             "status offline online auto unpin pins journal_list journal_show journal_drop "
-            "journal_export conflicts resolve why diff discard cull cache unmount"
+            "journal_export conflicts resolve why diff discard cull cache unmount history undo"
         )
         plain = {name: self._plain(name) for name in names.split()}
         return plain | {name: self._working(name) for name in ("pin", "hoard", "sync")}
@@ -454,13 +454,14 @@ def test_ten_thousand_conflicts(daemon: Daemon) -> None:
 def test_resolve(daemon: Daemon, tmp_path: Any) -> None:
     daemon.replies["resolve"] = {"path": "f", "kept": "both", "copy": "f (conflict)"}
     assert "f (conflict)" in worked("resolve", M + "/f", "--keep", "both")
-    assert daemon.asked == [("resolve", {"path": "f", "keep": "both"})]
+    assert daemon.asked == [("resolve", {"paths": ["f"], "keep": "both"})]
     assert data("resolve", M + "/f", "--keep", "both")["kept"] == "both"
     merged = tmp_path / "merged"
     assert "not a file" in failed("resolve", M + "/f", "--with", str(merged))
     merged.write_text("both sides")
     worked("resolve", M + "/f", "--with", str(merged))
-    assert daemon.asked[-1] == ("resolve", {"path": "f", "with": str(merged)})
+    assert daemon.asked[-1] == ("resolve", {"paths": ["f"], "with": str(merged)})
+    assert "is a directory" in failed("resolve", M + "/f", "--with", str(tmp_path))
 
 
 def test_a_file_inside_a_mount_is_copied_for_the_daemon(

@@ -1,27 +1,26 @@
-"""What commands can ask about conflicts: listing them and deciding them."""
+"""What commands can ask about conflicts: what is in conflict, and with which variants."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from awayfs.control.messages import ControlError, path_param, text_of
+from awayfs.control.messages import path_param, text_of
 from awayfs.control.server import Handler
-from awayfs.core.conflicts import Resolution
-from awayfs.daemon.shown import entry_facts, printable
+from awayfs.daemon.shown import entry_facts
 from awayfs.store.conflicts import Conflict
 from awayfs.volume.volume import Volume
 
 
 class ConflictApi:
-    """Answers ``conflicts`` and ``resolve``. ``volume`` gives the volume, once there is one."""
+    """Answers ``conflicts``. ``volume`` gives the volume, once there is one."""
 
     def __init__(self, volume: Callable[[], Volume]) -> None:
         self._volume = volume
 
     def handlers(self) -> Mapping[str, Handler]:
         """Method → handler."""
-        return {"conflicts": self._conflicts, "resolve": self._resolve}
+        return {"conflicts": self._conflicts}
 
     async def _conflicts(self, params: dict[str, Any]) -> dict[str, Any]:
         path = path_param(params, default="") if params.get("path") else b""
@@ -61,25 +60,3 @@ class ConflictApi:
                 "path": f"{shown}/{which}" if available else None,
             }
         return answer
-
-    async def _resolve(self, params: dict[str, Any]) -> dict[str, Any]:
-        path = path_param(params)
-        found = [
-            c
-            for c in self._volume().conflicts_at(path)
-            if self._volume().virtual.conflict_path(c) == path
-        ]
-        if not found:
-            raise ControlError(
-                f"{text_of(path)}: is not in conflict; see awayfs conflicts", "not-found"
-            )
-        try:
-            keep = Resolution(params.get("keep", ""))
-        except ValueError:
-            raise ControlError(
-                "this version resolves with --keep local, server or both", "usage"
-            ) from None
-        copy = None
-        for conflict in found:
-            copy = await self._volume().resolve(conflict, keep) or copy
-        return {"path": text_of(path), "kept": str(keep), "copy": copy and printable(copy)}
