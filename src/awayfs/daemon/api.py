@@ -61,8 +61,8 @@ class Api:
             "cache": self._cache,
             "unmount": self._unmount,
             **ConflictApi(lambda: self.volume).handlers(),
-        }
             **ResolveApi(lambda: self.volume).handlers(),
+        }
 
     # -- state ----------------------------------------------------------------------------
 
