@@ -50,7 +50,9 @@ class Setup:
 
 
 @asynccontextmanager
-async def mounted(base: str, *, distinct: bool = False) -> AsyncIterator[Setup]:
+async def mounted(
+    base: str, *, distinct: bool = False, volume_options: dict[str, Any] | None = None
+) -> AsyncIterator[Setup]:
     """Everything but a kernel: the volume is connected and begins to replay."""
     server, state = f"{base}/server", f"{base}/state"
     for directory in (server, state):
@@ -59,7 +61,8 @@ async def mounted(base: str, *, distinct: bool = False) -> AsyncIterator[Setup]:
     remote = DirectoryRemote(os.fsencode(server))
     starting = ModeState(Mode.DISCONNECTED, False, "starting", time.time_ns())
     link = Link(remote, time.time_ns, starting)
-    options = VolumeOptions(fresh_s=0.0, uid=os.getuid(), gid=os.getgid())
+    chosen = {"fresh_s": 0.0, "uid": os.getuid(), "gid": os.getgid(), **(volume_options or {})}
+    options = VolumeOptions(**chosen)
     volume = Volume(Context(store, link, options, time.time_ns), "test")
     await link.connect()
     async with FakeKernel() as kernel:

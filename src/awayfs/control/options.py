@@ -136,7 +136,12 @@ def parse(text: str) -> MountOptions:
         else:
             known = ", ".join(sorted(_FLAGS | _VALUES.keys()))
             raise UsageError(f"-o {name}: unknown option; known ones are {known}")
-    return replace(MountOptions(), **values)
+    options = replace(MountOptions(), **values)
+    if options.writeback and options.conflicted == "server":
+        raise UsageError(
+            "-o conflicted=server does not go with -o writeback: the kernel would keep the size"
+        )
+    return options
 
 
 def _value(name: str, value: str) -> Any:

@@ -3,7 +3,8 @@
 ``Bridge.handlers`` is what a ``Session`` serves. Each handler turns one typed request into
 calls on the volume and the answer into a reply; none of them decides anything about the
 share. The parts: names (``bridge_names``), files (``bridge_files``), extended attributes
-(``bridge_xattrs``) and the volume's own ``.awayfs`` tree (``bridge_virtual``).
+(``bridge_xattrs``), ioctls (``bridge_ioctl``) and the volume's own ``.awayfs`` tree
+(``bridge_virtual``).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 from awayfs.core.errors import POSIX_ERRNO
 from awayfs.fuse import requests as rq
 from awayfs.fuse.bridge_files import FileHandlers
+from awayfs.fuse.bridge_ioctl import IoctlHandlers
 from awayfs.fuse.bridge_names import NameHandlers
 from awayfs.fuse.bridge_shared import Shared
 from awayfs.fuse.bridge_virtual import VirtualHandlers
@@ -51,6 +53,7 @@ class Bridge:
             **NameHandlers(shared, virtual_tree.root_entry, virtual_tree.let_go).table(),
             **FileHandlers(shared).table(),
             **XattrHandlers(shared).table(),
+            **IoctlHandlers(shared).table(),
         }
         virtual = virtual_tree.table()
         self.handlers: dict[type[Request], Handler] = {

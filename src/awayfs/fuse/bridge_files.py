@@ -13,7 +13,6 @@ import logging
 import os
 from collections.abc import Awaitable
 
-from awayfs.core.errors import ECONFLICTED
 from awayfs.core.types import Attributes, Kind
 from awayfs.fuse import requests as rq
 from awayfs.fuse import wire
@@ -60,7 +59,6 @@ class FileHandlers:
             rq.Fallocate: self.fallocate,
             rq.Lseek: self.lseek,
             rq.CopyFileRange: self.copy_file_range,
-            rq.Ioctl: self.ioctl,
             rq.Poll: self.poll,
         }
 
@@ -77,9 +75,8 @@ class FileHandlers:
         node = self._volume.context.node(request.nodeid)
         if node is None:
             raise OSError(errno.ESTALE, "the file is gone")
-        if self._volume.conflicted_is_error and self._volume.is_conflicted(node.id):
-            raise OSError(ECONFLICTED, "the file is in conflict; see awayfs conflicts")
         writing = request.flags & os.O_ACCMODE != os.O_RDONLY
+        self._volume.shown.check_open(node, writing=writing or bool(request.flags & os.O_TRUNC))
         if request.flags & os.O_TRUNC:
             node = self._truncated(node)
             if request.kill_suidgid:
@@ -113,6 +110,7 @@ class FileHandlers:
             and opened.users == 1
             and opened.whole
             and opened.size >= WORTH_PASSTHROUGH
+            and not self._volume.shown.is_servers(opened.node)
         ):
             try:
                 opened.passthrough = open_backing(self._shared.fuse_fd, opened.fd)
@@ -129,6 +127,10 @@ class FileHandlers:
         node = nodes.child(request.nodeid, request.name)
         if node is not None and request.flags & os.O_EXCL:
             raise OSError(errno.EEXIST, "exists")
+        if node is not None:
+            self._volume.shown.check_open(
+                node, writing=request.flags & (os.O_ACCMODE | os.O_TRUNC) != os.O_RDONLY
+            )
         if node is None:
             mode = request.mode & PERMISSIONS & ~request.umask
             node = self._volume.changes.create(
@@ -153,11 +155,17 @@ class FileHandlers:
 
     def read(self, request: rq.Read) -> Result:
         """read(2)."""
+        if self._volume.shown.server:
+            shown = self._volume.shown.read(request.nodeid, request.offset, request.size)
+            if shown is not None:
+                return shown
         return self._files.read(self._file(request.fh), request.offset, request.size)
 
     def write(self, request: rq.Write) -> Result:
         """write(2); waits for room below the cache limit, and for the rest of a small file."""
         handle = self._file(request.fh)
+        if not request.from_page_cache:  # what was mapped before the conflict goes on being kept
+            self._volume.shown.check_change(request.nodeid)
         wait = self._files.before_write(handle, request.offset, len(request.data))
         return self._write(request, handle) if wait is None else self._write_later(request, wait)
 
@@ -218,16 +226,29 @@ class FileHandlers:
 
     def fallocate(self, request: rq.Fallocate) -> bytes:
         """fallocate(2)."""
+        self._volume.shown.check_change(request.nodeid)
         handle = self._file(request.fh)
         self._files.allocate(handle, request.mode, request.offset, request.length)
         return b""
 
     def lseek(self, request: rq.Lseek) -> bytes:
-        """lseek(2) with SEEK_DATA and SEEK_HOLE."""
+        """lseek(2) with SEEK_DATA and SEEK_HOLE; what the server has counts as data."""
+        if self._volume.shown.is_servers(request.nodeid):
+            return lseek_out(self._seek_servers(request))
         return lseek_out(self._files.seek(self._file(request.fh), request.offset, request.whence))
+
+    def _seek_servers(self, request: rq.Lseek) -> int:
+        node = self._volume.context.node(request.nodeid)
+        size = self._volume.shown.attributes(node).size if node is not None else 0
+        if request.offset >= size:
+            raise OSError(errno.ENXIO, "beyond the end")
+        return request.offset if request.whence == os.SEEK_DATA else size
 
     async def copy_file_range(self, request: rq.CopyFileRange) -> bytes:
         """copy_file_range(2)."""
+        self._volume.shown.check_change(self._file(request.new_fh).opened.node)
+        if self._volume.shown.is_servers(request.nodeid):
+            raise OSError(errno.EOPNOTSUPP, "to be copied by reading")
         copied = await self._files.copy(
             self._file(request.fh),
             request.offset,
@@ -236,10 +257,6 @@ class FileHandlers:
             request.length,
         )
         return copy_file_range_out(copied, request.wide)
-
-    def ioctl(self, _request: rq.Ioctl) -> bytes:
-        """No ioctl is known yet."""
-        raise OSError(errno.ENOTTY, "no such ioctl")
 
     def poll(self, _request: rq.Poll) -> bytes:
         """Regular files are always ready (poll(2))."""

@@ -7,11 +7,10 @@ import stat
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from awayfs.core.errors import ECONFLICTED
 from awayfs.core.types import ROOT, Attributes, Kind
 from awayfs.fuse import requests as rq
 from awayfs.fuse import wire
-from awayfs.fuse.bridge_shared import Shared, attr_of
+from awayfs.fuse.bridge_shared import Shared
 from awayfs.fuse.replies import (
     DirectoryBuffer,
     attr_out,
@@ -122,28 +121,31 @@ class NameHandlers:
     def getattr(self, request: rq.Getattr) -> Result:
         """Attributes; of an open file they are ours and need no look at the server."""
         if request.by_handle:
-            return attr_out(attr_of(self._present(request.nodeid)), self._shared.valid_s())
+            return attr_out(
+                self._shared.attr(self._present(request.nodeid)), self._shared.valid_s()
+            )
         found = self._tree.attributes(request.nodeid)
         if isinstance(found, Node):
-            return attr_out(attr_of(found), self._shared.valid_s())
+            return attr_out(self._shared.attr(found), self._shared.valid_s())
         return self._getattr_later(found)
 
     async def _getattr_later(self, found: Awaitable[Node]) -> bytes:
-        return attr_out(attr_of(await found), self._shared.valid_s())
+        return attr_out(self._shared.attr(await found), self._shared.valid_s())
 
     async def statx(self, request: rq.Statx) -> bytes:
         """Attributes with the birth time."""
         found = self._tree.attributes(request.nodeid)
         node = found if isinstance(found, Node) else await found
-        return statx_out(attr_of(node), self._shared.valid_s())
+        return statx_out(self._shared.attr(node), self._shared.valid_s())
 
     def setattr(self, request: rq.Setattr) -> bytes:
         """chmod, chown, truncate, utimensat in one; set-id bits go as chown(2) says."""
         node = self._present(request.nodeid)
         valid = request.valid
+        self._volume.shown.check_change(node.id)
         if valid & wire.FATTR_SIZE:
-            if not valid & wire.FATTR_FH:
-                self._check_decided(node)
+            if not valid & wire.FATTR_FH:  # truncate(2) by name is what open(2) is
+                self._volume.shown.check_open(node, writing=True)
             self._volume.files.truncate(node, request.size)
         attributes = Attributes(
             mode=self._new_mode(request, node),
@@ -157,12 +159,7 @@ class NameHandlers:
         if attributes:
             self._volume.check_writable()
             self._changes.set_attributes(request.nodeid, attributes)
-        return attr_out(attr_of(self._present(request.nodeid)), self._shared.valid_s())
-
-    def _check_decided(self, node: Node) -> None:
-        """truncate(2) by name is what open(2) is: it changes what nobody has decided on."""
-        if self._volume.conflicted_is_error and self._volume.is_conflicted(node.id):
-            raise OSError(ECONFLICTED, "the file is in conflict; see awayfs conflicts")
+        return attr_out(self._shared.attr(self._present(request.nodeid)), self._shared.valid_s())
 
     def _new_mode(self, request: rq.Setattr, node: Node) -> int | None:
         if request.valid & wire.FATTR_MODE:
@@ -180,6 +177,8 @@ class NameHandlers:
     def readlink(self, request: rq.Readlink) -> bytes:
         """The target."""
         node = self._present(request.nodeid)
+        self._volume.shown.check_open(node, writing=False)
+        node = self._volume.shown.attributes(node)
         if node.target is None:
             raise OSError(errno.EINVAL, "not a symbolic link")
         return node.target

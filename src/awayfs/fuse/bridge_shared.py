@@ -56,7 +56,12 @@ class Shared:
     def entry(self, node: Node) -> Entry:
         """A node as a reply's entry. The caller counts the lookup once the reply is made."""
         valid = self.valid_s()
-        return Entry(node.id, attr_of(node), valid, valid)
+        return Entry(node.id, self.attr(node), valid, valid)
+
+    def attr(self, node: Node) -> Attr:
+        """stat(2) of a node, as its plain name shows it while it is in conflict."""
+        shown = self.volume.shown
+        return attr_of(shown.attributes(node) if shown.server else node)
 
     def looked_up(self, node: Node) -> Entry:
         """As ``entry``, counted as one lookup."""

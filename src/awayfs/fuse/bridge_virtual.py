@@ -69,6 +69,7 @@ class VirtualHandlers:
             rq.Fsyncdir: _nothing,
             rq.Lseek: self.lseek,
             rq.CopyFileRange: _elsewhere,
+            rq.Ioctl: _no_ioctl,
             rq.Poll: lambda _request: poll_out(READY),
             rq.Opendir: self.opendir,
             rq.Readdir: self.readdir,
@@ -272,6 +273,10 @@ async def _later(looked: Awaitable[VirtualNode], answer: Callable[[VirtualNode],
 
 def _nothing(_request: rq.Request) -> bytes:
     return b""
+
+
+def _no_ioctl(_request: rq.Request) -> bytes:
+    raise OSError(errno.ENOTTY, "no such ioctl")
 
 
 def _elsewhere(_request: rq.Request) -> bytes:

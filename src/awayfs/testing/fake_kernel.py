@@ -545,13 +545,26 @@ class FakeKernel:
         return b"".join(parts)
 
     async def write(
-        self, nodeid: int, fh: int, data: bytes, offset: int = 0, flags: int = 0
+        self,
+        nodeid: int,
+        fh: int,
+        data: bytes,
+        offset: int = 0,
+        flags: int = 0,
+        *,
+        cached: bool = False,
     ) -> int:
-        """Write all of `data`, split as needed; how many bytes were taken."""
+        """Write all of `data`, split as needed; how many bytes were taken.
+
+        `cached`: as the kernel writes back what was changed through a mapping.
+        """
+        how = wire.WRITE_CACHE if cached else 0
         taken = 0
         while taken < len(data):
             part = data[taken : taken + self.max_io]
-            body = wire.WRITE_IN.pack(fh=fh, offset=offset + taken, size=len(part), flags=flags)
+            body = wire.WRITE_IN.pack(
+                fh=fh, offset=offset + taken, size=len(part), write_flags=how, flags=flags
+            )
             payload = await self.call(Opcode.WRITE, nodeid, body + part, size=wire.WRITE_OUT.size)
             size = wire.WRITE_OUT.unpack(payload)["size"]
             _require(size <= len(part), f"WRITE: {size} bytes taken of {len(part)}")

@@ -55,11 +55,10 @@ class HeldContent:
         self._limit = limit
         self._held: dict[NodeId, list[Held]] = {}
 
-    def open(self, node: NodeId) -> Held:
-        """Hold the present content of a node; the caller closes it."""
-        content = self._store.content
-        fd = os.open(content.fd_path(node), os.O_RDONLY | os.O_CLOEXEC)
-        held = Held(node, fd, content.ranges(node))
+    def open(self, node: NodeId, ranges: list[Range]) -> Held:
+        """Hold the present content of a node, of which ``ranges`` mean something."""
+        fd = os.open(self._store.content.fd_path(node), os.O_RDONLY | os.O_CLOEXEC)
+        held = Held(node, fd, ranges)
         self._held.setdefault(node, []).append(held)
         return held
 

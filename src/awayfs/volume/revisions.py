@@ -163,7 +163,7 @@ class Revision:
 def _opened(context: Context, found: Found) -> _Source:
     pairs = [(r.start, r.end) for r in found.ranges]
     if found.node is not None:
-        return _Source(RangeMap(pairs), held=context.held.open(found.node))
+        return _Source(RangeMap(pairs), held=context.held.open(found.node, found.ranges))
     return _Source(RangeMap(pairs), os.open(found.path, os.O_RDONLY | os.O_CLOEXEC))
 
 
@@ -198,7 +198,11 @@ class Revisions:
         content = self._store.content
         if not content.has(node):
             return []
-        return [Found(content.fd_path(node), content.ranges(node), node)]
+        opened = self._context.opened.get(node)
+        ranges = content.ranges(node)
+        if opened is not None and opened.whole:  # its size may not be written down yet
+            ranges = [Range(0, opened.size)]
+        return [Found(content.fd_path(node), ranges, node)]
 
     def on_server(
         self, node: NodeId | None, path: bytes, entry: Entry

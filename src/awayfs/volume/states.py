@@ -26,7 +26,7 @@ class States:
             states.append("dirty")
         if self._store.server.get(node_id) is None:
             states.append("provisional")
-        if node.kind is Kind.FILE and not self._store.content.covers(node_id, 0, node.size):
+        if node.kind is Kind.FILE and not self._is_whole(node_id, node.size):
             states.append("partial" if self._store.content.ranges(node_id) else "placeholder")
         if node.kind is Kind.DIRECTORY and not self._is_listed(node_id):
             states.append("placeholder")
@@ -73,6 +73,12 @@ class States:
             "version": self.attribute(node_id, "version"),
             "error": self.error(node_id),
         }
+
+    def _is_whole(self, node_id: NodeId, size: int) -> bool:
+        """Of an open file, what was written last may not be in the range map yet."""
+        opened = self._context.opened.get(node_id)
+        whole = opened is not None and opened.whole
+        return whole or self._store.content.covers(node_id, 0, size)
 
     def _is_listed(self, node_id: NodeId) -> bool:
         server = self._store.server

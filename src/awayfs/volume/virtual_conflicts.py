@@ -161,7 +161,7 @@ class ConflictTree:
 
         ``path`` is where the conflict is shown: the links of directories lead from there.
         """
-        node = self._variant(conflict, name)
+        node = self.variant_itself(conflict, name)
         if node is None or node.kind is not Kind.DIRECTORY:
             return node
         target = self._elsewhere(conflict, name)
@@ -169,7 +169,8 @@ class ConflictTree:
             return None
         return link(b"../" * (len(path) + 1) + target, node.mtime_ns)
 
-    def _variant(self, conflict: Conflict, name: bytes) -> VirtualNode | None:
+    def variant_itself(self, conflict: Conflict, name: bytes) -> VirtualNode | None:
+        """One variant, a directory as such."""
         if name == LOCAL:
             return self._local(conflict)
         if name == SERVER:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from awayfs.core.conflicts import ConflictKind
 from awayfs.core.errors import EDISCONDATA, EDISCONNECTED, NotFound, RemoteError, Unreachable
 from awayfs.core.types import ROOT, Entry, Kind, NodeId
+from awayfs.store.conflicts import Conflict
 from awayfs.volume.changes import RESERVED
 from awayfs.volume.context import SECOND_NS, Context
 from awayfs.volume.revisions import Revisions, os_error
@@ -50,7 +51,7 @@ class ServerTree:
         self._store = context.store
         self._revisions = revisions
         self._seen: dict[Path, _Seen] = {}
-        self._overrides: dict[tuple[NodeId, bytes], Entry | None] = {}
+        self._overrides: dict[tuple[NodeId, bytes], Conflict] = {}
         self._overrides_of = -1
 
     def find(self, path: Path) -> Looked:
@@ -139,16 +140,24 @@ class ServerTree:
         inode = SERVER_INODES | node if node is not None else 0
         if entry.kind is not Kind.FILE:
             return of_entry(self._context, entry, inode, [], None)
-        found, there = self._revisions.on_server(node, b"/".join(path), entry)
+        known = self._in_conflict_with(path, entry) if node is None else node
+        found, there = self._revisions.on_server(known, b"/".join(path), entry)
         return of_entry(self._context, entry, inode, found, there)
 
     def _node_of(self, path: Path, entry: Entry) -> NodeId | None:
-        """What the object is known as here; None for a stranger."""
-        if entry.file_id is not None:
-            return self._store.server.by_file_id(entry.file_id)
+        """What the object is known as here, or what it is in conflict with; else None."""
         node = self._walk(path)
+        if entry.file_id is not None:
+            node = self._store.server.by_file_id(entry.file_id)
         base = self._store.server.get(node) if node is not None else None
         return node if base is not None and base.kind is entry.kind else None
+
+    def _in_conflict_with(self, path: Path, entry: Entry) -> NodeId | None:
+        """The node here that a stranger at this place is in conflict with."""
+        above = self._walk(path[:-1])
+        conflict = self._overriding().get((above, path[-1])) if above is not None else None
+        known = conflict.server_entry if conflict is not None else None
+        return conflict.node if conflict and known and known.token == entry.token else None
 
     def _root(self) -> VirtualNode:
         base = self._store.server.get(ROOT)
@@ -168,7 +177,7 @@ class ServerTree:
         above = self._known_directory(path[:-1])
         place = (above, path[-1])
         if place in self._overriding():
-            return self._shown(path, self._overriding()[place])
+            return self._shown(path, self._overriding()[place].server_entry)
         node = self._store.server.child(*place)
         base = self._store.server.get(node) if node is not None else None
         if base is not None:
@@ -182,8 +191,9 @@ class ServerTree:
         node = ROOT
         for name in path:
             override = self._overriding().get((node, name))
+            seen = override.server_entry if override is not None else None
             child = self._store.server.child(node, name)
-            if child is None or (override is not None and override.kind is not Kind.DIRECTORY):
+            if child is None or (seen is not None and seen.kind is not Kind.DIRECTORY):
                 raise OSError(EDISCONNECTED, "not known here, and the server is away")
             node = child
         return node
@@ -193,15 +203,16 @@ class ServerTree:
         if self._store.server.listed_ns(node) is None:
             raise OSError(EDISCONDATA, "it was never listed, and the server is away")
         entries = dict(self._store.server.kinds(node))
-        for (above, name), entry in self._overriding().items():
+        for (above, name), conflict in self._overriding().items():
+            entry = conflict.server_entry
             if above == node and entry is None:
                 entries.pop(name, None)
             elif above == node and entry is not None:
                 entries[name] = entry.kind
         return sorted(entries.items())
 
-    def _overriding(self) -> dict[tuple[NodeId, bytes], Entry | None]:
-        """What conflicts know of the server that was not adopted; made anew after any write."""
+    def _overriding(self) -> dict[tuple[NodeId, bytes], Conflict]:
+        """The conflicts that know of the server what was not adopted; made anew after any write."""
         if self._overrides_of != self._store.db.changes:
             self._overrides_of = self._store.db.changes
             self._overrides = {}
@@ -209,5 +220,5 @@ class ServerTree:
                 place = place_of(self._store, conflict)
                 gone = conflict.kind == ConflictKind.UPDATE_REMOVE
                 if place is not None and (conflict.server_entry is not None or gone):
-                    self._overrides[place] = conflict.server_entry
+                    self._overrides[place] = conflict
         return self._overrides

@@ -42,6 +42,7 @@ from awayfs.volume.resolve import Resolver
 from awayfs.volume.rest import Rest
 from awayfs.volume.revive import Reviver
 from awayfs.volume.room import Room
+from awayfs.volume.shown import Shown
 from awayfs.volume.states import States
 from awayfs.volume.tree import Tree
 from awayfs.volume.virtual import VirtualTree
@@ -76,6 +77,7 @@ class Volume:
         self.hoard = Hoard(context, self.observer, self.fetcher)
         self.states = States(context)
         self.virtual = VirtualTree(context, status or dict, self.observer.directory)
+        self.shown = Shown(context, self.virtual.conflicts)
         finder = FactFinder(context, self.observer, self.fetcher)
         actor = Actor(context, self.fetcher, finder, client)
         self.replay = Replay(
@@ -129,6 +131,7 @@ class Volume:
         await self.link.remote.close()
         await asyncio.gather(*tasks, return_exceptions=True)
         self.context.opened.close_all()
+        self.shown.end()
 
     async def _admit(self, connected: Connected) -> None:
         """Only the volume we know is let in; the first contact makes it known."""
@@ -265,11 +268,6 @@ class Volume:
             raise OSError(errno.EROFS, "mounted read-only")
 
     @property
-    def conflicted_is_error(self) -> bool:
-        """Whether a conflicted file cannot be opened (``-o conflicted=error``)."""
-        return self.context.options.conflicted == "error"
-
-    @property
     def writes_through(self) -> bool:
         """Whether every write waits for the server."""
         return self.context.options.writes == "through"
@@ -278,10 +276,6 @@ class Volume:
     def writes_on_close(self) -> bool:
         """Whether close and fsync wait for the server."""
         return self.context.options.writes in ("close", "through")
-
-    def is_conflicted(self, node: NodeId) -> bool:
-        """Whether a conflict of the node waits for a decision."""
-        return bool(self.store.conflicts.count()) and bool(self.store.conflicts.of_node(node))
 
     def local_space(self) -> Space:
         """The cache's own file system, where the server's space is not known."""
