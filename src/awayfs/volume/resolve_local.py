@@ -99,7 +99,7 @@ class KeepLocal:
         with self._store.transaction():
             self._store.server.forget(record.node)
             if not names:
-                self._store.journal.remove([record.seq])
+                self._remove_displaced(record)
                 return
             for child in self._below(record.node):
                 self._store.server.forget(child)
@@ -116,6 +116,22 @@ class KeepLocal:
             )
             self._link_further(record.node, names[1:])
             self._recreate_below(record.node)
+
+    def _remove_displaced(self, record: Record) -> None:
+        """It was removed here since, too: of a rename, what it displaced is left to go."""
+        journal, place = self._store.journal, (record.to_parent, record.to_name)
+        if record.replaced and self._store.server.child(*place) == record.replaced:
+            removal = Record(
+                seq=record.seq,
+                kind=RecordKind.REMOVE,
+                node=record.replaced,
+                parent=place[0],
+                name=place[1],
+                at_ns=record.at_ns,
+            )
+            journal.replace(removal)
+        else:
+            journal.remove([record.seq])
 
     def _link_further(self, node: NodeId, names: list[tuple[NodeId, bytes]]) -> None:
         """The other hard links of what is made anew."""

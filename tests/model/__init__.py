@@ -1,0 +1,9 @@
+"""Random work of two clients and of others on the server, held against what was promised.
+
+``tests.model.machine`` has the rules and the invariants, ``world`` the parts that it moves:
+
+    python -m tests.model --seconds 600 --seed 1     look for failures for ten minutes
+    python -m tests.model --sequences 1000 --seed 1  so many sequences; the same each time
+
+A failure is shrunk by Hypothesis and printed as a script that can be pasted into a test.
+"""

@@ -1,0 +1,277 @@
+"""Everything of one run: the share, the clients, what happens to them, and what must hold."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from awayfs.core.conflicts import Resolution
+from awayfs.core.errors import RemoteError, UsageError
+from awayfs.store.fsck import check
+from awayfs.volume import fault as fault_module
+from awayfs.volume import observe
+from tests.model.client import Client, Died
+from tests.model.ledger import Ledger, is_whole
+from tests.model.remote import InlineExecutor
+from tests.model.share import Share, Tree
+
+ROUNDS = 12
+done: Counter[str] = Counter()
+"""What happened in all runs of this process, and how often it went well."""
+MEMORY = "/dev/shm"
+STAGED = ".awayfs-"
+
+
+class Broken(AssertionError):
+    """A promise was not kept."""
+
+
+class World:
+    """One share and its clients."""
+
+    def __init__(self, decisions: int = 0) -> None:
+        in_memory = os.access(MEMORY, os.W_OK)
+        self.base = Path(tempfile.mkdtemp(prefix="awayfs-m-", dir=MEMORY if in_memory else None))
+        self.loop = asyncio.new_event_loop()
+        self.loop.set_default_executor(InlineExecutor(1))
+        self.loop.set_exception_handler(lambda _loop, _context: None)
+        self.ledger = Ledger()
+        self.share = Share(self.base / "share", self.ledger)
+        self.clients: dict[str, Client] = {}
+        self.rng = random.Random(decisions)
+        self.log: list[str] = []
+        self.amid: tuple[int, tuple[Any, ...]] | None = None
+        self.busy = False
+        self._real_os = fault_module.os
+        self._just_now, observe.JUST_NOW_NS = observe.JUST_NOW_NS, 0
+
+    def close(self) -> None:
+        """Take everything away."""
+        fault_module.os, fault_module._wanted = self._real_os, ""
+        observe.JUST_NOW_NS = self._just_now
+        try:
+            for client in self.clients.values():
+                client.way.dead = True
+                self.loop.run_until_complete(client._abandon())
+        finally:
+            self.loop.close()
+            shutil.rmtree(self.base)
+
+    # -- what happens ---------------------------------------------------------------------
+
+    def client(self, name: str) -> Client:
+        """A client; at its first use it has looked at everything."""
+        if name not in self.clients:
+            self.share.note_versions()
+            self.clients[name] = Client(name, self.base, self.share, self._on_call, self._seen)
+            self.loop.run_until_complete(self.clients[name].sync())
+            self._quiet(self.clients[name])
+        return self.clients[name]
+
+    def act(self, who: str, op: tuple[Any, ...]) -> None:
+        """One operation of a client, or of somebody on the server (``s``)."""
+        if who == "s":
+            self.serve(op)
+            return
+        client = self.client(who)
+        self.do(client, f"{who}: {op}", client.act(op))
+
+    def serve(self, op: tuple[Any, ...], when: str = "") -> None:
+        """Somebody works on the server."""
+        try:
+            self.share.act(op)
+            self.log.append(f"s: {op}{when}")
+            done[f"s {op[0]}"] += 1
+        except OSError as error:
+            self.log.append(f"s: {op}{when}: {error.strerror or error}")
+
+    def do(self, client: Client, what: str, work: Coroutine[Any, Any, None]) -> bool:
+        """Have a client do something; it may die, or the link may. True if it went well."""
+        outcome, well = "", False
+        index = len(self.log)
+        self.log.append(what)
+        try:
+            self.loop.run_until_complete(work)
+            self._quiet(client)
+            well = client.left is None
+            done[_kind(what)] += 1
+        except Died:
+            pass
+        except (OSError, RemoteError, UsageError) as error:
+            outcome = f": {getattr(error, 'strerror', None) or error!r}"
+        if client.left is not None:
+            outcome += ": died"
+            done["died"] += 1
+            self.loop.run_until_complete(client.die())
+        self.log[index] += outcome
+        self.share.note_versions()
+        return well
+
+    def _quiet(self, client: Client) -> None:
+        self.loop.run_until_complete(client.quiet())
+
+    def _on_call(self) -> None:
+        if self.amid is None:
+            return
+        left, op = self.amid
+        self.amid = (left - 1, op) if left > 1 else None
+        if self.amid is None:
+            self.serve(op, " (amid)")
+
+    def _seen(self) -> None:
+        """Somebody looked at the server while others may be at work there."""
+        if self.busy:
+            self.share.note_versions()
+
+    async def together(self) -> None:
+        """All clients synchronise at the same time."""
+        self.busy = True
+        syncs = [client.sync() for client in self.clients.values()]
+        outcomes = await asyncio.gather(*syncs, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException) and not isinstance(
+                outcome, OSError | RemoteError
+            ):
+                raise outcome
+
+    # -- the end --------------------------------------------------------------------------
+
+    def converge(self) -> None:
+        """Everybody comes online, all is decided, and all promises are checked."""
+        self.amid = None
+        for client in self.clients.values():
+            client.disarm()
+            client.way.cut = None
+            if client.held is not None:
+                self.do(client, f"{client.name}: release", client.act(("release",)))
+        self.check_kept("before the end")
+        for _ in range(ROUNDS):
+            before = self.share.stamps()
+            for client in self.clients.values():
+                self._settle(client)
+            if self._at_rest() and self.share.stamps() == before:
+                break
+        else:
+            raise Broken("it does not come to rest" + self._pending())
+        self.check_kept("at the end")
+        self._check_same()
+        self._check_no_second_sync()
+        self._check_clean()
+
+    def _settle(self, client: Client) -> None:
+        self.do(client, f"{client.name}: sync", client.sync())
+        for conflict in client.store.conflicts.all():
+            if client.store.conflicts.get(conflict.id) is not None:
+                self._decide(client, conflict)
+        self.do(client, f"{client.name}: sync", client.sync())
+
+    def _decide(self, client: Client, conflict: Any) -> None:
+        choices = list(Resolution)
+        start = self.rng.randrange(len(choices))
+        for keep in choices[start:] + choices[:start]:
+            what = f"{client.name}: resolve {conflict.kind} {conflict.name!r} --keep {keep}"
+            if self.do(client, what, client.resolve(conflict, keep)):
+                return
+        raise Broken(f"no decision is possible for {conflict}")
+
+    def resolve(self, who: str, number: int, keep: Resolution) -> None:
+        """Decide one conflict of a client."""
+        client = self.client(who)
+        conflicts = client.store.conflicts.all()
+        if conflicts:
+            conflict = conflicts[number % len(conflicts)]
+            what = f"{who}: resolve {conflict.kind} {conflict.name!r} --keep {keep}"
+            self.do(client, what, client.resolve(conflict, keep))
+
+    def _at_rest(self) -> bool:
+        return not any(
+            c.store.conflicts.count() or c.store.journal.count() for c in self.clients.values()
+        )
+
+    def _pending(self) -> str:
+        lines = []
+        for client in self.clients.values():
+            lines += [f"\n{client.name}: {r}" for r in client.store.journal.all()]
+            lines += [f"\n{client.name}: {c}" for c in client.store.conflicts.all()]
+            lines.append(f"\n{client.name}: {client.volume.link.state}")
+        return "".join(lines)
+
+    # -- what must hold -------------------------------------------------------------------
+
+    def kept(self) -> set[bytes]:
+        """Every token that is still somewhere."""
+        found = set(self.share.tokens())
+        for client in self.clients.values():
+            found |= client.kept()
+        return found
+
+    def check_kept(self, when: str) -> None:
+        """Nothing is lost, and no content is torn."""
+        lost = self.ledger.owed - self.kept()
+        if lost:
+            raise Broken(f"lost {when}: {sorted(lost)}")
+        for where, tree in self._trees().items():
+            for path, (kind, *rest) in tree.items():
+                if kind == "file" and isinstance(rest[1], bytes) and not is_whole(rest[1]):
+                    raise Broken(f"torn in {where}: {path} {rest[1]!r}")
+
+    def check_no_conflict(self) -> None:
+        """Nobody acted beside anybody else, so nothing may be in conflict, and all is sent."""
+        if not self._at_rest():
+            raise Broken("not at rest though there was no concurrent change" + self._pending())
+        self._check_same()
+
+    def _trees(self) -> dict[str, Tree]:
+        return {"server": self.share.tree(), **{n: c.tree() for n, c in self.clients.items()}}
+
+    def _check_same(self) -> None:
+        wanted, *others = self._trees().items()
+        for name, tree in others:
+            if tree != wanted[1]:
+                paths = sorted(wanted[1].keys() | tree.keys())
+                lines = [
+                    f"\n{p}: server {wanted[1].get(p)}, {name} {tree.get(p)}"
+                    for p in paths
+                    if wanted[1].get(p) != tree.get(p)
+                ]
+                raise Broken("not the same:" + "".join(lines))
+
+    def _check_no_second_sync(self) -> None:
+        before = self.share.stamps()
+        for client in self.clients.values():
+            client.go_offline()
+            if not self.do(client, f"{client.name}: second sync", client.sync()):
+                raise Broken("the second sync failed")
+        if not self._at_rest():
+            raise Broken("the second sync has something to do" + self._pending())
+        after = self.share.stamps()
+        if after != before:
+            changed = {p: (before.get(p), after.get(p)) for p in before.keys() | after.keys()}
+            shown = [f"\n{p}: {b} -> {a}" for p, (b, a) in changed.items() if a != b]
+            raise Broken("the second sync changes the server:" + "".join(shown))
+
+    def _check_clean(self) -> None:
+        for at, directories, files in os.walk(self.share.root):
+            for name in directories + files:
+                if name.startswith(STAGED):
+                    raise Broken(f"left over on the server: {at}/{name}")
+        for client in self.clients.values():
+            problems = [p for p in check(client.store) if not p.leftover]
+            if problems:
+                raise Broken(f"fsck of {client.name}: {problems}")
+
+
+def _kind(what: str) -> str:
+    """What is counted of a line of the log."""
+    _, _, rest = what.partition(": ")
+    words = rest.replace("(", " ").replace("'", " ").replace(",", " ").split()
+    if words[0] == "resolve":
+        return f"resolve {words[1]} {words[-1]}"
+    return words[0]
