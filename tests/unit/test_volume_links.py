@@ -10,6 +10,7 @@ import pytest
 from tests.unit.test_volume_review import World, played
 
 from awayfs.core.conflicts import Resolution
+from awayfs.core.types import ROOT
 
 
 async def content(world: World, path: str) -> bytes:
@@ -139,6 +140,82 @@ def test_a_name_never_seen_and_saved_over_meanwhile_is_left(
             await world.volume.resolve(conflict, Resolution.LOCAL)
         await world.drained()
         assert names(world.share) == {"a": b"two", "d/b": b"another"}
+
+    played(tmp_path, play)
+
+
+@pytest.mark.parametrize("keep", list(Resolution))
+@pytest.mark.parametrize("moved", ["", "z", "d/z"])
+@pytest.mark.parametrize("renamed", ["a", "l"])
+def test_one_name_is_renamed_here_and_saved_over_there_and_the_other_is_moved_there(
+    renamed: str, moved: str, keep: Resolution, tmp_path: Path
+) -> None:
+    """Each name goes its own way; none stays here that the server does not have."""
+
+    async def play(world: World) -> None:
+        other = "l" if renamed == "a" else "a"
+        (world.share / "d").mkdir()
+        (world.share / "a").write_bytes(b"one")
+        os.link(world.share / "a", world.share / "l")
+        for path in ("d", "a", "l"):
+            await world.find(path)
+        await content(world, "a")
+        world.volume.changes.rename(ROOT, renamed.encode(), ROOT, b"mine", 0)
+        save_over(world.share / renamed, b"another")
+        if moved:
+            os.rename(world.share / other, world.share / moved)
+        await world.volume.observer.directory((await world.find("d")).id)
+        await world.volume.observer.directory(ROOT)
+        await world.drained()
+        for conflict in world.store.conflicts.all():
+            await world.volume.resolve(conflict, keep)
+        await world.drained()
+        assert not world.store.conflicts.all() and not world.store.journal.count()
+        there = names(world.share)
+        assert there == {"mine": b"another", moved or other: b"one"}
+        for path, data in there.items():
+            assert await content(world, path) == data
+        for directory in (ROOT, (await world.find("d")).id):
+            await world.volume.observer.directory(directory)
+        shown = {name for name, _ in world.store.nodes.children(ROOT)} - {b"d"}
+        shown |= {b"d/" + n for n, _ in world.store.nodes.children((await world.find("d")).id)}
+        assert shown == {path.encode() for path in there}
+
+    played(tmp_path, play)
+
+
+@pytest.mark.parametrize("keep", list(Resolution))
+@pytest.mark.parametrize("moved", ["", "z"])
+@pytest.mark.parametrize("removed", ["a", "l"])
+def test_one_name_is_removed_here_and_saved_over_there(
+    removed: str, moved: str, keep: Resolution, tmp_path: Path
+) -> None:
+    """What was saved there is shown, unless it is decided against; the other name is as it was."""
+
+    async def play(world: World) -> None:
+        other = "l" if removed == "a" else "a"
+        (world.share / "a").write_bytes(b"one")
+        os.link(world.share / "a", world.share / "l")
+        for path in ("a", "l"):
+            await content(world, path)
+        world.volume.changes.unlink(ROOT, removed.encode())
+        save_over(world.share / removed, b"another")
+        if moved:
+            os.rename(world.share / other, world.share / moved)
+        await world.drained()
+        for conflict in world.store.conflicts.all():
+            await world.volume.resolve(conflict, keep)
+        await world.drained()
+        assert not world.store.conflicts.all() and not world.store.journal.count()
+        there = names(world.share)
+        assert there.pop(removed, b"another") == b"another"
+        assert there == {moved or other: b"one"}
+        await world.volume.observer.directory(ROOT)
+        there = names(world.share)
+        for path, data in there.items():
+            assert await content(world, path) == data
+        shown = {name for name, _ in world.store.nodes.children(ROOT)}
+        assert shown == {path.encode() for path in there}
 
     played(tmp_path, play)
 

@@ -63,6 +63,17 @@ class Adopter:
             if known is None or not self._journal.has_any(ROOT):
                 self._set_local(ROOT, entry, frozenset())
 
+    def part(self, directory: NodeId, entry: Entry, node: NodeId) -> None:
+        """A name of a file that has others is another file by now: it gets a node of its own."""
+        with self._store.transaction():
+            if self._server.child(directory, entry.name) == node:
+                self._server.remove_name(directory, entry.name)
+            if self._nodes.child_id(directory, entry.name) == node:
+                self._nodes.remove_name(directory, entry.name)
+            self._created(directory, entry)
+            self._context.kernel.forget_entry(directory, entry.name)
+            self._context.kernel.forget_node(node)
+
     def adopt_revision(
         self, node: NodeId, entry: Entry, content: Content | None, *, merged: bool = False
     ) -> None:
@@ -282,7 +293,7 @@ class Adopter:
         movable = [
             move
             for move in moves
-            if not self._is_name_dirty(move.node)
+            if not self._is_name_dirty(move.node, (directory, move.old_name))
             and self._nodes.child_id(directory, move.old_name) == move.node
             and not self._taken(directory, move.entry.name, moves)
         ]
@@ -328,9 +339,10 @@ class Adopter:
         names = self._server.names(node)
         if not names:
             return
-        old_parent, old_name = names[0]
+        clean = [name for name in names if not self._is_name_dirty(node, name)]
+        old_parent, old_name = clean[0] if clean else names[0]
         if (
-            self._is_name_dirty(node)
+            not clean
             or self._nodes.child_id(old_parent, old_name) != node
             or self._taken(directory, entry.name, [])
             or self._nodes.is_ancestor(node, directory)
@@ -373,8 +385,12 @@ class Adopter:
         records = self._journal.of_node(node) if self._journal.has_store(node) else []
         return any(r.kind is RecordKind.STORE and r.state is RecordState.FROZEN for r in records)
 
-    def _is_name_dirty(self, node: NodeId) -> bool:
-        return any(r.kind in NAMING for r in self._journal.of_node(node))
+    def _is_name_dirty(self, node: NodeId, place: tuple[NodeId, bytes]) -> bool:
+        """Whether an unsent record is about a node's name; of several names, about this one."""
+        records = [r for r in self._journal.of_node(node) if r.kind in NAMING]
+        if len(self._server.names(node)) < 2:
+            return bool(records)
+        return any(place in ((r.parent, r.name), (r.to_parent, r.to_name)) for r in records)
 
     def _is_dirty_below(self, node: NodeId) -> bool:
         """Whether the node or anything inside it has a record."""

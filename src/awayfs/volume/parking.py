@@ -46,6 +46,12 @@ class Parking:
         if self._is_removed_for_another(record, conflict):
             self._let_go(record)
             return
+        if entry is not None and self._is_parted(record, conflict, entry):
+            with self._store.transaction():
+                self._let_go(record)
+                there = replace(entry, name=record.name)
+                self._adopter.part(record.parent, there, record.node)
+            return
         staged: str | None = None
         lost: Unreachable | None = None
         if entry is not None and entry.kind is Kind.FILE and path is not None:
@@ -135,6 +141,8 @@ class Parking:
     def _name_of(self, record: Record) -> tuple[NodeId, bytes]:
         """The name under which the conflict is shown: the node's own, or the recorded one."""
         names = self._store.nodes.names(record.node)
+        if (record.parent, record.name) in names and record.kind is RecordKind.REMOVE:
+            return record.parent, record.name  # it is back under this very name
         if names:
             return names[0]
         if record.kind in (RecordKind.RENAME, RecordKind.EXCHANGE):
@@ -164,6 +172,18 @@ class Parking:
         if conflict.kind is not ConflictKind.REMOVE_UPDATE or record.kind is not RecordKind.REMOVE:
             return False
         return self._store.nodes.child_id(record.parent, record.name) is not None
+
+    def _is_parted(self, record: Record, conflict: Conflict, entry: Entry) -> bool:
+        """Removed here: one of several names, over which another file was saved there.
+
+        What was removed lives on under the others; the saved file is shown as what it is.
+        """
+        base = self._store.server.get(record.node)
+        if conflict.kind is not ConflictKind.REMOVE_UPDATE or record.kind is not RecordKind.REMOVE:
+            return False
+        if base is None or base.file_id is None or entry.kind is not Kind.FILE:
+            return False
+        return base.file_id != entry.file_id and len(self._store.server.names(record.node)) > 1
 
     def _let_go(self, record: Record) -> None:
         """What was removed here is a stranger on the server from now on."""

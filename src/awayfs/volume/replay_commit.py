@@ -130,12 +130,29 @@ class Committer:
             case RecordKind.REMOVE:
                 self._removed(record.parent, record.name, record.node)
             case RecordKind.RENAME:
+                parted = self._is_parted(record, entry)
                 self._renamed(record)
-                self._rebase(record, facts, entry)
+                if parted and entry is not None:
+                    there = replace(entry, name=record.to_name)
+                    self._adopter.part(record.to_parent, there, record.node)
+                else:
+                    self._rebase(record, facts, entry)
             case RecordKind.EXCHANGE:
                 self._exchanged(record, facts, entry)
             case RecordKind.SETATTR | RecordKind.SETXATTR:
                 self._rebase(record, facts, entry)
+
+    def _is_parted(self, record: Record, entry: Entry | None) -> bool:
+        """Whether what was renamed there is a file that was saved over this name of ours.
+
+        The others still are what they were, and so is our node.
+        """
+        base = self._server.get(record.node)
+        if base is None or entry is None or len(self._server.names(record.node)) < 2:
+            return False
+        if None in (base.file_id, entry.file_id) or base.file_id == entry.file_id:
+            return False
+        return self._store.nodes.child_id(record.to_parent, record.to_name) == record.node
 
     def _created(self, record: Record, facts: Facts, entry: Entry, by_others: bool) -> None:
         self._name_there(record.parent, record.name, record.node)

@@ -252,6 +252,8 @@ class FactFinder:
         base, seen = facts.base, self._context.seen_elsewhere.get(facts.record.node)
         if facts.record.kind in NAMING or base is None or base.file_id is None or seen is None:
             return facts
+        if len(self._store.server.names(facts.record.node)) > 1:
+            return facts  # that was one of its other names
         if facts.current is not None and same_object(base, facts.current):
             return facts
         entry = await self._stat(self._join(*seen))

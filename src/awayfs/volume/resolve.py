@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from awayfs.core.conflicts import ConflictKind, Resolution
 from awayfs.core.errors import UsageError
-from awayfs.core.types import Kind
+from awayfs.core.types import Kind, NodeId
 from awayfs.store.conflicts import Conflict
 from awayfs.volume.changes import Changes
 from awayfs.volume.context import Context
@@ -91,11 +91,21 @@ class Resolver:
         self._context.failures.clear(conflict.node)
         self._context.on_journal()
 
+    def _names_meant(self, conflict: Conflict) -> list[tuple[NodeId, bytes]]:
+        """The names that the removal was about: of several that a file has, that one alone."""
+        names = self._store.nodes.names(conflict.node)
+        if len(names) < 2:
+            return names
+        meant = [name for name in names if name == (conflict.parent, conflict.name)]
+        if not meant:
+            raise UsageError("it has several names by now; remove with rm the one that is meant")
+        return meant
+
     def _resolve_removed(self, conflict: Conflict, keep: Resolution) -> None:
         """The server's version is back already; *local* removes it, as it is now, again."""
         if keep is not Resolution.LOCAL:
             return
-        for parent, name in self._store.nodes.names(conflict.node):
+        for parent, name in self._names_meant(conflict):
             node = self._store.nodes.get(conflict.node)
             if node is not None and node.kind is Kind.DIRECTORY:
                 raise UsageError(

@@ -87,5 +87,19 @@ class Steps:
         names = self._store.server.names(record.node)
         seen = self._context.seen_elsewhere.get(record.node)
         if names and seen is not None and self._store.server.child(*seen) is None:
+            recorded = (record.parent, record.name)
             with self._store.transaction():
-                self._store.server.move_name(*names[0], *seen)
+                old = recorded if recorded in names else names[0]
+                self._store.server.move_name(*old, *seen)
+                self._follow(record.node, old, seen)
+
+    def _follow(self, node: NodeId, old: tuple[NodeId, bytes], new: tuple[NodeId, bytes]) -> None:
+        """A name here that our rename was not about, of a file with several, moves as well."""
+        nodes = self._store.nodes
+        if nodes.child_id(*old) != node:
+            return
+        nodes.remove_name(*old)
+        if nodes.child_id(*new) is None:
+            nodes.add_name(*new, node)
+        for place in (old, new):
+            self._context.kernel.forget_entry(*place)
