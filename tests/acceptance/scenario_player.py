@@ -20,35 +20,20 @@ import stat
 import time
 import unicodedata
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from awayfs.control.client import Client as Control
 from awayfs.control.client import ControlError
+from awayfs.testing.faulty import Plan
+from tests.acceptance.scenario_hooks import BIG, HOOKS, ON_THE_WAY, Hooks
 from tests.harness import Client
 
 HERE = os.path.dirname(__file__)
 SYNC_S = 60.0
 DECISIONS = 4
 FRESH_S = 1
-
-HOOKS = {
-    "fail-get": "fail-get",
-    "fail-list": "fail-list",
-    "deny": "deny",
-    "perm": "perm",
-    "hang-put": "hang-put",
-    "unreadable": "unreadable",
-    "create-during-sync": "create-during-sync",
-    "write-during-sync": "write-during-sync",
-    "create-unseen": "create-unseen",
-    "exclude": "exclude",
-    "begin-replay": "begin-replay",
-    "drop-reply": "drop-reply",
-    "restart-server": "restart-server",
-    "mark-conflict": "mark-conflict",
-}
-"""Operations that no plain program can perform: they want a faulty server or a look inside."""
 
 REPLACED: dict[str, tuple[dict[str, str], list[list[str]]]] = {
     "S179": ({"x": "dir"}, [["rmdir", "x"], ["create", "x", "R"]]),
@@ -86,14 +71,24 @@ class Row:
 
     @property
     def hook(self) -> str | None:
-        """The first operation that cannot be played, if any."""
+        """The first operation that no plain program can perform, if any."""
         steps = (*self.local, *self.remote, *self.then)
-        return next((HOOKS[step[0]] for step in steps if step[0] in HOOKS), None)
+        return next((step[0] for step in steps if step[0] in HOOKS), None)
 
     @property
     def alone(self) -> bool:
-        """Whether it synchronises in between, and so wants a mount to itself."""
-        return bool(self.then) or ["sync"] in self.local
+        """Whether it synchronises in between, or stops everybody, and so wants its own mount."""
+        stopping = self.hook in ON_THE_WAY or self.hook == "hang-put" or self._stops_the_volume
+        return bool(self.then) or ["sync"] in self.local or stopping
+
+    @property
+    def _stops_the_volume(self) -> bool:
+        return any(step[0] == "fail-list" and step[2] in ("401", "503") for step in self.remote)
+
+    @property
+    def kept_out(self) -> set[str]:
+        """What of the base the client must never have seen."""
+        return {step[1] for step in self.local if step[0] == "exclude"}
 
     @property
     def uncached(self) -> bool:
@@ -177,9 +172,13 @@ def _utimes(root: str, name: str, when: str = "older") -> None:
     os.utime(_at(root, name), (seconds, seconds))
 
 
+def _write(root: str, name: str, content: str) -> None:
+    _create(root, name, content * (BIG // 3) if content == "BIG" else content)
+
+
 _OPERATIONS: dict[str, Callable[..., None]] = {
     "create": _create,
-    "write": _create,
+    "write": _write,
     "append": lambda root, name, more: write(_at(root, name), more, "a"),
     "mkdir": lambda root, name: os.mkdir(_at(root, name)),
     "rmdir": lambda root, name: os.rmdir(_at(root, name)),
@@ -222,8 +221,14 @@ def _facts(path: str, grain_ns: int) -> tuple[Any, ...]:
         return ("link", os.readlink(path))
     if kind == stat.S_IFREG:
         with open(path, encoding="utf-8") as file:
-            return ("file", mode, file.read(), status.st_mtime_ns // grain_ns, status.st_nlink)
+            token = _token(file.read())
+            return ("file", mode, token, status.st_mtime_ns // grain_ns, status.st_nlink)
     return ("dir" if kind == stat.S_IFDIR else "special", mode)
+
+
+def _token(content: str) -> str:
+    """The token of a content; ``BIG`` is said many times over."""
+    return "BIG" if content and content == "BIG" * (len(content) // 3) else content
 
 
 def contents(tree: Tree) -> set[str]:
@@ -246,6 +251,15 @@ class Found:
     def kinds(self) -> list[tuple[str, str]]:
         """Path below the row's tree and kind of every conflict."""
         return sorted((c["path"].partition("/tree/")[2], c["kind"]) for c in self.conflicts)
+
+    @property
+    def outcome(self) -> str:
+        """In a word: the conflict kinds, or what is not there yet, or that nothing is missing."""
+        if self.conflicts:
+            return ", ".join(sorted({kind for _, kind in self.kinds}))
+        if self.records:
+            return "waiting"
+        return "unseen" if self.differences() else "in step"
 
     def settled(self) -> tuple[Any, ...]:
         """What another synchronisation must leave alone."""
@@ -293,9 +307,12 @@ class Found:
 
 @dataclass
 class Played:
-    """A row's whole course. ``trouble``: what a program was refused."""
+    """A row's whole course. ``during``: while the server had trouble, for rows in which it has;
+    ``trouble``: what a program was refused.
+    """
 
     row: Row
+    during: Found | None = None
     found: Found | None = None
     again: Found | None = None
     decided: Found | None = None
@@ -310,6 +327,12 @@ class Player:
     def __init__(self, client: Client, rows: Iterable[Row]) -> None:
         self.client = client
         self.played = {row.id: Played(row) for row in rows}
+        plan = Plan(os.path.join(client.home, "trouble"))
+        self.hooks = Hooks(self, plan)
+        self._fresh_s = FRESH_S
+        if any(played.row.hook or played.row.alone for played in self.played.values()):
+            client.environment |= plan.environment
+            self._fresh_s = 0  # few things to ask for, and none to wait for
         self._grain = client.server.time_grain_ns
 
     def here(self, row: Row) -> str:
@@ -324,11 +347,13 @@ class Player:
         """Base trees on the server; a bystander keeps the brakes about emptied roots off."""
         make_base(self.client.server.root, {"bystander": "nothing happens to it"})
         for played in self.played.values():
-            make_base(self.there(played.row), played.row.base)
+            row = played.row
+            base = {name: what for name, what in row.base.items() if name not in row.kept_out}
+            make_base(self.there(row), base)
 
     def take_along(self, *, pinned: bool = True) -> None:
         """Mount and cache everything, or with ``pinned`` False only the listings."""
-        self.client.mount(f"fresh={FRESH_S}")
+        self.client.mount(f"fresh={self._fresh_s}")
         if pinned:
             self.client.awayfs("pin", self.client.mountpoint)
         else:
@@ -349,7 +374,10 @@ class Player:
             self.client.offline()
             return
         try:
-            perform(root, step)
+            if step[0] in HOOKS:
+                self.hooks.perform(played.row, root, step)
+            else:
+                perform(root, step)
         except OSError as error:
             played.trouble.append(f"{' '.join(step)}: {error}")
 
@@ -376,8 +404,16 @@ class Player:
                 perform(here if side == "L" else there, [operation, *step[1:]])
 
     def come_back(self) -> None:
-        """Online, and everything sent that can be."""
+        """Online, and everything sent that can be; what is to happen meanwhile happens."""
         self.client.online()
+        meanwhile = self.hooks.take_meanwhile()
+        if meanwhile:
+            with ThreadPoolExecutor(1) as beside:
+                syncing = beside.submit(self.sync)
+                for act in meanwhile:
+                    act()
+                syncing.result(SYNC_S)
+            self.client.online()
         self.sync()
 
     def sync(self) -> None:
@@ -392,6 +428,11 @@ class Player:
     def report(self) -> None:
         """What came out, and what a second synchronisation adds (nothing)."""
         self.come_back()
+        if self.hooks.lasting:
+            for key, found in self.look_at_all().items():
+                self.played[key].during = found
+            self.hooks.lift()
+            self.come_back()
         first = self.look_at_all()
         self.sync()
         second = self.look_at_all()
@@ -424,7 +465,8 @@ class Player:
 
     def look_at_all(self) -> dict[str, Found]:
         """Both sides, the conflicts and their variants, by row."""
-        time.sleep(FRESH_S + 0.2)  # what was observed before counts no more
+        if self._fresh_s:
+            time.sleep(self._fresh_s + 0.2)  # what was observed before counts no more
         conflicts = self._ask("conflicts", {"path": ""})["conflicts"]
         records = self._ask("journal_list", {})["records"]
         return {

@@ -1,18 +1,19 @@
 """Every conflict scenario on a real mount: what is kept, where the two sides meet, what is said.
 
 The rows of ``scenarios.json`` come from other systems' tests and tell what those expect; here
-only their policy-neutral part binds (``keep``), with DESIGN section 5 for the rest. Rows that
-want a faulty server are skipped by their id; ``docs/CONFLICTS.md`` lists them.
+only their policy-neutral part binds (``keep``), with DESIGN section 5 for the rest.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from functools import partial
 
 import pytest
 
 from tests.acceptance import scenario_player as player
+from tests.acceptance.scenario_hooks import LASTING
 from tests.acceptance.scenario_player import Played, Player, Row
 from tests.harness import Client, make_server, mounted, needs_fuse
 
@@ -23,16 +24,24 @@ KEEPS = ("local", "server", "both")
 FULL = (("dir", "local"), ("sftp", "rotated"))
 RUNS = [("dir", "local"), ("dir", "server"), ("dir", "both"), ("sftp", "rotated")]
 
+<<<<<<< ours
 NOT_YET: dict[tuple[str, str], str] = {
     ("dir", "S269"): "not cached, and renamed on both sides: unreadable until it is decided",
 }
 """(remote, row) → what is still wrong."""
+=======
+SUPERSEDED = {
+    "S031": {"W"},  # the server's own user wrote B over it
+    "S032": {"W"},  # this machine's user wrote B over it
+    "S047": {"W"},  # appended to here, renamed there: Wl under the new name
+    "S048": {"W"},  # renamed here, appended to there: Wr under the new name
+}
+"""Base contents that one side overwrote with nothing against it on the other."""
+>>>>>>> theirs
 
 
 def is_played(row: Row, kind: str, keep: str) -> bool:
     """All rows once a remote; those with something to decide with every decision on ``dir``."""
-    if row.hook is not None:
-        return False
     return (kind, keep) in FULL or (bool(row.local and row.remote) and not row.alone)
 
 
@@ -41,11 +50,18 @@ def groups(kind: str, keep: str) -> list[list[Row]]:
     rows = [row for row in ROWS if is_played(row, kind, keep)]
     together = [row for row in rows if not row.alone]
     found = [
-        [row for row in together if not row.uncached],
+        [row for row in together if not row.uncached and not row.hook],
         [row for row in together if row.uncached],
+        [row for row in together if row.hook],
         *[[row] for row in rows if row.alone],
     ]
     return [rows for rows in found if rows]
+
+
+def decision(keep: str, row: Row, number: int) -> str:
+    """What is decided of a row; where the server refused there are no two sides to keep."""
+    chosen = KEEPS[number % 3] if keep == "rotated" else keep
+    return "local" if chosen == "both" and row.hook in ("deny", "perm") else chosen
 
 
 def play(kind: str, keep: str, base: str, rows: list[Row]) -> dict[str, Played]:
@@ -60,15 +76,29 @@ def play(kind: str, keep: str, base: str, rows: list[Row]) -> dict[str, Played]:
         if rows[0].then:
             stage.continue_alone()
         stage.report()
-        stage.decide(lambda _, number: KEEPS[number % 3] if keep == "rotated" else keep)
+        stage.decide(partial(decision, keep))
     finally:
         client.close()
         server.close()
     return stage.played
 
 
+def told() -> dict[str, tuple[str, str, str]]:
+    """Row → hook, outcome while the trouble lasts ("" if it does not), outcome afterwards."""
+    document = os.path.join(os.path.dirname(__file__), "..", "..", "docs", "CONFLICTS.md")
+    with open(document, encoding="utf-8") as file:
+        section = file.read().partition("## When the server has trouble")[2].partition("\n## ")[0]
+    found: dict[str, tuple[str, str, str]] = {}
+    for line in section.splitlines():
+        cells = [re.findall("`([^`]+)`", cell) for cell in line.strip("|").split("|")]
+        for id in re.findall(r"\bS\d{3}\b", line.partition("|")[2].partition("|")[0]):
+            hook, during, after = ("".join(cell[:1]) for cell in cells[1:4])
+            found[id] = (hook, during, after)
+    return found
+
+
+TOLD = told()
 CASES = [(run, row) for run in RUNS for rows in groups(*run) for row in rows]
-WAITING = [row for row in ROWS if row.hook is not None]
 
 
 _played: dict[tuple[str, str], dict[str, Played]] = {}
@@ -88,11 +118,6 @@ def run(
     return kind, _played[request.param]
 
 
-@pytest.mark.parametrize("row", WAITING, ids=[row.id for row in WAITING])
-def test_scenario_of_a_later_version(row: Row) -> None:
-    pytest.skip(f"{row.id} wants the hook {row.hook}")
-
-
 @pytest.mark.parametrize(
     ("run", "row"),
     CASES,
@@ -101,14 +126,14 @@ def test_scenario_of_a_later_version(row: Row) -> None:
 )
 def test_scenario(run: tuple[str, dict[str, Played]], row: Row) -> None:
     kind, found = run
-    if (kind, row.id) in NOT_YET:
-        pytest.xfail(NOT_YET[kind, row.id])
     played = found[row.id]
     allowed = "mkfifo" if kind == "sftp" else None  # SFTP has no special files: EPERM at once
     trouble = [line for line in played.trouble if line.split()[0] != allowed]
     assert not trouble
     _check_found(played)
     _check_decided(played)
+    if row.hook:
+        _check_troubled(played)
 
 
 def _check_found(played: Played) -> None:
@@ -118,9 +143,22 @@ def _check_found(played: Played) -> None:
     lost = set(row.keep) - found.reachable()
     assert not lost, f"lost without a decision: {lost}"
     assert not found.differences()
-    if not (row.local and row.remote) and not row.then:
+    if not (row.local and row.remote) and not row.then and row.hook != "mark-conflict":
         assert found.kinds == [], "a conflict although only one side changed anything"
     assert found.settled() == again.settled(), "a second synchronisation is not idle"
+
+
+def _check_troubled(played: Played) -> None:
+    """While the server has trouble nothing is lost, and what is said then and later is written."""
+    row, during, found = played.row, played.during, played.found
+    while_it_lasts, afterwards = TOLD[row.id][1:]
+    assert found is not None
+    assert found.outcome == afterwards
+    if during is None or row.hook not in LASTING:
+        assert while_it_lasts == "", "the document tells of trouble that does not last"
+        return
+    assert set(row.keep) <= during.reachable(), "lost while the server had trouble"
+    assert during.outcome == while_it_lasts
 
 
 def _check_decided(played: Played) -> None:
@@ -136,13 +174,8 @@ def _check_decided(played: Played) -> None:
         assert not lost, f"lost by keeping both: {lost}"
 
 
-def test_the_document_lists_what_is_not_run() -> None:
-    document = os.path.join(os.path.dirname(__file__), "..", "..", "docs", "CONFLICTS.md")
-    with open(document, encoding="utf-8") as file:
-        section = file.read().partition("## Scenarios that are not run yet")[2]
-    listed = set(re.findall(r"\bS\d{3}\b.*?`([a-z-]+)`", section))
-    assert set(re.findall(r"\bS\d{3}\b", section)) == {r.id for r in ROWS if r.hook}
-    assert listed == {row.hook for row in ROWS if row.hook}
+def test_the_document_tells_of_every_row_with_a_hook() -> None:
+    assert {id: told[0] for id, told in TOLD.items()} == {r.id: r.hook for r in ROWS if r.hook}
 
 
 def test_a_shorter_save_leaves_nothing_of_the_longer_one(tmp_path: object) -> None:

@@ -44,7 +44,8 @@ CONNECT_DEADLINE_S = 5.0
 CLOSE_DEADLINE_S = 0.5
 MOST_LEFTOVERS = 4
 BULK_IN_FLIGHT = 4
-COMMAND = (sys.executable, "-m", "awayfs.remotes.worker")
+COMMAND = (sys.executable, "-m", os.environ.get("AWAYFS_WORKER", "awayfs.remotes.worker"))
+"""How a worker is started; a test may name ``awayfs.testing.faulty`` instead."""
 
 log = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 import msgspec
@@ -40,14 +41,18 @@ from awayfs.remotes.protocol import (
 
 TICK_INTERVAL_S = 0.1
 
+Build = Callable[[str, Mapping[str, str]], Remote]
+"""Makes the adapter for a URL and its options; nothing is contacted before ``connect``."""
+
 log = logging.getLogger("awayfs.worker")
 
 
 class Worker:
     """Serves requests from one socket until it is closed."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, build: Build) -> None:
         self._loop = asyncio.get_running_loop()
+        self._build = build
         self._remote: Remote | None = None
         self._refusal: AwayfsError | None = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -66,7 +71,7 @@ class Worker:
                 running.cancel()
         elif isinstance(message, Open):
             try:
-                self._remote = build_adapter(message.url, message.options)
+                self._remote = self._build(message.url, message.options)
             except AwayfsError as error:
                 self._refusal = error
 
@@ -134,14 +139,14 @@ def _close_all_but(kept: int) -> None:
                 pass  # the one that listed the directory
 
 
-async def _serve_for_ever(sock: socket.socket) -> None:
-    worker = Worker(sock)
+async def _serve_for_ever(sock: socket.socket, build: Build) -> None:
+    worker = Worker(sock, build)
     await asyncio.get_running_loop().create_future()
     del worker
 
 
-def main() -> None:
-    """Entry point; ``--cut-at N`` is for tests (``faults``)."""
+def main(build: Build = build_adapter) -> None:
+    """Entry point; ``--cut-at N`` (``faults``) and another ``build`` are for tests."""
     parser = argparse.ArgumentParser(prog="awayfs-worker")
     parser.add_argument("--socket", type=int, required=True)
     parser.add_argument("--cut-at", type=int, default=0)
@@ -152,7 +157,7 @@ def main() -> None:
     if arguments.cut_at:
         faults.arm(arguments.cut_at, kill=True)
     sock = socket.socket(fileno=arguments.socket)
-    asyncio.run(_serve_for_ever(sock))
+    asyncio.run(_serve_for_ever(sock, build))
 
 
 if __name__ == "__main__":
