@@ -24,21 +24,6 @@ KEEPS = ("local", "server", "both")
 FULL = (("dir", "local"), ("sftp", "rotated"))
 RUNS = [("dir", "local"), ("dir", "server"), ("dir", "both"), ("sftp", "rotated")]
 
-<<<<<<< ours
-NOT_YET: dict[tuple[str, str], str] = {
-    ("dir", "S269"): "not cached, and renamed on both sides: unreadable until it is decided",
-}
-"""(remote, row) → what is still wrong."""
-=======
-SUPERSEDED = {
-    "S031": {"W"},  # the server's own user wrote B over it
-    "S032": {"W"},  # this machine's user wrote B over it
-    "S047": {"W"},  # appended to here, renamed there: Wl under the new name
-    "S048": {"W"},  # renamed here, appended to there: Wr under the new name
-}
-"""Base contents that one side overwrote with nothing against it on the other."""
->>>>>>> theirs
-
 
 def is_played(row: Row, kind: str, keep: str) -> bool:
     """All rows once a remote; those with something to decide with every decision on ``dir``."""
