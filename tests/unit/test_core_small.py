@@ -251,3 +251,9 @@ def test_both_loses_nothing(kind: ConflictKind) -> None:
 def test_content_beats_deletion() -> None:
     assert DEFAULT[ConflictKind.UPDATE_REMOVE] is Resolution.LOCAL
     assert DEFAULT[ConflictKind.REMOVE_UPDATE] is Resolution.SERVER
+
+
+def test_a_partial_copy_is_a_conflict_copy() -> None:
+    """Whoever makes a copy of it names that after the original, too."""
+    name = b"f (partial conflict pc 2026-11-22).txt"
+    assert is_conflict_copy(name) and original_name(name) == b"f.txt"

@@ -15,7 +15,7 @@ NAME_MAX = 255
 _EXTENSION_MAX = 32
 TEMPLATE = "{stem} (conflict {host} {date}){ext}"
 _FIELD = re.compile(rb"\{(stem|ext|name|host|date)\}")
-_MARK = re.compile(rb" \(conflict [^()/]{1,100} \d{4}-\d\d-\d\d(?: \d+)?\)")
+_MARK = re.compile(rb" \((?:partial )?conflict [^()/]{1,100} \d{4}-\d\d-\d\d(?: \d+)?\)")
 _DOUBLE_EXTENSION = re.compile(rb"\.tar\.[A-Za-z0-9]{1,5}\Z")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 
-from awayfs.core.history import Limits, to_cull
+from awayfs.core.history import to_cull
 from awayfs.core.types import NodeId, Range
 from awayfs.store.files import clone_or_copy, unlink_quietly
 from awayfs.store.history import Lost
@@ -19,7 +19,6 @@ from awayfs.volume.context import Context
 
 log = logging.getLogger(__name__)
 
-LIMITS = Limits()
 HERE = "changed here, rewritten on the server"
 THERE = "rewritten here, moved on the server"
 
@@ -60,9 +59,9 @@ class Superseded:
             )
             if copied is not None:
                 os.truncate(staged, size)
-                history = self._store.history
+                history, limits = self._store.history, self._context.options.history
                 history.add(self._lost(found, size, which, why), staged)
-                history.remove(to_cull(history.weights(), self._context.now(), LIMITS))
+                history.remove(to_cull(history.weights(), self._context.now(), limits))
         except OSError as error:
             unlink_quietly(staged)
             log.warning("the former version of node %d is not kept: %s", node, error)
