@@ -316,6 +316,44 @@ class TestStateDirectory:
             assert read(f"{client.server.root}/late") == b"room again\n"
             client.umount()
 
+    @as_root
+    def test_what_frees_room_works_on_a_full_disk(self, client: Client) -> None:
+        """Others have filled the disk: nothing can be added, removing and unmounting work."""
+        with small_ext4(client.state, 48 << 20):
+            client.mount()
+            client.offline()
+            os.mkdir(client.path("d"))
+            names = [f"d/f{number}" for number in range(400)]
+            for name in [*names, "kept", "cut"]:
+                write(client.path(name), "acknowledged\n" * 100)
+            fill_up(f"{client.state}/others")
+            with pytest.raises(OSError) as caught:
+                for number in range(1000):
+                    write(client.path(f"new{number}"), bytes(10_000))
+            assert caught.value.errno == errno.ENOSPC
+            fill_up(f"{client.state}/more")
+            for name in names:
+                os.unlink(client.path(name))
+            os.rmdir(client.path("d"))
+            os.truncate(client.path("cut"), 10)
+            with pytest.raises(OSError) as caught, open(client.path("kept"), "ab") as file:
+                file.write(bytes(1 << 20))
+                file.flush()
+            assert caught.value.errno == errno.ENOSPC
+            assert "kept" in client.umount()
+            assert not client.is_mounted()
+            for name in ("others", "more"):
+                os.unlink(f"{client.state}/{name}")
+            client.mount()
+            client.online()
+            client.sync()
+            root = client.server.root
+            assert not os.path.exists(f"{root}/d")
+            assert os.path.getsize(f"{root}/cut") == 10
+            assert read(f"{root}/kept").startswith(b"acknowledged\n" * 100)
+            write(client.path("late"), "room again\n")
+            client.umount()
+
     def test_damaged_database(self, client: Client) -> None:
         client.mount()
         os.listdir(client.mountpoint)
@@ -362,6 +400,32 @@ class TestStateDirectory:
         client.awayfs("pin", client.path("small"))
         client.offline()
         assert read(client.path("small")) == b"small\n"
+
+
+@contextlib.contextmanager
+def small_ext4(directory: str, size: int) -> Iterator[None]:
+    """A small real file system on a directory, which blocks are given out by as on any disk."""
+    image = f"{directory}.img"
+    with open(image, "wb") as file:
+        file.truncate(size)
+    run("mkfs.ext4", "-q", "-F", image)
+    run("mount", "-o", "loop", image, directory)
+    try:
+        os.rmdir(f"{directory}/lost+found")
+        os.chmod(directory, 0o700)
+        yield
+    finally:
+        run("umount", "-l", directory)
+
+
+def fill_up(path: str) -> None:
+    """Take up all the room there is."""
+    with open(path, "wb", buffering=0) as file:
+        for size in (1 << 20, 4096, 1):
+            with contextlib.suppress(OSError):
+                while file.write(bytes(size)) == size:
+                    pass
+        os.fsync(file.fileno())
 
 
 @contextlib.contextmanager

@@ -338,7 +338,7 @@ class Api:
     # -- the end --------------------------------------------------------------------------
 
     async def _unmount(self, params: dict[str, Any]) -> dict[str, Any]:
-        self.volume.context.opened.save_all()
+        self.volume.store.insist(self.volume.context.opened.save_all)
         pending = self.volume.store.journal.count()
         mountpoint, lazy = self._request.mountpoint, bool(params.get("lazy"))
         loop = asyncio.get_running_loop()

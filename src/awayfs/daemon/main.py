@@ -76,9 +76,18 @@ async def _serve(request: StartRequest) -> int:
         store.close()
         if new:
             _remove_unborn(directory)
-    volumes.note_unmounted(request.volume, request.url, pending)
+    _note_unmounted(request, store, pending)
     mounts.withdraw(request.volume)
     return 0
+
+
+def _note_unmounted(request: StartRequest, store: Store, pending: int) -> None:
+    """Also on a full disk: from now on the reserve serves nobody."""
+    try:
+        volumes.note_unmounted(request.volume, request.url, pending)
+    except OSError:
+        store.reserve.give_up()
+        volumes.note_unmounted(request.volume, request.url, pending)
 
 
 def _open_store(directory: str, request: StartRequest) -> Store:

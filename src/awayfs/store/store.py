@@ -12,15 +12,16 @@ Layout of a volume's directory (0700; files 0600):
     staging/           unfinished files and scratch directories; emptied at open
     damaged-TIME/      a database that was set aside
     lost+found/        unsent content that fsck found without a row
+    reserve            room kept for what frees room (``reserve``)
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from typing import Final
+from typing import Final, TypeVar
 
 from awayfs.core.errors import StoreError
 from awayfs.core.types import NodeId
@@ -36,9 +37,11 @@ from awayfs.store.journal import Journal
 from awayfs.store.lock import Lock
 from awayfs.store.nodes import Nodes
 from awayfs.store.pins import Pins
+from awayfs.store.reserve import Reserve
 from awayfs.store.salvage import SalvageReport, finished, open_or_salvage, unfinished
 from awayfs.store.server import ServerView
 
+T = TypeVar("T")
 _WAL_LIMIT: Final = 256 * 1024 * 1024
 """A log beyond this is emptied even if the event loop has to wait for it."""
 _SIGNS: Final = ("volume.db", "volume.db.salvaged", "running")
@@ -61,6 +64,7 @@ class Store:
         self.intents = Intents(db)
         self.pins = Pins(db, self.nodes)
         self.files = Files(directory, db)
+        self.reserve = Reserve(f"{directory}/reserve")
         self.content = Content(db, self.files, self._busy)
         self.conflicts = Conflicts(db, self.files)
         self.history = History(db, self.files)
@@ -125,6 +129,7 @@ class Store:
         except BaseException:
             store.db.close()
             raise
+        store.reserve.make()
         return store
 
     def close(self) -> None:
@@ -133,7 +138,7 @@ class Store:
         When that fails the next open treats it as an unclean shutdown; nothing is raised.
         """
         try:
-            self.sync()
+            self.insist(self.sync)
             if not self.db.damaged and self.db.checkpoint(truncate=True):
                 os.unlink(f"{self.directory}/running")
                 fsync_path(self.directory)
@@ -154,6 +159,25 @@ class Store:
         when the disk is full.
         """
         return self.db.transaction()
+
+    def insist(self, work: Callable[[], T]) -> T:
+        """Do what must not fail for want of room; on a full disk the reserve is given up for it.
+
+        Part of that goes to emptying the log, which then need not grow any more; that blocks for
+        a moment. ``work`` is done anew from its beginning, and must not be in a transaction.
+        """
+        try:
+            return work()
+        except OSError as error:
+            if error.errno != errno.ENOSPC or self.db.in_transaction:
+                raise
+        self.reserve.give_up()
+        try:
+            self.checkpoint()
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+        return work()
 
     # -- durability ---------------------------------------------------------------------
 

@@ -104,7 +104,7 @@ class Changes:
         node = self._child(parent, name)
         if node.kind is Kind.DIRECTORY:
             raise OSError(errno.EISDIR, "is a directory")
-        self._remove_name(parent, name, node)
+        self._store.insist(lambda: self._remove_name(parent, name, node))
         return node
 
     def rmdir(self, parent: NodeId, name: bytes) -> Node:
@@ -119,7 +119,7 @@ class Changes:
             raise OSError(errno.ENOTEMPTY, "directory not empty")
         if not self.listing_known(node.id):
             raise OSError(EDISCONDATA, "the directory was never listed")
-        self._remove_name(parent, name, node)
+        self._store.insist(lambda: self._remove_name(parent, name, node))
         return node
 
     def rename(
@@ -197,8 +197,10 @@ class Changes:
             self._nodes.keep_base_xattr(node_id, name, value)
 
     @contextmanager
-    def _applied(self) -> Iterator[None]:
+    def _applied(self, *, growing: bool = True) -> Iterator[None]:
         """One transaction for a change and its record; the caller is answered after it."""
+        if growing:
+            self._store.reserve.check()
         with self._store.transaction():
             yield
         fault("changes.applied")
@@ -242,7 +244,7 @@ class Changes:
         )
 
     def _remove_name(self, parent: NodeId, name: bytes, node: Node) -> None:
-        with self._applied():
+        with self._applied(growing=False):
             self._nodes.remove_name(parent, name)
             self._nodes.update(node.id, ctime_ns=self._context.now())
             self._touch(parent)

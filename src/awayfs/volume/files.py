@@ -139,6 +139,7 @@ class Files:
         opened = handle.opened
         if handle.append:
             offset = opened.size
+        self._store.reserve.check()
         self._store_record(opened)
         written = os.pwrite(opened.fd, data, offset)
         fault("files.written")
@@ -146,8 +147,16 @@ class Files:
         return written
 
     def truncate(self, node: Node, size: int) -> None:
-        """Set the size (truncate(2)); growing makes a hole, which is content of ours."""
+        """Set the size (truncate(2)); growing makes a hole, which is content of ours.
+
+        Cutting off frees room, so it must come through on a full disk.
+        """
         self._writable()
+        if size >= node.size:
+            self._store.reserve.check()
+        self._store.insist(lambda: self._truncate(node, size))
+
+    def _truncate(self, node: Node, size: int) -> None:
         opened = self._context.opened.acquire(node, writing=True)
         try:
             self._store_record(opened)
@@ -170,6 +179,7 @@ class Files:
         if mode == FALLOC_KEEP_SIZE:
             return  # room beyond the end is all that it asks for
         end = offset + length
+        self._store.reserve.check()
         self._store_record(opened)
         if mode & (FALLOC_PUNCH_HOLE | FALLOC_ZERO_RANGE):
             stop = min(end, opened.size) if mode & FALLOC_KEEP_SIZE else end
@@ -200,6 +210,7 @@ class Files:
             return 0
         if not source.opened.whole:
             await self._fetcher.ensure(source.opened.node, offset, end)
+        self._store.reserve.check()
         self._store_record(target.opened)
         done = 0
         while done < end - offset:

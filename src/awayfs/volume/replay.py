@@ -150,6 +150,7 @@ class Replay:
                 continue
             except (Unreachable, OSError) as error:
                 log.warning("replay stopped, and goes on soon: %s", error)
+                self._make_room(error)
             except Exception:
                 log.exception("replay failed")
             await asyncio.sleep(FAILED_PAUSE_S)
@@ -265,10 +266,16 @@ class Replay:
             await self._refused(seq, error)
         except (RemoteError, OSError) as error:
             log.warning("record %d: %s", seq, error)
+            self._make_room(error)
             self._note_failed(seq, error)
         except Exception as error:
             log.exception("record %d cannot be replayed", seq)
             self._note_failed(seq, error)
+
+    def _make_room(self, error: Exception) -> None:
+        """A full disk here must not keep from being sent what frees room then."""
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            self._store.reserve.give_up()
 
     def _note_failed(self, seq: int, error: Exception) -> None:
         """Tried again later; one that keeps failing does not keep ``sync --wait`` waiting."""

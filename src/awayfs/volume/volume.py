@@ -130,6 +130,7 @@ class Volume:
             await asyncio.wait(tasks, timeout=WORKERS_END_S)
         await self.link.remote.close()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self.store.insist(self.context.opened.save_all)
         self.context.opened.close_all()
         self.shown.end()
 
@@ -189,12 +190,12 @@ class Volume:
         opened = self.context.opened
         for one in opened.all():
             if node is None or one.node == node:
-                opened.save(one)
+                self.store.insist(lambda one=one: opened.save(one))  # type: ignore[misc]
                 one.unsynced = False
         work = self.store.begin_sync(None if node is None else [node])
         await asyncio.get_running_loop().run_in_executor(None, work.run)
         fault("sync.written")
-        self.store.finish_sync(work)
+        self.store.insist(lambda: self.store.finish_sync(work))
 
     async def _commit_now_and_then(self) -> None:
         """What nobody asked to be durable is so within five seconds all the same."""
@@ -204,7 +205,8 @@ class Volume:
                 if self._unsafe or self.store.content.unsynced_nodes():
                     self._unsafe = False
                     await self.durable(None)
-                if self.store.wal_bytes() > CHECKPOINT_BYTES:
+                full = self.store.reserve.given_up and not self.store.reserve.make()
+                if full or self.store.wal_bytes() > CHECKPOINT_BYTES:
                     await asyncio.get_running_loop().run_in_executor(None, self.store.checkpoint)
             except OSError as error:
                 self._unsafe = True
