@@ -74,6 +74,22 @@ class Adopter:
             self._context.kernel.forget_entry(directory, entry.name)
             self._context.kernel.forget_node(node)
 
+    def show_again(self, parent: NodeId, name: bytes) -> None:
+        """A name was freed here: what the server has under it is shown, if it is known.
+
+        No listing would, since for the server nothing has changed. What was taken away from the
+        name here, and still waits to be sent, stays away.
+        """
+        node = self._server.child(parent, name)
+        if node is None or self._nodes.get(node) is None:
+            return
+        if self._nodes.child_id(parent, name) is not None:
+            return
+        if any((r.parent, r.name) == (parent, name) for r in self._journal.of_node(node)):
+            return
+        self._nodes.add_name(parent, name, node)
+        self._context.kernel.forget_entry(parent, name)
+
     def adopt_revision(
         self, node: NodeId, entry: Entry, content: Content | None, *, merged: bool = False
     ) -> None:

@@ -10,6 +10,7 @@ from awayfs.core.errors import UsageError
 from awayfs.core.records import Record, RecordKind
 from awayfs.core.types import Kind, NodeId
 from awayfs.store.conflicts import Conflict
+from awayfs.volume.adopt import Adopter
 from awayfs.volume.changes import Changes
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
@@ -46,6 +47,7 @@ class KeepBoth:
         self._strangers = strangers
         self._local = local
         self._server = server
+        self._adopter = Adopter(context)
 
     async def keep(self, conflict: Conflict, record: Record) -> str | None:
         kind = conflict.kind
@@ -91,10 +93,7 @@ class KeepBoth:
                 nodes.move_name(parent, name, parent, copy)
             self._start_from(copy, parent, name, record)
             self._store.journal.replace(changed or replace(record, name=copy))
-            replaced = record.replaced if renaming else 0
-            free = nodes.child_id(parent, name) is None
-            if free and replaced and self._store.server.child(parent, name) == replaced:
-                nodes.add_name(parent, name, replaced)
+            self._adopter.show_again(parent, name)
         self._context.kernel.forget_entry(parent, name)
         self._context.kernel.forget_entry(parent, copy)
         self._steps.release(self._store.journal.get(record.seq) or record)

@@ -71,11 +71,14 @@ class KeepServer:
             return
         journal = self._store.journal
         displaced = [r for r in journal.of_node(node) if r.kind is RecordKind.RENAME]
+        names = self._store.nodes.names(node)
         with self._store.transaction():
             self._giving_up.changes(node, below=entry is None)
             self._names_as_on_server(node, displaced)
             if entry is None:
                 self._giving_up.node(node)
+                for place in names:
+                    self._adopter.show_again(*place)
             else:
                 self._adopter.adopt_revision(node, entry, Content.CHANGED)
 
