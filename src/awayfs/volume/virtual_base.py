@@ -18,6 +18,7 @@ from awayfs.volume.virtual_node import (
     VirtualNode,
     directory,
     of_entry,
+    private,
 )
 
 
@@ -59,7 +60,7 @@ class BaseTree:
         node = self._walk(path)
         if node is None:
             raise OSError(errno.ENOENT, "no such file or directory")
-        return self.of_node(node)
+        return self.of_node(node) if path else private(self.of_node(node))
 
     def of_node(self, node: NodeId) -> VirtualNode:
         """The base of one node; ENOENT when the server never had it."""

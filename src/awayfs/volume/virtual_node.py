@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from awayfs.core.types import Entry, Kind, NodeId
 from awayfs.store.nodes import Node
@@ -56,6 +56,11 @@ Listed = Listing | Awaitable[Listing]
 def directory(now_ns: int, mode: int = 0o500) -> VirtualNode:
     """A directory that is only there to hold others."""
     return VirtualNode(Kind.DIRECTORY, mode=mode, mtime_ns=now_ns, ctime_ns=now_ns, nlink=2)
+
+
+def private(top: VirtualNode) -> VirtualNode:
+    """The top of a whole tree: only who mounted gets in, whatever the tree's own rights say."""
+    return replace(top, mode=0o500, owner=None)
 
 
 def link(target: bytes, now_ns: int) -> VirtualNode:

@@ -27,6 +27,7 @@ from awayfs.volume.virtual_node import (
     VirtualNode,
     directory,
     of_entry,
+    private,
 )
 
 LISTINGS_MOST = 64
@@ -163,7 +164,7 @@ class ServerTree:
         base = self._store.server.get(ROOT)
         if base is None:
             return directory(self._context.now())
-        return of_entry(self._context, base.entry(), SERVER_INODES | ROOT, [], None)
+        return private(of_entry(self._context, base.entry(), SERVER_INODES | ROOT, [], None))
 
     def _walk(self, path: Path) -> NodeId | None:
         node: NodeId | None = ROOT
