@@ -207,6 +207,41 @@ def parked(crashes: Crashes) -> None:
     both_kept("plain", "local", "local\n", "")(crashes)
 
 
+def discards(crashes: Crashes) -> None:
+    crashes.client.awayfs("discard", crashes.client.mountpoint, "--all", check=False)
+
+
+def discarded(crashes: Crashes) -> None:
+    """Discarding goes on where it was; nothing of it is left, and the server saw nothing."""
+    discards(crashes)
+    assert crashes.ask("journal_list")["records"] == []
+    has("plain", LONG)(crashes)
+    assert sorted(os.listdir(crashes.client.server.root)) == ["folder", "plain", "twin", "twin2", "unread"]
+
+
+def exported(crashes: Crashes) -> None:
+    edited(crashes)
+    client = crashes.client
+    archive = f"{client.base}/work.tar"
+    client.awayfs("journal", "export", archive, "--mount", client.mountpoint)
+    discards(crashes)
+
+
+def imports(crashes: Crashes) -> None:
+    client = crashes.client
+    client.awayfs(
+        "journal", "import", f"{client.base}/work.tar", "--mount", client.mountpoint, check=False
+    )
+
+
+def imported(crashes: Crashes) -> None:
+    """What came in before the end is discarded, and all of it is imported again."""
+    discards(crashes)
+    imports(crashes)
+    EDITED(crashes)
+    assert read(f"{crashes.client.server.root}/made/file") == "new\n"
+
+
 EDITED = has("plain", "edited\n")
 LONG = "plain\n" * 1000
 
@@ -272,6 +307,9 @@ SCENARIOS: dict[str, tuple[Step, Step, Step]] = {
         resolves("plain", "local"),
         both_kept("plain", "local", "local\n", ""),
     ),
+    "discard.kept": (edited, discards, discarded),
+    "discard.applied": (edited, discards, discarded),
+    "import.applied": (exported, imports, imported),
 }
 
 

@@ -64,6 +64,7 @@ class Daemon:
             "journal_export conflicts resolve why diff discard cull cache unmount history undo"
         )
         plain = {name: self._plain(name) for name in names.split()}
+        plain |= {name: self._telling(name) for name in ("diff", "discard")}
         return plain | {name: self._working(name) for name in ("pin", "hoard", "sync")}
 
     def _note(self, name: str, params: dict[str, Any]) -> Any:
@@ -82,6 +83,16 @@ class Daemon:
     def _plain(self, name: str) -> Callable[[dict[str, Any]], Any]:
         async def handler(params: dict[str, Any]) -> dict[str, Any]:
             return dict(self._note(name, params))
+
+        return handler
+
+    def _telling(self, name: str) -> Callable[[dict[str, Any]], Any]:
+        """What is told on the way is a part of the answer."""
+
+        async def handler(params: dict[str, Any]) -> Any:
+            reply = dict(self._note(name, params))
+            yield {"changes": reply.pop("changes", [])}
+            yield Done(reply)
 
         return handler
 
@@ -402,17 +413,24 @@ def test_journal_show_and_drop(daemon: Daemon) -> None:
     daemon.replies["journal_show"] = {**RECORD, "detail": {"parent": 3}}
     assert "parent" in worked("journal", "show", "4")
     assert data("journal", "show", "4", "--mount", M)["detail"] == {"parent": 3}
-    assert "dropped" in worked("journal", "drop", "4")
+    daemon.replies["journal_drop"] = {"seqs": [4, 7], "paths": [HOSTILE]}
+    assert f"{M}/{SAFE}\nwith it: 7\n" in worked("journal", "drop", "4", "--dry-run")
+    assert daemon.asked[-1] == ("journal_drop", {"seq": 4, "dry_run": True})
+    assert "dropped, with 1 other" in worked("journal", "drop", "4")
     assert daemon.asked[-1] == ("journal_drop", {"seq": 4})
 
 
 def test_journal_export(daemon: Daemon, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    worked("journal", "export", "out")
-    assert daemon.asked == [("journal_export", {"file": str(tmp_path / "out")})]
-    (tmp_path / "out").write_text("")
-    assert "exists" in failed("journal", "export", "out")
-    assert "inside an awayfs mount" in failed("journal", "export", M + "/out")
+    facts = {"volume": {"url": URL}, "host": "here", "made_ns": 1}
+    daemon.replies["journal_export"] = facts
+    assert "0 records" in worked("journal", "export", "out.tar.gz")
+    assert os.listdir(tmp_path / ".") and (tmp_path / "out.tar.gz").stat().st_mode & 0o77 == 0
+    assert "exists" in failed("journal", "export", "out.tar.gz")
+    assert "call it" in failed("journal", "export", "out.zip")
+    assert "inside an awayfs mount" in failed("journal", "export", M + "/out.tar")
+    left = [name for name in os.listdir(tmp_path) if name.startswith((".awayfs", "out.zip"))]
+    assert left == []
 
 
 # conflicts
@@ -486,13 +504,36 @@ def test_why(daemon: Daemon) -> None:
     assert SAFE in text and "EDISCONDATA" in text and "- awayfs online" in text
 
 
-def test_diff_and_discard(daemon: Daemon) -> None:
+CHANGE = {
+    "letters": "RP",
+    "path": HOSTILE,
+    "from_path": "f",
+    "kind": "file",
+    "base_kind": "file",
+    "attributes": {"mode": [0o644, 0o600], "mtime_ns": [0, 0]},
+    "xattrs": {"user.k": "set"},
+}
+
+
+def test_diff(daemon: Daemon) -> None:
     assert "nothing differs" in worked("diff")
-    change = {"path": "f", "change": "content", "text": "-a\n+\x1b[1m\n", "size": 3}
-    daemon.replies["diff"] = {"changes": [change]}
-    assert r"+\x1b[1m" in worked("diff", M)
-    assert data("diff") == {"changes": [{"mountpoint": M, **change}]}
-    assert "dropped" in worked("discard", M + "/f")
+    daemon.replies["diff"] = {"changes": [CHANGE]}
+    text = worked("diff", M)
+    assert f'RP  {M}/f -> "{M}/{SAFE}"  (mode 0644 -> 0600, ' in text and "user.k set" in text
+    (change,) = data("diff")["changes"]
+    assert change["changes"] == ["renamed", "properties"] and change["mountpoint"] == M
+
+
+def test_discard(daemon: Daemon) -> None:
+    daemon.replies["discard"] = {"records": 2, "paths": 1, "pending": 3, "changes": [CHANGE]}
+    assert "2 records discarded, 3 records left" in worked("discard", M + "/f", M + "/g")
+    assert daemon.asked == [("discard", {"paths": ["f", "g"]})]
+    assert SAFE in worked("discard", M + "/f", "--dry-run")
+    assert daemon.asked[-1] == ("discard", {"paths": ["f"], "dry_run": True})
+    worked("discard", M, "--all")
+    assert daemon.asked[-1] == ("discard", {"all": True})
+    assert "give --all" in failed("discard", M, status=2)
+    assert "mount point alone" in failed("discard", M + "/f", "--all", status=2)
 
 
 def test_cache_and_cull(daemon: Daemon) -> None:

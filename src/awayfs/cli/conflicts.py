@@ -1,4 +1,4 @@
-"""``conflicts``, ``resolve``, ``why``, ``diff`` and ``discard``: where the two sides differ."""
+"""``conflicts``, ``resolve`` and ``why``: where the two sides differ."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from awayfs.cli.ask import (
     json_option,
     request,
     shown,
-    sure,
 )
 from awayfs.control import mountinfo, paths
 from awayfs.control.messages import text_of
@@ -138,44 +137,3 @@ def why(path: bytes, as_json: bool) -> None:
         click.echo(f"  since {show.ago(reply['since_ns'])}")
     for line in reply.get("help") or []:
         click.echo(f"  - {show.printable(line)}")
-
-
-@click.command()
-@click.argument("path", type=PATH, required=False)
-@json_option
-def diff(path: bytes | None, as_json: bool) -> int:
-    """Show what was changed here and is not on the server: local against base."""
-    found, well = _collect("diff", "changes", path)
-    if as_json:
-        show.as_json({"changes": found})
-    elif not found and well:
-        click.echo("nothing differs")
-    else:
-        for change in found:
-            _show_change(change)
-    return 0 if well else 1
-
-
-def _show_change(change: dict[str, Any]) -> None:
-    line = f"{change.get('change', 'changed'):<10}  {change['mountpoint']}/{change.get('path')}"
-    if change.get("from_path"):
-        line += f"  (from {change['from_path']})"
-    if change.get("size") is not None:
-        line += f"  {show.size(change['size'])}"
-    click.echo(show.printable(line))
-    for text in (change.get("text") or "").splitlines():
-        click.echo("    " + show.printable(text.expandtabs()))
-
-
-@click.command()
-@click.argument("path", type=PATH)
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@json_option
-def discard(path: bytes, yes: bool, as_json: bool) -> None:
-    """Drop the local changes at PATH and take the server's version."""
-    sure(f"Drop the local changes of {show.printable(path)} for good?", yes)
-    reply = about(path, "discard")
-    if as_json:
-        show.as_json(reply)
-    else:
-        click.echo(show.printable(f"{text_of(path)}: local changes are dropped"))

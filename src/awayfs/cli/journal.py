@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from typing import Any
 
 import click
@@ -21,7 +22,9 @@ from awayfs.cli.ask import (
     sure,
     the_mount,
 )
+from awayfs.cli.progress import Bar
 from awayfs.control import mountinfo
+from awayfs.control.client import MountInfo
 from awayfs.control.messages import text_of
 
 
@@ -92,17 +95,31 @@ def _value(name: str, value: Any) -> str:
 @journal.command("drop")
 @click.argument("number", type=click.IntRange(min=0), metavar="N")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", "-n", is_flag=True, help="Only say what would be given up.")
 @mount_option
 @json_option
-def drop(number: int, yes: bool, place: bytes | None, as_json: bool) -> None:
-    """Give up record N: its change will never be sent."""
+def drop(number: int, yes: bool, dry_run: bool, place: bytes | None, as_json: bool) -> None:
+    """Give up record N, and what depends on it: these changes will never be sent.
+
+    Content that is given up is kept in the history for a while (awayfs resolve --undo).
+    """
     mount = the_mount(place)
-    sure(f"Give up record {number} of {shown(mount)} for good?", yes)
-    reply = request(mount, "journal_drop", {"seq": number}, what=f"record {number}")
+    what = f"record {number}"
+    planned = request(mount, "journal_drop", {"seq": number, "dry_run": True}, what=what)
+    others = [seq for seq in planned["seqs"] if seq != number]
+    if not as_json:
+        for path in planned["paths"]:
+            click.echo(show.printable(full(mount, path)))
+        if others:
+            click.echo(f"with it: {', '.join(map(str, others))}")
+    if not dry_run:
+        sure(f"Give up {show.count(len(planned['seqs']), 'record')} of {shown(mount)}?", yes)
+        planned = request(mount, "journal_drop", {"seq": number}, what=what)
     if as_json:
-        show.as_json({"seq": number, **reply})
-    else:
-        click.echo(f"record {number} is dropped")
+        show.as_json({"seq": number, "dry_run": dry_run, **planned})
+    elif not dry_run:
+        more = f", with {show.count(len(others), 'other')}" if others else ""
+        click.echo(f"record {number} is dropped{more}")
 
 
 @journal.command("export")
@@ -110,7 +127,10 @@ def drop(number: int, yes: bool, place: bytes | None, as_json: bool) -> None:
 @mount_option
 @json_option
 def export(file: bytes, place: bytes | None, as_json: bool) -> None:
-    """Write all records and their data into FILE, a new file."""
+    """Write all records and their data into FILE, a new archive (.tar, .tar.gz or .tar.zst)."""
+    from awayfs.cli.archive import export as write
+    from awayfs.cli.session import described
+
     target, inside = mountinfo.locate(file, mountinfo.read())
     name = text_of(file)
     if inside is not None:
@@ -118,8 +138,52 @@ def export(file: bytes, place: bytes | None, as_json: bool) -> None:
     if os.path.lexists(target):
         raise Failed(f"{name}: exists; choose another name")
     mount = the_mount(place)
-    reply = request(mount, "journal_export", {"file": text_of(target)}, what=name)
+    changes = [line for change in _changes(mount) for line in described(mount, change)]
+    try:
+        done = write(mount, target, changes)
+    except OSError as error:
+        raise Failed(f"{name}: cannot be written: {error.strerror or error}") from None
     if as_json:
-        show.as_json({"file": text_of(target), **reply})
+        show.as_json({"file": text_of(target), **vars(done)})
+        return
+    for path in done.missing:
+        show.complain(f"{full(mount, path)}: only the part that is here is exported")
+    facts = f"{show.count(done.records, 'record')}, {show.count(done.files, 'file')}"
+    click.echo(show.printable(f"{name}: {facts}, {show.size(done.bytes)}"))
+
+
+def _changes(mount: MountInfo) -> list[dict[str, Any]]:
+    from awayfs.cli.session import Gathered
+
+    changes: list[dict[str, Any]] = []
+    request(mount, "diff", on_progress=Gathered(changes))
+    return changes
+
+
+@journal.command("import")
+@click.argument("file", type=PATH)
+@click.option("--dry-run", "-n", is_flag=True, help="Check all, and say what would conflict.")
+@click.option("--force", is_flag=True, help="Also when it was exported from another volume.")
+@mount_option
+@json_option
+def import_(file: bytes, dry_run: bool, force: bool, place: bytes | None, as_json: bool) -> int:
+    """Make the changes in FILE, an exported journal, again in this mount."""
+    from awayfs.cli.unpack import shown_report, unpack
+
+    source, inside = mountinfo.locate(file, mountinfo.read())
+    if inside is not None:
+        raise Failed(f"{text_of(file)}: is inside an awayfs mount; copy it to a local disk")
+    mount = the_mount(place)
+    with tempfile.TemporaryDirectory(prefix="awayfs-import-") as directory, Bar("importing") as bar:
+        unpack(source, directory)
+        params = {"directory": directory, "dry_run": dry_run, "force": force}
+        answer = request(mount, "journal_import", params, what=text_of(file), on_progress=bar)
+    if as_json:
+        show.as_json({"file": text_of(source), "dry_run": dry_run, **answer})
     else:
-        click.echo(show.printable(f"the journal of {full(mount, '')} is in {name}"))
+        for line in shown_report(answer):
+            click.echo(show.printable(line))
+        verb = "would be made again" if dry_run else "made again"
+        count = answer["records"] if dry_run else answer["applied"]
+        click.echo(f"{show.count(count, 'change')} {verb}")
+    return 1 if answer["skipped"] else 0

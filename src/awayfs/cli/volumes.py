@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 
-import awayfs
 from awayfs.cli import show
 from awayfs.cli.ask import Failed, each, json_option, scoped, shown, sure
 from awayfs.control import mounts, paths
@@ -125,16 +124,16 @@ def _canonical(url: str) -> str:
 
 @click.command()
 @click.argument("volume")
+@click.option("--repair", is_flag=True, help="Mend what can be mended; nothing unsent is deleted.")
 @json_option
-def fsck(volume: str, as_json: bool) -> int:
-    """Check what this machine keeps of VOLUME, while it is not mounted."""
+def fsck(volume: str, repair: bool, as_json: bool) -> int:
+    """Check what this machine keeps of VOLUME (an id or a URL), while it is not mounted."""
     info = _find(volume)
     _refuse_mounted(info)
-    package = os.path.dirname(awayfs.__file__)
-    if not os.path.exists(os.path.join(package, "daemon", "fsck.py")):
-        raise Failed("fsck: this version does not offer it; update awayfs")
     command = [sys.executable, "-P", "-m", "awayfs.daemon.fsck", paths.volume_dir(info.volume)]
-    done = subprocess.run([*command, *(["--json"] if as_json else [])], check=False)
+    flags = [*(["--repair"] if repair else []), *(["--json"] if as_json else [])]
+    sys.stdout.flush()
+    done = subprocess.run([*command, *flags], check=False)
     return 1 if done.returncode else 0
 
 
@@ -150,7 +149,7 @@ def cache(scope: str | None, as_json: bool) -> int:
 @click.argument("scope", required=False)
 @json_option
 def cull(scope: str | None, as_json: bool) -> int:
-    """Evict clean content that is not pinned, down to the cache's limits."""
+    """Evict all clean content that is not pinned and not open; it is fetched again when used."""
     return _report("cull", scope, as_json)
 
 

@@ -108,12 +108,12 @@ class Difference:
 
 
 def differences(node: NodeId, trees: Trees) -> list[Difference]:
-    """The places of one node: the one it kept first, then renamed, gone and new ones."""
+    """The places of one node: those it kept first, then renamed, gone and new ones."""
     if node == ROOT:
         return [Difference(node, node, ROOT_SLOT, ROOT_SLOT)]
     base, local = set(trees.base_slots(node)), set(trees.local_slots(node))
     gone, new = sorted(base - local), sorted(local - base)
-    found = [Difference(node, node, slot, slot) for slot in sorted(base & local)[:1]]
+    found = [Difference(node, node, slot, slot) for slot in sorted(base & local)]
     found += [Difference(node, node, old, slot) for old, slot in zip(gone, new, strict=False)]
     found += [Difference(None, node, old, None) for old in gone[len(new) :]]
     found += [Difference(node, None, None, slot) for slot in new[len(gone) :]]
@@ -139,9 +139,9 @@ def pair_replaced(found: Iterable[Difference], trees: Trees) -> list[Difference]
         old = gone.get(difference.path)
         if old is None or trees.base_slots(difference.node):
             continue
-        was = answer[old]
+        other = answer[old]
         answer[index] = replace(
-            difference, base_node=was.base_node, base=was.base, from_path=was.from_path
+            difference, base_node=other.base_node, base=other.base, from_path=other.from_path
         )
         dropped.add(old)
         del gone[difference.path]

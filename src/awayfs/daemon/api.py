@@ -16,6 +16,7 @@ from awayfs.core.errors import DISCONNECTED_NAME, RemoteError, UsageError
 from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.daemon.api_conflicts import ConflictApi
 from awayfs.daemon.api_resolve import ResolveApi
+from awayfs.daemon.api_session import SessionApi
 from awayfs.daemon.shown import entry_facts, pairs_of, printable
 from awayfs.fuse import mount as mounting
 from awayfs.volume.context import SECOND_NS
@@ -61,6 +62,7 @@ class Api:
             "cache": self._cache,
             "unmount": self._unmount,
             **ConflictApi(lambda: self.volume).handlers(),
+            **SessionApi(lambda: self.volume).handlers(),
             **ResolveApi(lambda: self.volume).handlers(),
         }
 

@@ -38,6 +38,9 @@ NAMES = (
     "resolve.taken",
     "resolve.undone",
     "resolve.decided",
+    "discard.kept",
+    "discard.applied",
+    "import.applied",
     "sync.written",
 )
 

@@ -98,6 +98,22 @@ class Room:
                 limit *= 4
         return freed > 0
 
+    async def empty(self) -> tuple[int, int]:
+        """Drop all content that may go, in small steps; how many files and bytes went."""
+        store, files, freed = self._context.store, 0, 0
+        limit = BATCH
+        while True:
+            candidates = store.content.eviction_order(limit)
+            going = [(node, size) for node, size in candidates if self._may_go(node)][:BATCH]
+            with store.transaction():
+                for node, _ in going:
+                    store.content.drop(node)
+            files, freed = files + len(going), freed + sum(size for _, size in going)
+            if not going and len(candidates) < limit:
+                return files, freed
+            limit = limit if going else limit * 4
+            await asyncio.sleep(0)
+
     def _may_go(self, node: NodeId) -> bool:
         return self._context.opened.get(node) is None and self._is_expendable(node)
 

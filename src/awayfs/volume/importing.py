@@ -1,0 +1,405 @@
+"""``awayfs journal import``: an exported journal becomes local changes of this volume again.
+
+The records are played in order, each through the write path, so what follows is what follows any
+local change: it is sent, or found to be in conflict. So that the latter is found, what a change
+was based on comes from the archive: where the server has moved on since, the base here is set back
+to the archived one before the change is made.
+
+Files of the archive lie unpacked in a directory, as ``local-ID`` and ``base-ID``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any, Final
+
+from awayfs.control.manifest import NAME, BaseFacts, Manifest, NodeFacts, RecordFacts, read
+from awayfs.control.messages import text_of
+from awayfs.core.diff import Removed
+from awayfs.core.errors import EDISCONDATA, EDISCONNECTED, RemoteError, UsageError
+from awayfs.core.records import RecordKind
+from awayfs.core.types import ROOT, Attributes, Kind, NodeId, Range
+from awayfs.store.nodes import Node
+from awayfs.volume.adopt import Adopter
+from awayfs.volume.changes import RENAME_EXCHANGE
+from awayfs.volume.fault import fault
+from awayfs.volume.slices import Slices
+from awayfs.volume.volume import Volume
+
+CHUNK: Final = 1 << 20
+
+
+class Skipped(Exception):
+    """One record cannot become a change here; the text says why."""
+
+
+class Importer:
+    """One import. ``load`` checks everything that can be checked, ``apply`` changes."""
+
+    def __init__(self, volume: Volume, directory: bytes) -> None:
+        self._volume = volume
+        self._context = volume.context
+        self._store = volume.store
+        self._changes = volume.changes
+        self._adopter = Adopter(volume.context)
+        self._place = directory
+        self._manifest: Manifest
+        self._facts: dict[int, NodeFacts] = {}
+        self._here: dict[int, NodeId] = {0: 0}
+        self._stored: set[int] = set()
+        self._moved_on: list[str] = []
+        self._skipped: list[dict[str, str]] = []
+        self._applied = 0
+
+    @property
+    def total(self) -> int:
+        """Number of records."""
+        return len(self._manifest.records)
+
+    def report(self) -> dict[str, Any]:
+        """What became of it."""
+        return {
+            "records": self.total,
+            "applied": self._applied,
+            "moved_on": self._moved_on,
+            "skipped": self._skipped,
+        }
+
+    # -- looking --------------------------------------------------------------------------
+
+    async def load(self, *, force: bool) -> None:
+        """Read the manifest, and find here what it speaks of. UsageError for a refusal."""
+        path = os.path.join(self._place, os.fsencode(NAME))
+        data = await asyncio.get_running_loop().run_in_executor(None, _content_of, path)
+        self._manifest = read(data)
+        if not force:
+            self._check_volume()
+        self._facts = {facts.id: facts for facts in self._manifest.nodes}
+        about = {record.node for record in self._manifest.records}
+        about |= {record.replaced for record in self._manifest.records}
+        for facts in self._manifest.nodes:
+            if facts.base is not None:
+                await self._locate(facts, facts.base, facts.id in about)
+
+    def _check_volume(self) -> None:
+        volume, facts = self._manifest.volume, self._store.facts
+        identity = facts.get("volume.identity")
+        if volume.identity is not None and identity is not None:
+            same = volume.identity == identity
+        else:
+            same = volume.url == facts.get("volume.url")
+        if not same:
+            raise UsageError(
+                f"it was exported from another volume, {volume.url}; if that is meant, give --force"
+            )
+
+    async def _locate(self, facts: NodeFacts, base: BaseFacts, about: bool) -> None:
+        node = await self._find(base)
+        if node is None:
+            return
+        self._here[facts.id] = node
+        if about and node != ROOT and self._store.journal.has_any(node):
+            raise UsageError(
+                f"{text_of(base.path)}: has unsent changes of its own here; "
+                "send or discard them first"
+            )
+        if about and self._has_moved_on(node, base) and self._matters(facts.id):
+            self._moved_on.append(text_of(base.path))
+
+    async def _find(self, base: BaseFacts) -> NodeId | None:
+        """What is here of a revision's object: by its path, or its identity on the server."""
+        node: Node | None = None
+        try:
+            node = await self._volume.find(base.path)
+        except OSError as error:
+            if error.errno in (EDISCONNECTED, EDISCONDATA):
+                raise UsageError(
+                    f"{text_of(base.path)}: is not known here, and the server is away; go online"
+                ) from error
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+                raise
+        except RemoteError as error:
+            raise UsageError(f"{text_of(base.path)}: {error}") from error
+        if node is not None and node.kind == base.kind:
+            return node.id
+        known = self._store.server.by_file_id(base.file_id) if base.file_id else None
+        found = self._store.nodes.get(known) if known is not None else None
+        return found.id if found is not None and found.kind == base.kind else None
+
+    def _matters(self, number: int) -> bool:
+        records = self._manifest.records
+        return any(
+            (r.node == number and r.kind in ("store", "remove")) or r.replaced == number
+            for r in records
+        )
+
+    def _has_moved_on(self, node: NodeId, base: BaseFacts) -> bool:
+        now = self._store.server.get(node)
+        if now is None or now.kind is Kind.DIRECTORY or now.token == base.token:
+            return False
+        return base.digest is None or now.digest != base.digest
+
+    # -- changing -------------------------------------------------------------------------
+
+    async def apply(self) -> AsyncIterator[int]:
+        """Play the records; yields how many are done, now and then."""
+        slices = Slices()
+        for done, record in enumerate(self._manifest.records, 1):
+            try:
+                await self._play(record)
+                self._applied += 1
+            except Skipped as skipped:
+                self._skip(record, str(skipped))
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+                    raise
+                self._skip(record, error.strerror or str(error))
+            fault("import.applied")
+            if done % 100 == 0:
+                yield done
+            await slices.pause()
+
+    def _skip(self, record: RecordFacts, why: str) -> None:
+        facts = self._facts[record.node]
+        path = facts.path if facts.path is not None else facts.base.path if facts.base else b"?"
+        self._skipped.append(
+            {"path": text_of(path), "why": f"{record.kind} of record {record.seq}: {why}"}
+        )
+
+    async def _play(self, record: RecordFacts) -> None:
+        match RecordKind(record.kind):
+            case RecordKind.CREATE:
+                self._create(record)
+            case RecordKind.LINK:
+                self._link(record)
+            case RecordKind.STORE:
+                await self._write(record)
+            case RecordKind.REMOVE:
+                self._remove(record)
+            case RecordKind.RENAME | RecordKind.EXCHANGE:
+                self._move(record)
+            case RecordKind.SETATTR:
+                self._set_attributes(record)
+            case RecordKind.SETXATTR:
+                node = self._node(record.node)
+                value = record.xattr_value
+                self._changes.set_xattr(node, record.xattr_name, value, 0)
+
+    def _node(self, number: int) -> NodeId:
+        node = self._here.get(number)
+        if node is None or self._store.nodes.get(node) is None:
+            raise Skipped("it is gone from the server")
+        return node
+
+    def _directory(self, number: int) -> NodeId:
+        """A directory here; one that is gone from the server is made again, with those above."""
+        node = self._here.get(number)
+        if node is not None and self._store.nodes.get(node) is not None:
+            return node
+        base = self._facts[number].base
+        if base is None:
+            raise Skipped("its directory could not be made")
+        at = ROOT
+        for name in base.path.split(b"/"):
+            child = self._store.nodes.child(at, name)
+            if child is not None and child.kind is not Kind.DIRECTORY:
+                raise Skipped("something else stands where its directory was")
+            at = child.id if child is not None else self._make_directory(at, name)
+        self._here[number] = at
+        return at
+
+    def _make_directory(self, parent: NodeId, name: bytes) -> NodeId:
+        options = self._context.options
+        made = self._changes.create(parent, name, Kind.DIRECTORY, 0o755, options.uid, options.gid)
+        self._context.kernel.forget_entry(parent, name)
+        return made.id
+
+    def _create(self, record: RecordFacts) -> None:
+        facts = self._facts[record.node]
+        parent = self._directory(record.parent)
+        standing = self._store.nodes.child(parent, record.name)
+        if standing is not None and standing.kind is Kind.DIRECTORY == Kind(facts.kind):
+            self._here[record.node] = standing.id  # made here, or there, as well
+            return
+        self._make_room(parent, record.name)
+        self._here[record.node] = self._make(parent, record.name, facts)
+
+    def _make(self, parent: NodeId, name: bytes, facts: NodeFacts) -> NodeId:
+        uid, gid = self._owner(facts)
+        made = self._changes.create(
+            parent, name, Kind(facts.kind), facts.mode, uid, gid,
+            target=facts.target, rdev=facts.rdev,
+        )  # fmt: skip
+        self._context.kernel.forget_entry(parent, name)
+        return made.id
+
+    def _owner(self, facts: NodeFacts) -> tuple[int, int]:
+        """What was the user's there is the user's here."""
+        there, here = self._manifest.volume, self._context.options
+        uid = here.uid if facts.uid == there.uid else facts.uid
+        return uid, here.gid if facts.gid == there.gid else facts.gid
+
+    def _make_room(self, parent: NodeId, name: bytes) -> None:
+        """What the server has there meanwhile becomes a stranger, which replay will meet."""
+        standing = self._store.nodes.child_id(parent, name)
+        if standing is None:
+            return
+        self._adopter.adopt(parent, [Removed(standing, name)])
+        if self._store.nodes.child_id(parent, name) is not None:
+            raise Skipped("something with unsent changes of its own has the name")
+
+    def _link(self, record: RecordFacts) -> None:
+        parent = self._directory(record.parent)
+        node = self._node(record.node)
+        self._make_room(parent, record.name)
+        self._changes.link(node, parent, record.name)
+        self._context.kernel.forget_entry(parent, record.name)
+        self._context.kernel.forget_node(node)
+
+    def _remove(self, record: RecordFacts) -> None:
+        parent, node = self._directory(record.parent), self._node(record.node)
+        if self._store.nodes.child_id(parent, record.name) != node:
+            raise Skipped("it is elsewhere by now")
+        self._set_back(node, self._facts[record.node].base)
+        if self._facts[record.node].kind == Kind.DIRECTORY:
+            self._changes.rmdir(parent, record.name)
+        else:
+            self._changes.unlink(parent, record.name)
+        self._context.kernel.forget_entry(parent, record.name)
+
+    def _move(self, record: RecordFacts) -> None:
+        parent, to_parent = self._directory(record.parent), self._directory(record.to_parent)
+        node = self._node(record.node)
+        exchanging = record.kind == RecordKind.EXCHANGE
+        if self._store.nodes.child_id(parent, record.name) != node:
+            raise Skipped("it is elsewhere by now")
+        expected = self._here.get(record.replaced) if record.replaced else None
+        if self._store.nodes.child_id(to_parent, record.to_name) != expected:
+            if exchanging:
+                raise Skipped("what it was exchanged with is elsewhere by now")
+            self._make_room(to_parent, record.to_name)
+        elif expected is not None and not exchanging:
+            self._set_back(expected, self._facts[record.replaced].base)
+        flags = RENAME_EXCHANGE if exchanging else 0
+        self._changes.rename(parent, record.name, to_parent, record.to_name, flags)
+        for slot in ((parent, record.name), (to_parent, record.to_name)):
+            self._context.kernel.forget_entry(*slot)
+
+    def _set_attributes(self, record: RecordFacts) -> None:
+        node = self._node(record.node)
+        there, here = self._manifest.volume, self._context.options
+        uid = here.uid if record.uid == there.uid else record.uid
+        gid = here.gid if record.gid == there.gid else record.gid
+        wanted = Attributes(record.mode, uid, gid, record.mtime_ns, record.atime_ns)
+        self._changes.set_attributes(node, wanted)
+        self._context.kernel.forget_node(node)
+
+    # -- content --------------------------------------------------------------------------
+
+    def _set_back(self, node: NodeId, base: BaseFacts | None) -> None:
+        """Have the base here be the archived one, where the server has moved on since.
+
+        To be followed by the change, with nothing in between: what is observed then is left to
+        replay, which finds that the server has another revision.
+        """
+        if base is None or not self._has_moved_on(node, base):
+            return
+        now = self._store.server.get(node)
+        assert now is not None
+        older = replace(
+            now.entry(), token=base.token, size=base.size, mtime_ns=base.mtime_ns, weak=True
+        )
+        with self._store.transaction():
+            if now.kind is Kind.FILE:
+                self._adopter.drop_content(node, base.size, base.token)
+            self._store.server.set(node, older, seen_ns=0)
+
+    async def _write(self, record: RecordFacts) -> None:
+        """All of a node's content, at its first STORE: what is sent is one content anyway."""
+        facts = self._facts[record.node]
+        if record.node in self._stored:
+            return
+        self._stored.add(record.node)
+        if facts.member is None and facts.size:
+            if facts.path is None:
+                return  # it was removed again
+            raise Skipped("its content is not in the archive")
+        node = self._to_write(facts)
+        whole = facts.ranges == ([(0, facts.size)] if facts.size else [])
+        if not whole and facts.base is not None and self._has_moved_on(node, facts.base):
+            raise Skipped("only a part of it is in the archive, and the server has another version")
+        await self._write_to(node, facts, whole)
+        self._changes.set_attributes(node, Attributes(mtime_ns=facts.mtime_ns))
+        self._context.kernel.forget_node(node)
+
+    def _to_write(self, facts: NodeFacts) -> NodeId:
+        """The file; one that is gone from the server is made again where it was."""
+        node = self._here.get(facts.id)
+        if node is not None and self._store.nodes.get(node) is not None:
+            return node
+        base = facts.base
+        if base is None:
+            raise Skipped("it could not be made")
+        above, _, name = base.path.rpartition(b"/")
+        parent = ROOT
+        for part in above.split(b"/") if above else ():
+            child = self._store.nodes.child_id(parent, part)
+            parent = child if child is not None else self._make_directory(parent, part)
+        self._make_room(parent, name)
+        self._here[facts.id] = self._make(parent, name, facts)
+        return self._here[facts.id]
+
+    async def _write_to(self, node_id: NodeId, facts: NodeFacts, whole: bool) -> None:
+        node = self._context.node(node_id)
+        assert node is not None
+        self._set_back(node_id, facts.base)
+        self._keep_base(node_id, facts)
+        node = self._context.node(node_id) or node
+        files = self._volume.files
+        handle = files.open(node, writing=True)
+        try:
+            files.truncate(node, 0 if whole else facts.size)
+            for start, end in facts.ranges:
+                await self._copy(handle, facts.id, start, end)
+        finally:
+            if files.close(handle):
+                self._volume.closed(node_id, handle.opened)
+
+    async def _copy(self, handle: Any, number: int, start: int, end: int) -> None:
+        files, slices = self._volume.files, Slices()
+        fd = os.open(self._member("local", number), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            while start < end:
+                room = files.before_write(handle, start, min(CHUNK, end - start))
+                if room is not None:
+                    await room
+                data = os.pread(fd, min(CHUNK, end - start), start)
+                if not data:
+                    raise OSError(errno.EIO, "a file of the archive is shorter than it says")
+                start += files.write(handle, start, data)
+                await slices.pause()
+        finally:
+            os.close(fd)
+
+    def _keep_base(self, node: NodeId, facts: NodeFacts) -> None:
+        """The archived base serves a merge, when the server has moved on."""
+        base = facts.base
+        path = self._member("base", facts.id)
+        if base is None or base.member is None or not os.path.isfile(path):
+            return
+        limit = self._context.options.base_limit
+        ranges = [Range(0, base.size)] if base.size else []
+        bases = self._store.content.bases
+        bases.keep(node, os.fsdecode(path), ranges, base.token, limit)
+
+    def _member(self, which: str, number: int) -> bytes:
+        return os.path.join(self._place, b"%s-%d" % (which.encode(), number))
+
+
+def _content_of(path: bytes) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
