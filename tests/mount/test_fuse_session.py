@@ -381,14 +381,6 @@ def test_the_size_is_remembered_until_told(mounted: Mounter) -> None:
     assert os.stat(mount.path / "file").st_size == 6
 
 
-def test_a_deletion_is_told(mounted: Mounter) -> None:
-    mount = mounted(valid=3600.0)
-    (mount.path / "file").write_text("x")
-    nodeid = mount.ask("remove", "file")
-    assert mount.ask("notify", "delete", 1, nodeid, "file") == [1, 0]
-    assert not (mount.path / "file").exists()
-
-
 def test_what_the_kernel_does_not_know_is_passed_over(mounted: Mounter) -> None:
     mount = mounted()
     assert mount.ask("notify", "inval_inode", 12345, 0, 0) == [0, 1]
@@ -416,18 +408,6 @@ def test_forgotten_nodes_are_told(mounted: Mounter) -> None:
     assert len(mount.ask("lookups")) == 100
     Path("/proc/sys/vm/drop_caches").write_text("2")
     wait_until(lambda: len(mount.ask("lookups")) == 0)
-
-
-def test_unused_nodes_are_pruned(mounted: Mounter) -> None:
-    mount = mounted()
-    if mount.settled["minor"] < 45:
-        pytest.skip("this kernel has no FUSE_NOTIFY_PRUNE")
-    (mount.path / "file").touch()
-    (mount.path / "kept").touch()
-    nodeids = sorted(map(int, mount.ask("lookups")))
-    if mount.ask("notify", "prune", nodeids[:1]) != [1, 0]:
-        pytest.skip("this kernel has no FUSE_NOTIFY_PRUNE")
-    wait_until(lambda: list(map(int, mount.ask("lookups"))) == nodeids[1:])
 
 
 def test_a_notification_waits_for_a_lock_without_stopping_the_daemon(mounted: Mounter) -> None:

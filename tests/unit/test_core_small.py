@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from awayfs.core import ranges, safety
+from awayfs.core import safety
 from awayfs.core.backoff import CAP_NS, FIRST_NS, delay_ns
 from awayfs.core.conflicts import DEFAULT, STEPS, ConflictKind, Resolution, Step, steps
 from awayfs.core.modes import TABLE, Event, Mode, ModeState, asks_server, replays, step
 from awayfs.core.naming import conflict_copy_name, is_conflict_copy, original_name
+from awayfs.store.ranges import RangeMap, pack, unpack
 from awayfs.core.types import Range
 
 # --- Ranges ----------------------------------------------------------------------------------
@@ -24,13 +25,6 @@ def members(some: list[Range]) -> set[int]:
     return {byte for r in some for byte in range(r.start, r.end)}
 
 
-def build(parts: list[Range]) -> list[Range]:
-    answer: list[Range] = []
-    for part in parts:
-        answer = ranges.add(answer, part)
-    return answer
-
-
 def assert_proper(some: list[Range]) -> None:
     assert all(r.start < r.end for r in some)
     assert all(a.end < b.start for a, b in itertools.pairwise(some))
@@ -38,37 +32,22 @@ def assert_proper(some: list[Range]) -> None:
 
 @given(st.lists(A_RANGE), A_RANGE, st.integers(0, 45))
 def test_ranges_are_sets_of_bytes(parts: list[Range], other: Range, size: int) -> None:
-    built = build(parts)
-    here, there = members(built), members([other])
+    built = RangeMap()
+    for part in parts:
+        if part.start < part.end:
+            built.add(part.start, part.end)
+    here, there = members(built.ranges()), members([other])
     assert here == members(parts)
-    assert members(ranges.add(built, other)) == here | there
-    assert members(ranges.subtract(built, other)) == here - there
-    assert members(ranges.missing(built, other)) == there - here
-    assert ranges.covers(built, other) == (there <= here)
-    assert members(ranges.truncate(built, size)) == {byte for byte in here if byte < size}
-    assert ranges.length(built) == len(here)
-    for answer in (
-        built,
-        ranges.subtract(built, other),
-        ranges.missing(built, other),
-        ranges.truncate(built, size),
-    ):
-        assert_proper(answer)
-
-
-@given(st.integers(0, 10**6), st.integers(1, 10**6), st.integers(0, 10**6), st.booleans())
-def test_readahead_covers_the_read_and_stays_in_the_file(
-    offset: int, length: int, size: int, sequential: bool
-) -> None:
-    got = ranges.readahead(offset if sequential else -1, offset, length, size, 65536)
-    wanted = Range(min(offset, size), min(offset + length, size))
-    assert got.start <= wanted.start and wanted.end <= got.end <= max(size, got.start)
-    assert got.end - got.start <= length + 2 * ranges.BLOCK + (65536 if sequential else 0)
-
-
-def test_sequential_reads_get_the_window() -> None:
-    assert ranges.readahead(4096, 4096, 4096, 1 << 20, 65536) == Range(4096, 8192 + 65536)
-    assert ranges.readahead(0, 4096, 4096, 1 << 20, 65536) == Range(4096, 8192)
+    assert built.total() == len(here)
+    assert members(built.missing(other.start, other.end)) == there - here
+    assert_proper(built.missing(other.start, other.end))
+    assert built.covers(other.start, other.end) == (there <= here)
+    assert unpack(pack(built.ranges())) == built.ranges()
+    assert_proper(built.ranges())
+    left = {byte for byte in here if byte < size}
+    assert built.truncate(size) == len(here) - len(left)
+    assert members(built.ranges()) == left
+    assert_proper(built.ranges())
 
 
 # --- Backoff and brakes ----------------------------------------------------------------------

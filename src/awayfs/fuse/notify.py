@@ -16,9 +16,8 @@ import errno
 import logging
 import os
 import queue
-import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from awayfs.fuse import wire
 from awayfs.fuse.wire import Notify
@@ -70,11 +69,6 @@ class Notifier:
         head = wire.NOTIFY_INVAL_ENTRY_OUT.struct.pack(parent, len(name), flags)
         self._put(Notify.INVAL_ENTRY, head, name, b"\0")
 
-    def delete(self, parent: int, child: int, name: bytes) -> None:
-        """As `inval_entry`, if the name is still `child`; and tell inotify that it is deleted."""
-        head = wire.NOTIFY_DELETE_OUT.struct.pack(parent, child, len(name))
-        self._put(Notify.DELETE, head, name, b"\0")
-
     def poll_wakeup(self, kh: int) -> None:
         """Have those who wait in poll(2) ask again; `kh` came in a Poll request."""
         self._put(Notify.POLL, wire.NOTIFY_POLL_OUT.struct.pack(kh))
@@ -84,19 +78,6 @@ class Notifier:
         if self._minor < 44:
             return False
         self._put(Notify.INC_EPOCH)
-        return True
-
-    def store(self, nodeid: int, offset: int, data: bytes) -> None:
-        """Put `data` into the node's page cache at `offset`, extending the size if need be."""
-        head = wire.NOTIFY_STORE_OUT.struct.pack(nodeid, offset, len(data))
-        self._put(Notify.STORE, head, data)
-
-    def prune(self, nodeids: Sequence[int]) -> bool:
-        """Have unused nodes forgotten, so that FORGET comes. False before 7.45."""
-        if self._minor < 45:
-            return False
-        ids = b"".join(nodeid.to_bytes(8, sys.byteorder) for nodeid in nodeids)
-        self._put(Notify.PRUNE, wire.NOTIFY_PRUNE_OUT.struct.pack(len(nodeids)), ids)
         return True
 
     # life

@@ -172,6 +172,10 @@ class ServerView:
 
     # -- freshness ----------------------------------------------------------------------
 
+    def children_known(self, directory: NodeId) -> bool:
+        """Whether the children known here are all there are: listed once, or made here."""
+        return self.listed_ns(directory) is not None or self.get(directory) is None
+
     def listed_ns(self, directory: NodeId) -> int | None:
         """When a directory was listed: None never, 0 before the last ``stale_all``."""
         row = self._db.row(

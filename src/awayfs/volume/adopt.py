@@ -26,7 +26,7 @@ from awayfs.volume.superseded import Superseded
 
 log = logging.getLogger(__name__)
 
-NAMING = (RecordKind.CREATE, RecordKind.LINK, RecordKind.REMOVE, RecordKind.RENAME)
+TAKING_NAMES = (RecordKind.CREATE, RecordKind.LINK, RecordKind.REMOVE, RecordKind.RENAME)
 SUSPECT = b"?"
 """The token of content that must be compared with the server's before it is trusted."""
 XATTRS_LOADED = b""
@@ -403,7 +403,7 @@ class Adopter:
 
     def _is_name_dirty(self, node: NodeId, place: tuple[NodeId, bytes]) -> bool:
         """Whether an unsent record is about a node's name; of several names, about this one."""
-        records = [r for r in self._journal.of_node(node) if r.kind in NAMING]
+        records = [r for r in self._journal.of_node(node) if r.kind in TAKING_NAMES]
         if len(self._server.names(node)) < 2:
             return bool(records)
         return any(place in ((r.parent, r.name), (r.to_parent, r.to_name)) for r in records)

@@ -117,7 +117,7 @@ class Changes:
             raise OSError(errno.ENOTDIR, "not a directory")
         if self._nodes.has_children(node.id):
             raise OSError(errno.ENOTEMPTY, "directory not empty")
-        if not self.listing_known(node.id):
+        if not self._store.server.children_known(node.id):
             raise OSError(EDISCONDATA, "the directory was never listed")
         self._store.insist(lambda: self._remove_name(parent, name, node))
         return node
@@ -204,11 +204,6 @@ class Changes:
         with self._store.transaction():
             yield
         fault("changes.applied")
-
-    def listing_known(self, node_id: NodeId) -> bool:
-        """Whether the children known here are all there are: listed once, or made here."""
-        server = self._store.server
-        return server.listed_ns(node_id) is not None or server.get(node_id) is None
 
     def discard_if_unused(self, node_id: NodeId) -> bool:
         """Drop a node that has no name, no record, no user and nothing on the server."""
@@ -330,7 +325,7 @@ class Changes:
                 raise OSError(errno.EISDIR, "target is a directory")
             if self._nodes.has_children(existing.id):
                 raise OSError(errno.ENOTEMPTY, "target directory is not empty")
-            if not self.listing_known(existing.id):
+            if not self._store.server.children_known(existing.id):
                 raise OSError(EDISCONDATA, "the target directory was never listed")
         elif node.kind is Kind.DIRECTORY:
             raise OSError(errno.ENOTDIR, "target is not a directory")

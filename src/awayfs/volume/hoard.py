@@ -94,7 +94,7 @@ class Hoard:
             if node is None:
                 continue
             if node.kind is Kind.DIRECTORY:
-                if not self._is_listed(node_id):
+                if not self._store.server.children_known(node_id):
                     found.missing.append((self.path(node_id), "the directory was never listed"))
                 pending.extend(child.id for _, child in self._store.nodes.children(node_id))
             elif node.kind is Kind.FILE:
@@ -145,7 +145,7 @@ class Hoard:
             async with gate:
                 await self._observer.directory(node_id)
         except RemoteError as error:
-            if not self._is_listed(node_id):
+            if not self._store.server.children_known(node_id):
                 walk.failed.append((self.path(node_id), str(error)))
 
     async def _fetch(self, node_id: NodeId, walk: Walk) -> None:
@@ -172,7 +172,3 @@ class Hoard:
                     f"{self.path(node_id)}: is larger ({node.size} bytes) than the cache limit"
                     f" ({limit} bytes); mount with a larger cache-size"
                 )
-
-    def _is_listed(self, node_id: NodeId) -> bool:
-        server = self._store.server
-        return server.listed_ns(node_id) is not None or server.get(node_id) is None

@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from awayfs.core.decide import Facts, same_object
-from awayfs.core.errors import NotFound
 from awayfs.core.records import Record, RecordKind
 from awayfs.core.types import Entry, Kind, NodeId
 from awayfs.store.server import ServerNode
@@ -69,14 +68,8 @@ class LeftNames:
         directory = self._store.server.path(parent)
         if directory is None:
             return None
-        after = await self._stat(join(directory, name))
+        after = await self._context.link.find(join(directory, name))
         return Left(node, before, after) if after else None
-
-    async def _stat(self, path: bytes) -> Entry | None:
-        try:
-            return await self._context.link.call(lambda remote: remote.stat(path))
-        except NotFound:
-            return None
 
     def adopt(self, left: Left) -> None:
         """Make it the base, unless somebody else changed the file; inside the commit."""

@@ -18,11 +18,13 @@ from awayfs.core.backoff import delay_ns
 from awayfs.core.errors import (
     AuthenticationRequired,
     Implausible,
+    NotFound,
     RemoteError,
     Unreachable,
     WrongServer,
 )
 from awayfs.core.modes import Event, Mode, ModeState, asks_server, step
+from awayfs.core.types import Entry, RemotePath
 from awayfs.ports.remote import Capabilities, Connected, Remote
 
 log = logging.getLogger(__name__)
@@ -91,6 +93,13 @@ class Link:
             raise
         self.last_contact_ns = self._now()
         return result
+
+    async def find(self, path: RemotePath) -> Entry | None:
+        """What stands at a path; None where the server says that nothing does."""
+        try:
+            return await self.call(lambda remote: remote.stat(path))
+        except NotFound:
+            return None
 
     def lost(self, cause: str) -> None:
         """The server does not answer: go offline, and start to look for it."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from awayfs.core.decide import Facts, Parent, same_object
-from awayfs.core.errors import NotFound, Refused
+from awayfs.core.errors import NotFound
 from awayfs.core.records import Record, RecordKind
 from awayfs.core.types import ROOT, Entry, Kind, NodeId, Range
 from awayfs.ports.remote import Intent
@@ -18,7 +18,7 @@ from awayfs.volume.context import Context
 from awayfs.volume.fetch import Fetcher
 from awayfs.volume.observe import Observer, digest_of_file, join
 
-NAMING = (RecordKind.CREATE, RecordKind.LINK, RecordKind.REMOVE)
+ONE_NAME = (RecordKind.CREATE, RecordKind.LINK, RecordKind.REMOVE)
 MOVING = (RecordKind.RENAME, RecordKind.EXCHANGE)
 
 
@@ -159,21 +159,14 @@ class FactFinder:
         return None if path is None else join(path, name)
 
     async def _stat(self, path: bytes | None) -> Entry | None:
-        if path is None:
-            return None
-        try:
-            return await self._context.link.call(lambda remote: remote.stat(path))
-        except NotFound:
-            return None
-        except Refused:
-            raise
+        return None if path is None else await self._context.link.find(path)
 
     def _is_elsewhere(self, record: Record, places: Places, current: Entry | None) -> bool:
         """Whether the node may have been renamed on the server: its path shows it no more.
 
         A file in the place of another file is taken for an editor's save.
         """
-        if places.path is None or record.kind in NAMING:
+        if places.path is None or record.kind in ONE_NAME:
             return False
         if current is None:
             return True
@@ -193,7 +186,7 @@ class FactFinder:
         return again, await self._stat(again.path)
 
     def _parent_of(self, record: Record, places: Places) -> Parent:
-        if record.kind not in (*NAMING, *MOVING):
+        if record.kind not in (*ONE_NAME, *MOVING):
             return Parent.PRESENT
         directory = places.target_directory or record.parent
         if self._store.server.path(directory) is not None:
@@ -250,7 +243,7 @@ class FactFinder:
     async def _with_moved(self, facts: Facts) -> Facts:
         """Whether the node stands under another name on the server."""
         base, seen = facts.base, self._context.seen_elsewhere.get(facts.record.node)
-        if facts.record.kind in NAMING or base is None or base.file_id is None or seen is None:
+        if facts.record.kind in ONE_NAME or base is None or base.file_id is None or seen is None:
             return facts
         if len(self._store.server.names(facts.record.node)) > 1:
             return facts  # that was one of its other names

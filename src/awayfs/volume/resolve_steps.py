@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
-from awayfs.core.errors import NotFound
 from awayfs.core.naming import conflict_copy_name
 from awayfs.core.records import Record, RecordState
 from awayfs.core.types import Entry, NodeId
@@ -28,10 +27,7 @@ class Steps:
 
     async def stat(self, path: bytes) -> Entry | None:
         """What stands at a path of the server, or None."""
-        try:
-            return await self._context.link.call(lambda remote: remote.stat(path))
-        except NotFound:
-            return None
+        return await self._context.link.find(path)
 
     async def variant_digest(self, conflict: Conflict, entry: Entry) -> bytes | None:
         """The digest of what stands on the server, if the server's variant is just that."""

@@ -6,7 +6,6 @@ the deletion of everything else in them stands, which the next listing shows.
 
 from __future__ import annotations
 
-from awayfs.core.errors import NotFound
 from awayfs.core.records import Record, RecordKind
 from awayfs.core.types import ROOT, Attributes, Committed, Entry, Kind, NodeId
 from awayfs.volume.context import Context
@@ -41,11 +40,8 @@ class Reviver:
         path = self._store.server.path(directory)
         if directory == ROOT or path is None:
             return True
-        try:
-            entry = await self._context.link.call(lambda remote: remote.stat(path))
-        except NotFound:
-            pass
-        else:
+        entry = await self._context.link.find(path)
+        if entry is not None:
             return entry.kind is Kind.DIRECTORY
         await self._observer.search(directory)
         if self._store.server.path(directory) != path:

@@ -28,7 +28,7 @@ class States:
             states.append("provisional")
         if node.kind is Kind.FILE and not self._is_whole(node_id, node.size):
             states.append("partial" if self._store.content.ranges(node_id) else "placeholder")
-        if node.kind is Kind.DIRECTORY and not self._is_listed(node_id):
+        if node.kind is Kind.DIRECTORY and not self._store.server.children_known(node_id):
             states.append("placeholder")
         if self._store.conflicts.of_node(node_id):
             states.append("conflicted")
@@ -79,7 +79,3 @@ class States:
         opened = self._context.opened.get(node_id)
         whole = opened is not None and opened.whole
         return whole or self._store.content.covers(node_id, 0, size)
-
-    def _is_listed(self, node_id: NodeId) -> bool:
-        server = self._store.server
-        return server.listed_ns(node_id) is not None or server.get(node_id) is None

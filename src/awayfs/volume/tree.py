@@ -79,7 +79,7 @@ class Tree:
 
     def opened_directory(self, node_id: NodeId) -> DirectoryHandle:
         """Open a directory as it is known here."""
-        if not self._changes.listing_known(node_id):
+        if not self._store.server.children_known(node_id):
             raise OSError(EDISCONDATA, "the directory was never listed, and the server is away")
         parent = node_id if node_id == ROOT else self._store.nodes.parent(node_id) or ROOT
         return DirectoryHandle(node_id, parent)
@@ -172,7 +172,7 @@ class Tree:
 
     def _absence_known(self, parent: NodeId, name: bytes) -> bool:
         return (
-            self._changes.listing_known(parent)
+            self._store.server.children_known(parent)
             or self._store.server.child(parent, name) is not None
         )
 
@@ -237,7 +237,7 @@ class Tree:
         try:
             await self._observer.directory(node_id)
         except Refused as error:
-            if not self._changes.listing_known(node_id):
+            if not self._store.server.children_known(node_id):
                 raise OSError(error.errno, str(error)) from error
         except RemoteError:
             pass
