@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from tests.harness import Client, DirServer, SftpServer
 
 from bench import timing
+from bench.latency import latency_cases
 from bench.timing import Result, compare
 
 TREE = 20_000
@@ -202,6 +203,7 @@ CASES = {
     "metadata": metadata_cases,
     "small": small_file_cases,
     "large": large_volume_case,
+    "latency": latency_cases,
 }
 
 

@@ -15,10 +15,13 @@ from pathlib import Path
 
 import pytest
 from order_reference import ready
+from test_volume_review import World, played
 
+from awayfs.core.conflicts import ConflictKind
 from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.types import ROOT, Attributes
 from awayfs.store.store import Store
+from awayfs.volume import slices
 from awayfs.volume.replay_optimise import Optimiser
 from awayfs.volume.replay_queue import Queue
 
@@ -210,3 +213,112 @@ def test_one_new_record_is_optimised_without_reading_the_others(
     asyncio.run(optimiser.run())
     assert store.journal.count() == 2000
     assert len(read) < 20
+
+
+# --- What the server shows ---------------------------------------------------------------------
+
+
+def fill(directory: Path, count: int) -> None:
+    directory.mkdir(exist_ok=True)
+    for number in range(count):
+        (directory / f"f{number:05}").write_bytes(b"%d" % number)
+
+
+def size_of(world: World, node: int) -> int:
+    found = world.store.nodes.get(node)
+    assert found is not None
+    return found.size
+
+
+def test_a_large_directory_is_taken_over_changed_and_removed_in_turns(tmp_path: Path) -> None:
+    async def play(world: World) -> None:
+        many, turns = world.share / "many", Turns()
+        fill(many, MANY // 4)
+        node = await world.find("many")
+        with turns.counted():
+            await world.volume.observer.directory(node.id)
+            assert len(world.store.nodes.children(node.id)) == MANY // 4
+            for path in many.iterdir():
+                path.chmod(0o600)
+            await world.volume.observer.directory(node.id)
+            assert {child.mode for _, child in world.store.nodes.children(node.id)} == {0o600}
+            many.rename(tmp_path / "elsewhere")
+            world.volume.context.accept_deletions_until_ns = time.time_ns() + 60 * 10**9
+            await world.volume.observer.directory(ROOT)
+        assert world.store.nodes.count() == 1
+        assert turns.worst_s < LONGEST_S
+
+    played(tmp_path, play)
+
+
+def test_what_is_seen_in_a_pause_is_newer_than_the_listing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slices, "SLICE_S", 0)
+
+    async def play(world: World) -> None:
+        many = world.share / "many"
+        fill(many, 50)
+        node = await world.find("many")
+        observer, server = world.volume.observer, world.store.server
+        await observer.directory(node.id)
+        first, last = (server.child(node.id, name) for name in (b"f00000", b"f00049"))
+        assert first and last
+        for number in range(50):
+            (many / f"f{number:05}").write_bytes(b"second version")
+        listing = asyncio.ensure_future(observer.directory(node.id))
+        while size_of(world, first) != 14:
+            await asyncio.sleep(0)
+        assert not listing.done()
+        (many / "f00049").write_bytes(b"the third version")
+        await observer.name(node.id, b"f00049")
+        await listing
+        assert size_of(world, last) == 17
+
+    played(tmp_path, play)
+
+
+def test_what_is_written_in_a_pause_keeps_its_place_in_a_tree_that_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slices, "SLICE_S", 0)
+
+    async def play(world: World) -> None:
+        fill(world.share / "d", 0)
+        fill(world.share / "d" / "many", 50)
+        node = await world.find("d/many")
+        await world.volume.observer.directory(node.id)
+        await world.cached("d/many/f00049")
+        (world.share / "d").rename(tmp_path / "gone")
+        world.volume.context.accept_deletions_until_ns = time.time_ns() + 60 * 10**9
+        listing = asyncio.ensure_future(world.volume.observer.directory(ROOT))
+        while len(world.store.nodes.children(node.id)) > 40:
+            await asyncio.sleep(0)
+        written = world.store.nodes.child(node.id, b"f00049")
+        assert written is not None and not listing.done()
+        world.write(written, 0, b"mine")
+        await listing
+        assert world.store.nodes.path(written.id) == b"d/many/f00049"
+        assert [name for name, _ in world.store.nodes.children(node.id)] == [b"f00049"]
+
+    played(tmp_path, play)
+
+
+def test_a_conflict_without_a_record_is_kept_when_its_directory_goes(tmp_path: Path) -> None:
+    async def play(world: World) -> None:
+        fill(world.share / "d", 2)
+        fill(world.share / "e", 2)
+        for name in ("d", "e"):
+            await world.volume.observer.directory((await world.find(name)).id)
+        kept, parent = await world.find("d/f00001"), await world.find("d")
+        world.store.conflicts.add(
+            kept.id, ConflictKind.REMOVE_UPDATE, parent.id, b"f00001", time.time_ns()
+        )
+        for name in ("d", "e"):
+            (world.share / name).rename(tmp_path / name)
+        world.volume.context.accept_deletions_until_ns = time.time_ns() + 60 * 10**9
+        await world.volume.observer.directory(ROOT)
+        assert world.store.nodes.path(kept.id) == b"d/f00001"
+        assert [name for name, _ in world.store.nodes.children(ROOT)] == [b"d"]
+
+    played(tmp_path, play)

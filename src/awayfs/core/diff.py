@@ -20,7 +20,7 @@ The rules come from DESIGN sections 3 and 5:
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 from awayfs.core.types import Entry, Kind, NodeId
@@ -134,7 +134,22 @@ def diff_listing(
     change of a node that has local changes is only an observation; what it means for them is
     decided at replay.
     """
-    return _Diff(known, listed, known_by_file_id, names_of).run()
+    steps = diff_listing_steps(known, listed, known_by_file_id, names_of)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return list(end.value)
+
+
+def diff_listing_steps(
+    known: Sequence[KnownChild],
+    listed: Sequence[Entry],
+    known_by_file_id: Callable[[bytes], NodeId | None] = _nowhere,
+    names_of: Callable[[NodeId], int] = _one,
+) -> Generator[None, None, list[Change]]:
+    """As ``diff_listing``, for large directories: yields often, and returns the changes."""
+    return _Diff(known, listed, known_by_file_id, names_of).steps()
 
 
 def compare_entries(base: Entry, entry: Entry) -> Content | None:
@@ -186,9 +201,15 @@ class _Diff:
         self.moved_names: set[bytes] = set()
         self.displaced: list[KnownChild] = []
 
-    def run(self) -> list[Change]:
-        settled = {entry.name: self._stayed_or_arrived(entry) for entry in self.listed}
-        changes = [settled[entry.name] or self._newcomer(entry) for entry in self.listed]
+    def steps(self) -> Generator[None, None, list[Change]]:
+        settled: list[Change | None] = []
+        for entry in self.listed:
+            settled.append(self._stayed_or_arrived(entry))
+            yield
+        changes: list[Change] = []
+        for entry, change in zip(self.listed, settled, strict=True):
+            changes.append(change or self._newcomer(entry))
+            yield
         gone = [child for child in self.known if child.name not in self.listed_by_name]
         removed = [
             Removed(child.node, child.name)

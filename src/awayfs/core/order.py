@@ -49,7 +49,7 @@ class Order:
     def __init__(self, is_directory: IsDirectory | None = None) -> None:
         self._is_directory = is_directory
         self._held: dict[int, _Held] = {}
-        self._lines: dict[Claim, _Line] = {}
+        self._lines: dict[Claim, _Line | _Sole] = {}
         self._free: list[int] = []  # a heap; some of it may not be free any more
         self._flying: set[int] = set()
         self._flying_alone = 0
@@ -175,11 +175,10 @@ class Order:
     def _join(self, claim: Claim, seq: int, held: _Held, *, writes: bool, holds: bool) -> None:
         line = self._lines.get(claim)
         if line is None:
-            alone = [seq]
-            self._lines[claim] = _Line(
-                [] if writes else alone, alone if writes else [], [seq] if holds else []
-            )
+            self._lines[claim] = seq << 2 | writes << 1 | holds
             return
+        if isinstance(line, int):
+            line = self._lines[claim] = _line_of(line)
         before = line.bars()
         insort(line.writers if writes else line.readers, seq)
         if holds:
@@ -190,6 +189,9 @@ class Order:
     def _leave_lines(self, seq: int, held: _Held) -> None:
         for claim in (*held.reads, *held.hard, *held.soft):
             line = self._lines[claim]
+            if isinstance(line, int):
+                del self._lines[claim]
+                continue
             before = line.bars()
             for members in (line.readers, line.writers, line.holding):
                 _discard(members, seq)
@@ -200,11 +202,15 @@ class Order:
 
     def _weigh_soft(self, seq: int, held: _Held) -> None:
         """Whether others wait for what only might affect them depends on being set aside."""
+        holds = self._holds_softly(seq, held)
         for claim in held.soft:
             line = self._lines[claim]
+            if isinstance(line, int):
+                self._lines[claim] = seq << 2 | 0b10 | holds
+                continue
             before = line.bars()
             _discard(line.holding, seq)
-            if self._holds_softly(seq, held):
+            if holds:
                 insort(line.holding, seq)
             self._moved(line, before)
 
@@ -252,6 +258,16 @@ class _Line:
         """Readers and writers later than this wait."""
         first = self.holding[0] if self.holding else inf
         return first, min(first, self.readers[0]) if self.readers else first
+
+
+_Sole = int
+"""A line of one: its seq, whether it writes, whether others would wait for it. Most lines are so
+short, and a long journal has many."""
+
+
+def _line_of(sole: _Sole) -> _Line:
+    seq, writes, holds = sole >> 2, sole & 0b10, sole & 0b01
+    return _Line([] if writes else [seq], [seq] if writes else [], [seq] if holds else [])
 
 
 def _discard(members: list[int], seq: int) -> None:

@@ -21,9 +21,11 @@ from awayfs.daemon.shown import entry_facts, pairs_of, printable
 from awayfs.fuse import mount as mounting
 from awayfs.volume.context import SECOND_NS
 from awayfs.volume.hoard import Walk
+from awayfs.volume.slices import Slices
 from awayfs.volume.volume import Volume
 
 SYNC_TICK_S = 0.1
+JOURNAL_BATCH = 100
 DELETIONS_ACCEPTED_NS = 600 * SECOND_NS
 HELP = {
     "EDISCONDATA": ["go online, or pin the file (awayfs pin) before going offline"],
@@ -293,7 +295,13 @@ class Api:
                 raise
 
     async def _journal_list(self, _params: dict[str, Any]) -> dict[str, Any]:
-        return {"records": [self._record(r) for r in self.volume.store.journal.all()]}
+        records: list[dict[str, Any]] = []
+        slices, last = Slices(), 0
+        while batch := self.volume.store.journal.all(limit=JOURNAL_BATCH, after=last):
+            records += [self._record(record) for record in batch]
+            last = batch[-1].seq
+            await slices.pause()
+        return {"records": records}
 
     async def _journal_show(self, params: dict[str, Any]) -> dict[str, Any]:
         record = self.volume.store.journal.get(int(params["seq"]))

@@ -11,6 +11,7 @@ from awayfs.fuse.lookups import LookupCounts
 from awayfs.fuse.notify import Notifier
 from awayfs.fuse.replies import Attr, Entry
 from awayfs.store.nodes import Node
+from awayfs.volume.slices import Slices
 from awayfs.volume.volume import Volume
 
 OFFLINE_VALID_S = 3600.0
@@ -115,8 +116,13 @@ class MountedKernel:
         """
         if self._epoch:
             self._notifier.bump_epoch()
-        nodes = self._shared.volume.store.nodes
-        for node in (ROOT, *self._lookups):
+        self._shared.volume.context.spawn(self._forget_nodes([ROOT, *self._lookups]))
+
+    async def _forget_nodes(self, known: list[NodeId]) -> None:
+        """The kernel may know very many."""
+        nodes, slices = self._shared.volume.store.nodes, Slices()
+        for node in known:
             found = nodes.get(node)
             listing = found is not None and found.kind is Kind.DIRECTORY
             self._notifier.inval_inode(node, 0 if listing else -1)
+            await slices.pause()

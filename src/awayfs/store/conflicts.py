@@ -114,6 +114,10 @@ class Conflicts:
         """Where each is shown, oldest first: the node's first name, else where it was found."""
         return [Place(*row) for row in self._db.rows(_PLACES)]
 
+    def nodes(self) -> set[NodeId]:
+        """The nodes that have one."""
+        return {row[0] for row in self._db.rows("SELECT DISTINCT node FROM conflicts")}
+
     def count(self) -> int:
         return int(self._db.value("SELECT count(*) FROM conflicts"))
 

@@ -49,6 +49,7 @@ class Journal:
         self._seqs: dict[NodeId, list[int]] = {}
         self._stores: dict[NodeId, int] = {}
         self._open_stores: Counter[NodeId] = Counter()
+        self._worked_in: Counter[NodeId] = Counter()
         self._times_set: Counter[NodeId] = Counter()
         self._sizes: dict[NodeId, int] = {}
         self._pending = 0
@@ -58,9 +59,12 @@ class Journal:
 
     def _load(self) -> None:
         store = str(RecordKind.STORE)
-        for seq, kind, node, replaced, state, mtime in self._db.rows(
-            "SELECT seq, kind, node, replaced, state, set_mtime FROM journal ORDER BY seq"
+        for seq, kind, node, replaced, state, mtime, parent, to_parent in self._db.rows(
+            "SELECT seq, kind, node, replaced, state, set_mtime, parent, to_parent"
+            " FROM journal ORDER BY seq"
         ):
+            for directory in {parent, to_parent} - {0}:
+                self._worked_in[directory] += 1
             if mtime is not None:
                 self._times_set[node] += 1
             self._states[_STATES[state]] += 1
@@ -106,6 +110,14 @@ class Journal:
     def has_any(self, node: NodeId) -> bool:
         """Whether any record has this node as ``node`` or ``replaced``."""
         return node in self._seqs
+
+    def works_in(self, directory: NodeId) -> bool:
+        """Whether a record gives or takes a name in this directory."""
+        return directory in self._worked_in
+
+    def concerns(self, node: NodeId) -> bool:
+        """Whether any record is about this node, or works in it."""
+        return node in self._seqs or node in self._worked_in
 
     def nodes(self) -> list[NodeId]:
         """Every node that a record has as ``node`` or ``replaced``, by id."""
@@ -260,6 +272,8 @@ class Journal:
 
     def _put(self, record: Record) -> None:
         self._count(record, 1)
+        for directory in {record.parent, record.to_parent} - {0}:
+            self._worked_in[directory] += 1
         node, replaced = record.node, record.replaced
         insort(self._seqs.setdefault(node, []), record.seq)
         if replaced and replaced != node:
@@ -270,6 +284,10 @@ class Journal:
 
     def _drop(self, record: Record) -> None:
         self._count(record, -1)
+        for directory in {record.parent, record.to_parent} - {0}:
+            self._worked_in[directory] -= 1
+            if not self._worked_in[directory]:
+                del self._worked_in[directory]
         for node in {record.node, record.replaced} - {0}:
             seqs = self._seqs[node]
             seqs.remove(record.seq)

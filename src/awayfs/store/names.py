@@ -23,6 +23,10 @@ class Names:
         self._names = f"SELECT parent, name FROM {t} WHERE node = ?"  # noqa: S608
         self._any = f"SELECT 1 FROM {t} WHERE parent = ? LIMIT 1"  # noqa: S608
         self._children = f"SELECT name, node FROM {t} WHERE parent = ? ORDER BY name"  # noqa: S608
+        self._below = (
+            f"WITH RECURSIVE below (id) AS (VALUES (?) UNION SELECT {t}.node FROM {t}"  # noqa: S608
+            f" JOIN below ON {t}.parent = below.id) SELECT id FROM below"
+        )
         self._add = f"INSERT INTO {t} VALUES (?, ?, ?)"  # noqa: S608
         self._remove = f"DELETE FROM {t} WHERE parent = ? AND name = ?"  # noqa: S608
 
@@ -41,6 +45,10 @@ class Names:
     def of(self, node: NodeId) -> list[tuple[NodeId, bytes]]:
         """All names of a node, ordered by parent and name."""
         return self._db.rows(self._names, (node,))
+
+    def below(self, node: NodeId) -> list[NodeId]:
+        """The node and everything inside it, at any depth, each once."""
+        return [row[0] for row in self._db.rows(self._below, (node,))]
 
     def parent(self, node: NodeId) -> NodeId | None:
         """The directory of the first name."""

@@ -72,6 +72,7 @@ class Nodes:
         self.parent = self._names.parent
         self.path = self._names.path
         self.is_ancestor = self._names.is_ancestor
+        self.below = self._names.below
         self.on_size: list[Callable[[NodeId, int], None]] = []
         self.on_remove: list[Callable[[NodeId], None]] = []
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from awayfs.core.types import Entry, Kind, NodeId
-from awayfs.store.db import Database
+from awayfs.store.db import Database, Row
 from awayfs.store.facts import Facts
 from awayfs.store.names import Names, missing
 from awayfs.store.nodes import KINDS
@@ -17,6 +18,11 @@ _FIELDS: Final = (
     " ctime_ns, btime_ns"
 )
 _GET: Final = f"SELECT node, {_FIELDS}, digest, seen_ns, epoch FROM server_nodes WHERE node = ?"  # noqa: S608
+_CHILDREN: Final = (
+    f"SELECT server_nodes.node, {_FIELDS}, digest, seen_ns, epoch, name"  # noqa: S608
+    " FROM server_names JOIN server_nodes ON server_nodes.node = server_names.node"
+    " WHERE parent = ? ORDER BY name"
+)
 _SET: Final = (
     f"INSERT INTO server_nodes (node, {_FIELDS}, seen_ns, epoch, digest)"  # noqa: S608
     " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
@@ -84,12 +90,19 @@ class ServerView:
         self.child = self._names.child
         self.children = self._names.children
         self.names = self._names.of
+        self.below = self._names.below
         self.path = self._names.path
 
     def get(self, node: NodeId) -> ServerNode | None:
         row = self._db.row(_GET, (node,))
-        if row is None:
-            return None
+        return None if row is None else self._node(row)
+
+    def children_seen(self, directory: NodeId) -> Iterator[tuple[bytes, ServerNode]]:
+        """Names and nodes in a directory, by name, as they are when this is called."""
+        rows = self._db.rows(_CHILDREN, (directory,))
+        return ((row[18], self._node(row)) for row in rows)
+
+    def _node(self, row: Row) -> ServerNode:
         seen = row[16] if row[17] == self._epoch else 0
         fields = (*row[2:8], bool(row[8]), *row[9:16], seen)
         return ServerNode(row[0], KINDS[row[1]], *fields)
@@ -195,6 +208,11 @@ class ServerView:
                     "INSERT OR REPLACE INTO server_listings VALUES (?, ?, ?)",
                     (directory, ns, self._epoch),
                 )
+
+    @property
+    def epoch(self) -> int:
+        """Another number after each ``stale_all``."""
+        return self._epoch
 
     def stale_all(self) -> None:
         """Nothing counts as fresh any more: a new epoch, so that no row has to change."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from awayfs.core.types import ROOT, Entry, Kind, NodeId
 from awayfs.store.server import ServerNode
 from awayfs.volume.context import Context
 from awayfs.volume.opened import OpenNode
+from awayfs.volume.removing import Remover
 from awayfs.volume.superseded import Superseded
 
 log = logging.getLogger(__name__)
@@ -43,17 +44,37 @@ class Adopter:
         self._server = context.store.server
         self._journal = context.store.journal
         self._superseded = Superseded(context)
+        self._remover = Remover(context)
 
     def adopt(
         self, directory: NodeId, changes: Sequence[diff.Change], listed_ns: int | None = None
     ) -> None:
         """Adopt what happened in one directory, all together."""
         with self._store.transaction():
-            self._move_names(directory, [c for c in changes if isinstance(c, diff.Moved)])
-            for change in changes:
-                self._adopt_change(directory, change)
+            for _ in self.steps(directory, changes, {}):
+                pass
             if listed_ns is not None:
                 self._server.set_listed(directory, listed_ns)
+
+    def steps(
+        self, directory: NodeId, changes: Sequence[diff.Change], seen: Mapping[NodeId, int]
+    ) -> Iterator[None]:
+        """Adopt what happened in one directory; there may be a pause after each step.
+
+        ``seen`` tells when each node that the changes start from had been seen. One that has been
+        seen again since, in a pause, is left alone: that is newer.
+        """
+        self._move_names(directory, [c for c in changes if isinstance(c, diff.Moved)])
+        yield
+        for change in changes:
+            yield from self._adopt_change(directory, change, seen)
+            yield
+
+    def _is_outdated(self, node: NodeId, seen: Mapping[NodeId, int]) -> bool:
+        if node not in seen:
+            return False
+        now = self._server.get(node)
+        return now is None or now.seen_ns != seen[node]
 
     def adopt_root(self, entry: Entry) -> None:
         """The root's own attributes."""
@@ -127,39 +148,39 @@ class Adopter:
         gone = [c.node for c in changes if isinstance(c, diff.Removed)]
         if not gone:
             return False
-        count = sum(self._count_below(node) for node in gone)
+        count = sum(len(self._server.below(node)) for node in gone)
         if count < MASS_DELETION_AT_LEAST:
             return False
         return mass_deletion(self._nodes.count(), count)
 
-    def _count_below(self, node: NodeId) -> int:
-        count, pending = 0, [node]
-        while pending:
-            count += 1
-            pending.extend(child for _, child in self._server.children(pending.pop()))
-        return count
-
-    def _adopt_change(self, directory: NodeId, change: diff.Change) -> None:
+    def _adopt_change(
+        self, directory: NodeId, change: diff.Change, seen: Mapping[NodeId, int]
+    ) -> Iterator[None]:
         match change:
             case diff.Unchanged(node, entry):
                 self._server.touch(node, self._context.now())
                 if entry.kind is Kind.DIRECTORY:
                     self._directory_time(node, entry)
             case diff.Updated(node, entry, content):
-                self._updated(node, entry, content)
+                if not self._is_outdated(node, seen):
+                    self._updated(node, entry, content)
             case diff.Created(entry):
                 self._created(directory, entry)
             case diff.Removed(node, name):
-                self._removed(directory, name, node)
+                if not self._is_outdated(node, seen):
+                    yield from self._remover.steps(directory, name, node)
             case diff.Moved():
                 pass  # done by _move_names
+            case diff.MovedIn(node, entry) | diff.Linked(node, entry) if not self._server.get(node):
+                self._created(directory, entry)  # removed where it was, a moment ago
             case diff.MovedIn(node, entry):
                 self._moved_in(directory, node, entry)
             case diff.Linked(node, entry):
                 self._linked(directory, node, entry)
             case diff.Replaced(name, old_node, entry):
-                self._removed(directory, name, old_node)
-                self._created(directory, entry)
+                if not self._is_outdated(old_node, seen):
+                    yield from self._remover.steps(directory, name, old_node)
+                    self._created(directory, entry)
 
     def _created(self, directory: NodeId, entry: Entry) -> None:
         """A new object, or one more name of a known one.
@@ -196,34 +217,6 @@ class Adopter:
         self._server.add_name(directory, entry.name, node.id)
         self._context.kernel.forget_entry(directory, entry.name)
 
-    def _removed(self, directory: NodeId, name: bytes, node: NodeId) -> None:
-        """A name is gone on the server; kept here while it carries unsent changes."""
-        if self._is_dirty_below(node):
-            return
-        if self._server.child(directory, name) == node:  # or it is another's by now
-            self._server.remove_name(directory, name)
-        if self._nodes.child_id(directory, name) == node:
-            self._drop_tree_name(directory, name, node)
-            self._context.kernel.forget_entry(directory, name)
-        if not self._server.names(node) and not self._nodes.names(node):
-            self._forget(node)
-
-    def _drop_tree_name(self, directory: NodeId, name: bytes, node: NodeId) -> None:
-        for child_name, child in self._nodes.children(node):
-            if self._server.child(node, child_name) is not None:
-                self._server.remove_name(node, child_name)
-            self._drop_tree_name(node, child_name, child.id)
-            if not self._nodes.names(child.id) and not self._server.names(child.id):
-                self._forget(child.id)
-        self._nodes.remove_name(directory, name)
-
-    def _forget(self, node: NodeId) -> None:
-        """The node ceases to exist, at once or when its last user closes it."""
-        self._server.forget(node)
-        if self._context.opened.get(node) is None and not self._store.conflicts.of_node(node):
-            self._nodes.remove(node)
-        self._context.kernel.forget_node(node)
-
     def _updated(
         self, node: NodeId, entry: Entry, content: Content | None, merged: bool = False
     ) -> None:
@@ -259,7 +252,7 @@ class Adopter:
         grain = max(capabilities.time_granularity_ns, 1) if capabilities else 1
         if local is None or local.mtime_ns // grain == entry.mtime_ns // grain:
             return
-        if self._journal.has_any(node) or self._journal.inside(node):
+        if self._journal.concerns(node):
             return
         self._nodes.update(node, mtime_ns=entry.mtime_ns)
         self._context.kernel.forget_node(node)
@@ -292,7 +285,7 @@ class Adopter:
         if entry.kind is not Kind.DIRECTORY:
             values["size"] = entry.size
             values["target"] = entry.target
-        elif self._journal.inside(node):
+        elif self._journal.works_in(node):
             values.pop("mtime_ns")  # entries made here are newer than what the server shows
         if entry.ctime_ns is not None:
             values["ctime_ns"] = entry.ctime_ns
@@ -316,7 +309,7 @@ class Adopter:
         for move in moves:
             if move not in movable:
                 self._context.seen_elsewhere[move.node] = (directory, move.entry.name)
-                self._removed(directory, move.old_name, move.node)
+                self._remover.remove(directory, move.old_name, move.node)
         moves = movable
         for move in moves:
             self._nodes.remove_name(directory, move.old_name)
@@ -340,13 +333,13 @@ class Adopter:
         holder = self._nodes.child_id(directory, name)
         if holder is None or any(m.node == holder and m.old_name == name for m in moves):
             return False
-        return self._is_dirty_below(holder) or self._server.child(directory, name) != holder
+        return self._remover.is_dirty_below(holder) or self._server.child(directory, name) != holder
 
     def _make_room(self, directory: NodeId, name: bytes) -> None:
         """What the server renamed over is gone there; it is clean, so it goes here too."""
         holder = self._nodes.child_id(directory, name)
         if holder is not None:
-            self._removed(directory, name, holder)
+            self._remover.remove(directory, name, holder)
 
     def _moved_in(self, directory: NodeId, node: NodeId, entry: Entry) -> None:
         if self._is_being_replaced(node):
@@ -407,21 +400,6 @@ class Adopter:
         if len(self._server.names(node)) < 2:
             return bool(records)
         return any(place in ((r.parent, r.name), (r.to_parent, r.to_name)) for r in records)
-
-    def _is_dirty_below(self, node: NodeId) -> bool:
-        """Whether the node or anything inside it has a record."""
-        if not self._journal.count():
-            return False
-        if self._journal.has_any(node) or self._store.conflicts.of_node(node):
-            return True
-        found = self._nodes.get(node)
-        if found is None or found.kind is not Kind.DIRECTORY:
-            return False
-        return any(
-            place == node or (place and self._nodes.is_ancestor(node, place))
-            for record in self._journal.all()
-            for place in (record.node, record.parent, record.to_parent)
-        )
 
 
 def _empty(opened: OpenNode, size: int) -> None:

@@ -18,6 +18,7 @@ from awayfs.core.types import Kind, NodeId
 from awayfs.volume.context import Context
 from awayfs.volume.fetch import Fetcher
 from awayfs.volume.observe import Observer
+from awayfs.volume.slices import Slices
 
 TOGETHER = 8
 AT_A_TIME = 100
@@ -119,7 +120,7 @@ class Hoard:
         files: list[NodeId] = []
         seen: set[NodeId] = set()
         level = [start]
-        gate = asyncio.Semaphore(TOGETHER)
+        gate, slices = asyncio.Semaphore(TOGETHER), Slices()
         while level:
             directories: list[NodeId] = []
             for node_id in level:
@@ -131,6 +132,7 @@ class Hoard:
                     directories.append(node_id)
                 elif node.kind is Kind.FILE:
                     files.append(node_id)
+                await slices.pause()
             await asyncio.gather(*(self._list(d, walk, gate) for d in directories))
             level = [child.id for d in directories for _, child in self._store.nodes.children(d)]
         return files

@@ -14,15 +14,22 @@ import errno
 import hashlib
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 
-from awayfs.core.diff import Change, KnownChild, compare_entries, diff_listing
+from awayfs.core.diff import (
+    Change,
+    KnownChild,
+    compare_entries,
+    diff_listing,
+    diff_listing_steps,
+)
 from awayfs.core.errors import Implausible, NotFound, Refused, RemoteError, WrongServer
 from awayfs.core.safety import emptied_root, root_replaced
 from awayfs.core.types import ROOT, Entry, Kind, NodeId
 from awayfs.volume.adopt import Adopter
 from awayfs.volume.changes import RESERVED
 from awayfs.volume.context import SECOND_NS, Context
+from awayfs.volume.slices import Slices, in_slices
 from awayfs.volume.strays import Strays
 
 log = logging.getLogger(__name__)
@@ -31,6 +38,7 @@ TRIES = 3
 SEARCHED_DIRECTORIES = 200
 JUST_NOW_NS = 2 * SECOND_NS
 CHUNK = 1 << 20
+END = object()
 
 
 def join(directory: bytes, name: bytes) -> bytes:
@@ -296,7 +304,7 @@ class Observer:
             if listed is None:
                 return
             if self._commits.get(node, 0) == commits:
-                self._adopt_listing(node, listed)
+                await self._adopt_listing(node, listed)
                 return
 
     async def _list(self, node: NodeId, path: bytes) -> list[Entry] | None:
@@ -318,21 +326,43 @@ class Observer:
             raise Implausible("the root is no directory on the server") from None
         await self.directory(names[0][0])
 
-    def _adopt_listing(self, node: NodeId, listed: list[Entry]) -> None:
+    async def _adopt_listing(self, node: NodeId, listed: list[Entry]) -> None:
+        """A large directory in slices: what is seen newer in a pause is left alone."""
         if node == ROOT:  # the name means our own directory there (DESIGN section 4)
             listed = [entry for entry in listed if entry.name != RESERVED]
-        known = [
-            KnownChild(name, child, base.entry(name))
-            for name, child in self._store.server.children(node)
-            if (base := self._store.server.get(child)) is not None
-        ]
-        changes = self._diff(known, listed)
-        if not self._context.deletions_accepted:
-            if node == ROOT and emptied_root(len(known), len(listed)):
-                self._brake("the volume is empty on the server, and was not before")
-            if self._adopter.is_mass_deletion(changes):
-                self._brake("more than half of the volume is gone on the server")
-        self._adopter.adopt(node, changes, listed_ns=self._context.now())
+        server, slices, listed_ns = self._store.server, Slices(), self._context.now()
+        known: list[KnownChild] = []
+        seen: dict[NodeId, int] = {}
+        epoch = server.epoch
+        for name, base in server.children_seen(node):
+            known.append(KnownChild(name, base.node, base.entry(name)))
+            seen[base.node] = base.seen_ns
+            await slices.pause()
+        changes = await in_slices(self._diff_steps(known, listed), slices)
+        self._check_brakes(node, known, listed, changes)
+        steps, ended = self._adopter.steps(node, changes, seen), False
+        while not ended and epoch == server.epoch:
+            with self._store.transaction():
+                ended = next(steps, END) is END
+                while not ended and not slices.over:
+                    ended = next(steps, END) is END
+                if ended:
+                    server.set_listed(node, listed_ns)
+            await slices.pause()
+
+    def _check_brakes(
+        self,
+        node: NodeId,
+        known: Sequence[KnownChild],
+        listed: Sequence[Entry],
+        changes: Sequence[Change],
+    ) -> None:
+        if self._context.deletions_accepted:
+            return
+        if node == ROOT and emptied_root(len(known), len(listed)):
+            self._brake("the volume is empty on the server, and was not before")
+        if self._adopter.is_mass_deletion(changes):
+            self._brake("more than half of the volume is gone on the server")
 
     def _brake(self, cause: str) -> None:
         cause += "; look at the server, then run: awayfs sync --accept-deletions MOUNTPOINT"
@@ -347,6 +377,14 @@ class Observer:
     def _diff(self, known: Sequence[KnownChild], listed: Sequence[Entry]) -> list[Change]:
         server = self._store.server
         return diff_listing(known, listed, server.by_file_id, lambda node: len(server.names(node)))
+
+    def _diff_steps(
+        self, known: Sequence[KnownChild], listed: Sequence[Entry]
+    ) -> Generator[None, None, list[Change]]:
+        server = self._store.server
+        return diff_listing_steps(
+            known, listed, server.by_file_id, lambda node: len(server.names(node))
+        )
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:

@@ -9,7 +9,7 @@ anew with the next pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 
 from awayfs.core.concerned import concerned
@@ -19,7 +19,7 @@ from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.types import NodeId
 from awayfs.store.store import Store
 from awayfs.volume.fault import fault
-from awayfs.volume.slices import Slices
+from awayfs.volume.slices import Slices, in_slices
 
 BATCH = 200
 MOSTLY_NEW = 8
@@ -73,7 +73,7 @@ class Optimiser:
             records = await self._batches(0, until, slices)
         else:
             nodes = {node for r in fresh for node in (r.node, r.replaced)}
-            records = await self._concerned(nodes, slices)
+            records = await in_slices(concerned(nodes, self._journal), slices)
         started = {seq for seq, _, _ in self._store.intents.all()}
         frozen = RecordState.FROZEN
         return [
@@ -88,15 +88,6 @@ class Optimiser:
             await slices.pause()
         return found
 
-    async def _concerned(self, nodes: Iterable[NodeId], slices: Slices) -> list[Record]:
-        steps = concerned(nodes, self._journal)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                return list(end.value)
-            await slices.pause()
-
     async def _carry_out(self, records: list[Record], slices: Slices) -> bool:
         """Whether it came to its end."""
         plans = optimise(records, self._is_directory, self._has_names)
@@ -106,14 +97,14 @@ class Optimiser:
         while not ended:
             touched: set[NodeId] = set()
             with self._store.transaction():
-                while not slices.over:
-                    plan = next(plans, None)
-                    if plan is None:
-                        ended = True
-                        break
+                for plan in plans:
                     if plan:
                         self._apply(plan, stores)
                         touched.update(nodes[seq] for seq in plan.dropped)
+                    if slices.over:
+                        break
+                else:
+                    ended = True
             if touched:
                 fault("replay.optimised")
                 with self._store.transaction():

@@ -85,13 +85,13 @@ class Room:
         while freed < over:
             candidates = store.content.eviction_order(limit)
             before = freed
-            for node, size in candidates:
-                if freed >= over:
-                    break
-                if node != keep and self._may_go(node):
-                    with store.transaction():
+            with store.transaction():
+                for node, size in candidates:
+                    if freed >= over:
+                        break
+                    if node != keep and self._may_go(node):
                         store.content.drop(node)
-                    freed += size
+                        freed += size
             if freed == before:
                 if len(candidates) < limit:
                     break

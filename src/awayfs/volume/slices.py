@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Generator
+from typing import TypeVar
+
+T = TypeVar("T")
 
 SLICE_S = 0.01
 """How long others may have to wait for one piece of work."""
@@ -30,3 +34,13 @@ class Slices:
         await asyncio.sleep(0)
         self._until = time.monotonic() + SLICE_S
         return True
+
+
+async def in_slices(steps: Generator[None, None, T], slices: Slices) -> T:
+    """What ``steps`` returns, with pauses wherever it yields."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        await slices.pause()
