@@ -558,7 +558,12 @@ class Client:
         """Decide; what the decision may cost is given up."""
         cost = self._cost(conflict, keep)
         with self._taking(cost, f"resolve {conflict.kind} --keep {keep}"):
-            await self.volume.resolve(conflict, keep)
+            replay = asyncio.ensure_future(self.volume.replay.run())  # what moved on is met anew
+            try:
+                await self.volume.resolve(conflict, keep)
+            finally:
+                replay.cancel()
+                await asyncio.gather(replay, return_exceptions=True)
 
     def _cost(self, conflict: Conflict, keep: Resolution) -> set[bytes]:
         if conflict.kind in WITHOUT_LOSS or keep is Resolution.BOTH:

@@ -179,6 +179,8 @@ class World:
             what = f"{client.name}: resolve {conflict.kind} {conflict.name!r} --keep {keep}"
             if self.do(client, what, client.resolve(conflict, keep)):
                 return
+            if client.store.conflicts.get(conflict.id) is None:
+                return  # the server had moved on: it was found anew, and is decided anew
         raise Broken(f"no decision is possible for {conflict}")
 
     def resolve(self, who: str, number: int, keep: Resolution) -> None:

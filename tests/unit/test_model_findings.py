@@ -36,3 +36,32 @@ def test_what_a_file_displaced_before_it_was_removed_goes_too(world: World, deci
     offline(world, "a", ("rename", "d/a", "a"), ("unlink", "a"))
     world.serve(("unlink", "d/a"))
     world.converge()
+
+
+@pytest.mark.parametrize("decisions", range(3))
+@pytest.mark.parametrize("gone", ["a", "b", "ab"])
+def test_an_exchange_of_what_is_gone_on_the_server_can_be_decided(
+    world: World, gone: str, decisions: int
+) -> None:
+    world.rng.seed(decisions)
+    offline(world, "a", ("exchange", "a", "b"))
+    for name in gone:
+        world.serve(("unlink", name))
+    world.converge()
+
+
+@pytest.mark.parametrize("decisions", range(3))
+def test_an_exchange_of_a_directory_with_a_file_that_is_gone(world: World, decisions: int) -> None:
+    world.rng.seed(decisions)
+    offline(world, "a", ("exchange", "e", "a"), ("write", "a/a", "append"))
+    world.serve(("unlink", "a"))
+    world.converge()
+
+
+@pytest.mark.parametrize("decisions", range(3))
+def test_a_rename_of_what_is_gone_to_a_name_that_is_taken(world: World, decisions: int) -> None:
+    world.rng.seed(decisions)
+    offline(world, "a", ("rename", "a", "d/c"))
+    world.serve(("unlink", "a"))
+    world.serve(("write", "d/c", "create"))
+    world.converge()

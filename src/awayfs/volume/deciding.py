@@ -212,8 +212,8 @@ class Deciding:
         elif record.kind is RecordKind.CREATE:
             directory = server.path(record.parent)
             path = None if directory is None else join(directory, record.name)
-        elif record.kind is RecordKind.RENAME and record.replaced:
-            path = server.path(record.replaced)
+        elif record.kind in (RecordKind.RENAME, RecordKind.EXCHANGE):
+            return await self._at_either_name(conflict, record)
         else:
             path = server.path(record.node)
         return None if path is None else await self._resolver.steps.stat(path)
@@ -224,6 +224,19 @@ class Deciding:
             for seq in conflict.record_seqs:
                 if self._store.journal.get(seq) is not None:
                     self._store.journal.set_state(seq, RecordState.PENDING)
+    async def _at_either_name(self, conflict: Conflict, record: Record) -> Entry | None:
+        """What was shown may stand under the old name, or be in the way under the new one."""
+        server = self._store.server
+        directory = server.path(record.to_parent)
+        target = None if directory is None else join(directory, record.to_name)
+        if record.kind is RecordKind.RENAME and record.replaced:
+            target = server.path(record.replaced)
+        places = [path for path in (target, server.path(record.node)) if path is not None]
+        found = [await self._resolver.steps.stat(path) for path in places]
+        there = [entry for entry in found if entry is not None]
+        shown = [entry for entry in there if not _differs(conflict.server_entry, entry)]
+        return next(iter(shown or there), None)
+
             self._store.conflicts.remove(conflict.id)
         self._context.on_journal()
         await self._found_anew(conflict.node)

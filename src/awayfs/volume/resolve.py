@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from awayfs.core.conflicts import ConflictKind, Resolution
 from awayfs.core.errors import UsageError
+from awayfs.core.records import Record, RecordKind
 from awayfs.core.types import Kind, NodeId
 from awayfs.store.conflicts import Conflict
 from awayfs.volume.changes import Changes
@@ -22,6 +23,7 @@ from awayfs.volume.journaling import Journaling
 from awayfs.volume.observe import Observer
 from awayfs.volume.resolve_both import KeepBoth
 from awayfs.volume.resolve_content import TakeContent
+from awayfs.volume.resolve_exchange import KeepExchange
 from awayfs.volume.resolve_local import KeepLocal
 from awayfs.volume.resolve_partial import KeepKnown
 from awayfs.volume.resolve_server import KeepServer
@@ -50,6 +52,7 @@ class Resolver:
         self._local = KeepLocal(context, journaling, giving_up, steps, strangers)
         self.content = TakeContent(context, journaling, self._local)
         self._server = KeepServer(context, observer, giving_up, steps)
+        self._exchange = KeepExchange(context, journaling, giving_up, steps, self._local)
         self._known = KeepKnown(context, journaling, changes, fetcher, self._server)
         self._both = KeepBoth(
             context, observer, journaling, changes, steps, strangers, self._local, self._server
@@ -71,6 +74,8 @@ class Resolver:
             self._resolve_removed(conflict, keep)
         elif not records:
             pass  # settled by other means since
+        elif _is_of_two(conflict, records[0], keep):
+            await self._exchange.keep(records[0], keep)
         elif keep is Resolution.SERVER:
             copy = await self._server.keep(conflict, records[0])
         elif await self._known.is_needed(conflict, records[0]):
@@ -113,3 +118,9 @@ class Resolver:
                 )
             self._changes.unlink(parent, name)
             self._context.kernel.forget_entry(parent, name)
+
+
+def _is_of_two(conflict: Conflict, record: Record, keep: Resolution) -> bool:
+    """Whether two nodes are to be decided about; to try a refused exchange again, none is."""
+    is_refused = conflict.kind == ConflictKind.REFUSED
+    return record.kind is RecordKind.EXCHANGE and (keep is Resolution.SERVER or not is_refused)

@@ -38,7 +38,7 @@ class KeepLocal:
     async def keep(self, conflict: Conflict, record: Record) -> str | None:
         kind = conflict.kind
         if kind == ConflictKind.UPDATE_REMOVE:
-            self._check_whole(record.node)
+            self.check_whole(record.node)
             self.recreate(record)
             return None
         if kind in CREATING:
@@ -49,12 +49,12 @@ class KeepLocal:
             await self._steps.find_on_server(record)
         elif kind != ConflictKind.REFUSED:
             if record.kind is RecordKind.STORE:
-                self._check_whole(record.node)  # the rest is the old revision's, which is gone
+                self.check_whole(record.node)  # the rest is the old revision's, which is gone
             await self._rebase(record, conflict)
         self._steps.release(record)
         return None
 
-    def _check_whole(self, node_id: NodeId) -> None:
+    def check_whole(self, node_id: NodeId) -> None:
         """What is to be made anew on the server must be here."""
         node = self._context.node(node_id)
         if node is None or node.kind is not Kind.FILE:

@@ -1,0 +1,153 @@
+"""Deciding about an exchange of two names (RENAME_EXCHANGE) that the server has come between.
+
+There are two nodes to it. Each either stands where it stood on the server, or is gone there; a
+decision that looked at one alone would leave the other one under different names here and there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from awayfs.core.conflicts import Resolution
+from awayfs.core.errors import UsageError
+from awayfs.core.records import Record, RecordKind
+from awayfs.core.types import Entry, NodeId
+from awayfs.store.server import ServerNode
+from awayfs.volume.context import Context
+from awayfs.volume.giving_up import GivingUp
+from awayfs.volume.journaling import Journaling
+from awayfs.volume.observe import join
+from awayfs.volume.resolve_local import KeepLocal
+from awayfs.volume.resolve_steps import Steps
+
+Place = tuple[NodeId, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One of the two: its name before and after, and whether the server still has it there."""
+
+    node: NodeId
+    home: Place
+    to: Place
+    stands: bool
+
+
+class KeepExchange:
+    """Carries out decisions about an exchange."""
+
+    def __init__(
+        self,
+        context: Context,
+        journaling: Journaling,
+        giving_up: GivingUp,
+        steps: Steps,
+        local: KeepLocal,
+    ) -> None:
+        self._context = context
+        self._store = context.store
+        self._local = local
+        self._journaling = journaling
+        self._giving_up = giving_up
+        self._steps = steps
+
+    async def keep(self, record: Record, keep: Resolution) -> None:
+        """Decide; what is there of both sides stays with ``both`` as with ``local``."""
+        if keep is Resolution.SERVER:
+            await self._keep_server(record)
+        else:
+            await self._keep_local(record)
+
+    async def _keep_server(self, record: Record) -> None:
+        """Both go back to their names; what is gone there, and unchanged here, goes."""
+        sides = await self._sides(record)
+        for side in sides:
+            self._check_home(side, record)
+        with self._store.transaction():
+            self._store.journal.remove([record.seq])
+            for side in sides:
+                self._giving_up.name(*side.to, side.node)
+            for side in sides:
+                if side.stands or self._has_work(side.node):
+                    self._name(side)
+                elif not self._store.nodes.names(side.node):
+                    self._giving_up.changes(side.node, below=True)
+                    self._giving_up.node(side.node)
+        await self._steps.look([record.parent, record.to_parent])
+
+    async def _keep_local(self, record: Record) -> None:
+        """What stands is renamed; what is gone is made anew under the name that it has here."""
+        sides = await self._sides(record)
+        standing = [side for side in sides if side.stands]
+        if len(standing) == len(sides):
+            self._steps.release(record)
+            return
+        gone = [side.node for side in sides if not side.stands]
+        for node in gone:
+            self._local.check_whole(node)
+        with self._store.transaction():
+            if standing:
+                self._store.journal.replace(_as_rename(record, standing[0]))
+            else:
+                self._store.journal.remove([record.seq])
+            for node in gone:
+                self._make_anew(node)
+        await self._steps.look([record.parent, record.to_parent])
+
+    def _make_anew(self, node: NodeId) -> None:
+        names = self._store.nodes.names(node)
+        if names:
+            parent, name = names[0]
+            self._local.recreate(
+                self._journaling.append(RecordKind.CREATE, node, parent=parent, name=name)
+            )
+
+    async def _sides(self, record: Record) -> tuple[_Side, _Side]:
+        here, there = (record.parent, record.name), (record.to_parent, record.to_name)
+        return (
+            _Side(record.node, here, there, await self._stands(record.node, here)),
+            _Side(record.replaced, there, here, await self._stands(record.replaced, there)),
+        )
+
+    async def _stands(self, node: NodeId, home: Place) -> bool:
+        """Whether the server has a node under the name that it had."""
+        base, directory = self._store.server.get(node), self._store.server.path(home[0])
+        if base is None or directory is None:
+            return False
+        entry = await self._steps.stat(join(directory, home[1]))
+        return entry is not None and _is_same(base, entry)
+
+    def _check_home(self, side: _Side, record: Record) -> None:
+        """A name that something else took here since cannot be given back."""
+        holder = self._store.nodes.child_id(*side.home)
+        if holder not in (None, record.node, record.replaced):
+            raise UsageError("another has its name here; rename that one, or use --keep local")
+
+    def _has_work(self, node: NodeId) -> bool:
+        """Whether something unsent would go along: that is a matter of its own."""
+        journal = self._store.journal
+        return journal.has_any(node) or any(map(journal.has_any, self._giving_up.below(node)))
+
+    def _name(self, side: _Side) -> None:
+        if self._store.nodes.child_id(*side.home) is None:
+            self._store.nodes.add_name(*side.home, side.node)
+            self._context.kernel.forget_entry(*side.home)
+
+
+def _as_rename(record: Record, side: _Side) -> Record:
+    return Record(
+        seq=record.seq,
+        kind=RecordKind.RENAME,
+        node=side.node,
+        parent=side.home[0],
+        name=side.home[1],
+        to_parent=side.to[0],
+        to_name=side.to[1],
+        at_ns=record.at_ns,
+    )
+
+
+def _is_same(base: ServerNode, entry: Entry) -> bool:
+    if base.file_id is not None and entry.file_id is not None:
+        return base.file_id == entry.file_id
+    return base.kind is entry.kind
