@@ -50,6 +50,7 @@ def _fill(server: str, mirror: str) -> None:
     run("cp", "-a", f"{server}/.", mirror)
 
 
+@pytest.mark.timeout(1200)  # a hundred mounts: on a busy machine five minutes are not enough
 def test_killed_daemon(crashes: Crashes) -> None:
     """At random moments and at named places, offline and while it sends."""
     rng = random.Random(SEED)
@@ -68,6 +69,7 @@ def test_killed_daemon(crashes: Crashes) -> None:
     crashes.check_store()
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("crashes", ["dir", "sftp"], indirect=True)
 def test_killed_worker_process(crashes: Crashes) -> None:
     """The adapter's process dies during replay: what it had under way is settled."""
@@ -78,6 +80,7 @@ def test_killed_worker_process(crashes: Crashes) -> None:
     crashes.check_store()
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("crashes", ["sftp"], indirect=True)
 def test_killed_session(crashes: Crashes) -> None:
     """The server's side of the session dies during replay: answers are lost."""

@@ -198,7 +198,17 @@ class TestBlackHole:
             check_in_step(client)
             wait_connected(client)
 
-    def test_storm_interrupt_and_unmount(self, tmp_path: object) -> None:
+    def test_interrupt(self, tmp_path: object) -> None:
+        """The link would be given up after much longer than a signal may take."""
+        with wired(str(tmp_path), mount=False) as client:
+            fill(client.server.root)
+            client.mount("fresh=0,timeout=30")
+            warm(client)
+            with opened_before(client.path("large")) as reader:
+                client.server.cut()
+                check_interruptible(client, reader)
+
+    def test_storm_and_unmount(self, tmp_path: object) -> None:
         with wired(str(tmp_path), mount=False) as client:
             fill(client.server.root)
             client.mount("fresh=0")
@@ -215,9 +225,7 @@ class TestBlackHole:
             client.server.restore()
             client.online()
             os.listdir(client.path("cached"))
-            with opened_before(client.path("large")) as reader:
-                client.server.cut()
-                check_interruptible(client, reader)
+            client.server.cut()
             write(client.path("late"), "written while nobody knew\n")
             begun = time.monotonic()
             said = client.umount()
@@ -294,7 +302,10 @@ def opened_before(path: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def check_interruptible(client: Client, reader: subprocess.Popen[str]) -> None:
-    """The link hangs and nobody has noticed: a signal ends a waiting program at once."""
+    """The link hangs and nobody has noticed: a signal ends a waiting program at once.
+
+    What ends it must be the signal, and not that the link is found to be dead meanwhile.
+    """
     assert reader.stdin is not None
     reader.stdin.write("\n")
     reader.stdin.flush()
@@ -305,7 +316,7 @@ def check_interruptible(client: Client, reader: subprocess.Popen[str]) -> None:
         begun = time.monotonic()
         process.send_signal(signal.SIGINT)
         process.wait(timeout=10)
-        assert time.monotonic() - begun < 1.0
+        assert time.monotonic() - begun < 5.0
         assert process.returncode != 0
 
 

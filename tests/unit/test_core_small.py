@@ -13,8 +13,8 @@ from awayfs.core.backoff import CAP_NS, FIRST_NS, delay_ns
 from awayfs.core.conflicts import DEFAULT, STEPS, ConflictKind, Resolution, Step, steps
 from awayfs.core.modes import TABLE, Event, Mode, ModeState, asks_server, replays, step
 from awayfs.core.naming import conflict_copy_name, is_conflict_copy, original_name
-from awayfs.store.ranges import RangeMap, pack, unpack
 from awayfs.core.types import Range
+from awayfs.store.ranges import RangeMap, pack, unpack
 
 # --- Ranges ----------------------------------------------------------------------------------
 
