@@ -30,6 +30,7 @@ DELETIONS_ACCEPTED_NS = 600 * SECOND_NS
 HELP = {
     "EDISCONDATA": ["go online, or pin the file (awayfs pin) before going offline"],
     "EDISCONNECTED": ["go online, or list the directory once while connected"],
+    "EDISCONPERM": ["go online, and ask who owns it on the server to let you in"],
     "EDISCONFULL": ["mount with a larger cache-size, unpin something, or go online to send"],
     "ECONFLICTED": ["awayfs conflicts shows it, awayfs resolve decides it"],
 }

@@ -18,6 +18,7 @@ from awayfs.volume.failures import Failures
 from awayfs.volume.held import HeldContent
 from awayfs.volume.link import Link
 from awayfs.volume.opened import OpenNodes
+from awayfs.volume.refusals import Refusals
 
 SECOND_NS = 1_000_000_000
 
@@ -77,6 +78,7 @@ class Context:
     opened: OpenNodes = field(init=False)
     held: HeldContent = field(init=False)
     failures: Failures = field(default_factory=Failures)
+    refusals: Refusals = field(default_factory=Refusals)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     on_journal: Callable[[], None] = lambda: None
     accept_deletions_until_ns: int = 0

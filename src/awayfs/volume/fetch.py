@@ -175,7 +175,9 @@ class Fetcher:
             except RemoteError as error:
                 if await self._is_elsewhere(node, path, error):
                     return False
+                self._context.refusals.note(node, error)
                 raise self._as_os_error(node, error) from error
+            self._context.refusals.note(node, None)
             if self._observer.is_another(node, path, fetched.entry):
                 return False
             return self._take(node, base, Range(start, end), fetched, fd)
@@ -268,7 +270,8 @@ class Fetcher:
 
     def _as_os_error(self, node: NodeId, error: RemoteError) -> OSError:
         if isinstance(error, Unreachable | AuthenticationRequired):
-            return OSError(EDISCONDATA, f"not in the cache, and the server is away: {error}")
+            text = f"not in the cache, and the server is away: {error}"
+            return self._context.refusals.missing(node, EDISCONDATA, text)
         if isinstance(error, NotFound):
             self._observer.look_again(node)
             if (lost := self._lost(node)) is not None:

@@ -80,7 +80,8 @@ class Tree:
     def opened_directory(self, node_id: NodeId) -> DirectoryHandle:
         """Open a directory as it is known here."""
         if not self._store.server.children_known(node_id):
-            raise OSError(EDISCONDATA, "the directory was never listed, and the server is away")
+            text = "the directory was never listed, and the server is away"
+            raise self._context.refusals.missing(node_id, EDISCONDATA, text)
         parent = node_id if node_id == ROOT else self._store.nodes.parent(node_id) or ROOT
         return DirectoryHandle(node_id, parent)
 
@@ -167,7 +168,8 @@ class Tree:
             self._context.opened.overlay(node)
             return node
         if not self._context.link.usable and not self._absence_known(parent, name):
-            raise OSError(EDISCONNECTED, "not known here, and the server is away")
+            text = "not known here, and the server is away"
+            raise self._context.refusals.missing(parent, EDISCONNECTED, text)
         raise OSError(errno.ENOENT, "no such file or directory")
 
     def _absence_known(self, parent: NodeId, name: bytes) -> bool:
@@ -236,7 +238,9 @@ class Tree:
     async def _list(self, node_id: NodeId) -> None:
         try:
             await self._observer.directory(node_id)
+            self._context.refusals.note(node_id, None)
         except Refused as error:
+            self._context.refusals.note(node_id, error)
             if not self._store.server.children_known(node_id):
                 raise OSError(error.errno, str(error)) from error
         except RemoteError:
