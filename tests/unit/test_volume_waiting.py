@@ -53,3 +53,16 @@ def test_an_fsync_is_not_forgotten_when_a_drain_ends(
         volume.files.close(handle)
 
     played(tmp_path, play)
+
+
+def test_edits_of_files_that_are_gone_are_not_counted_for_ever(tmp_path: Path) -> None:
+    async def play(world: World) -> None:
+        for number in range(5):
+            name = b"f%d" % number
+            file = world.volume.changes.create(ROOT, name, Kind.FILE, 0o644, 0, 0)
+            world.write(file, 0, b"short-lived")
+            world.volume.changes.unlink(ROOT, name)
+        await world.drained()
+        assert not world.volume.context.opened._edits
+
+    played(tmp_path, play)

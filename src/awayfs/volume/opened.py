@@ -62,6 +62,7 @@ class OpenNodes:
         self._store = store
         self._open: dict[NodeId, OpenNode] = {}
         self._edits: Counter[NodeId] = Counter()
+        store.nodes.on_remove.append(self.sent)
         self.before_change: list[Callable[[NodeId], None]] = []
 
     def get(self, node: NodeId) -> OpenNode | None:
