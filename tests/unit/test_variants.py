@@ -290,6 +290,8 @@ def test_what_is_not_here_offline_is_said(tmp_path: Path) -> None:
         s.put("d/f", b"content")
         s.put("g", b"content")
         await s.kernel.listdir(ROOT)
+        await at(s, "d")
+        await at(s, "g")
         s.volume.link.offline_by_hand()
         for tree in ("base", "server"):
             assert await error_of(text(s, f".awayfs/{tree}/g")) == "ENODATA"

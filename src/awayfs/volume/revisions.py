@@ -190,8 +190,11 @@ class Revisions:
         base = self._store.server.get(node)
         if base is None:
             return [], None
-        there = There(lambda: self._store.server.path(node), base.token, EDISCONDATA)
-        return self.of_token(node, base.token), there
+        return self.of_token(node, base.token), self.base_there(node, base.token)
+
+    def base_there(self, node: NodeId, token: bytes) -> There:
+        """Where the rest of a base may still be had."""
+        return There(lambda: self._store.server.path(node), token, EDISCONDATA)
 
     def local(self, node: NodeId) -> list[Found]:
         """Of what a program sees under the plain name."""
@@ -204,18 +207,15 @@ class Revisions:
             ranges = [Range(0, opened.size)]
         return [Found(content.fd_path(node), ranges, node)]
 
-    def on_server(
-        self, node: NodeId | None, path: bytes, entry: Entry
-    ) -> tuple[list[Found], There]:
-        """Of ``entry``, which stands at ``path``; ``node`` is what it is known as here.
+    def on_server(self, node: NodeId | None, entry: Entry) -> list[Found]:
+        """Of ``entry``, which the server has; ``node`` is what it is known as here.
 
         A weak token does not prove that what is here is that revision, so the server is asked
         while it can be.
         """
-        there = There(lambda: path, entry.token)
         if node is None or (entry.weak and self._context.link.usable):
-            return [], there
-        return self.of_token(node, entry.token), there
+            return []
+        return self.of_token(node, entry.token)
 
     def of_token(self, node: NodeId, token: bytes) -> list[Found]:
         """All files here that hold ranges of the revision ``token`` of a node."""

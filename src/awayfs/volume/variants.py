@@ -7,6 +7,7 @@ last seen to have, ``merged`` what an attempt to merge made of them.
 from __future__ import annotations
 
 import errno
+from functools import partial
 
 from awayfs.core.ioctls import Variant, VariantFacts
 from awayfs.core.types import NodeId
@@ -46,7 +47,7 @@ class Variants:
             local = self._context.node(node)
             if local is None:
                 raise OSError(errno.ESTALE, "the file is gone")
-            return of_node(self._context, local, self._virtual.revisions.local(node))
+            return of_node(self._context, local, partial(self._virtual.revisions.local, node))
         for conflict in reversed(self._store.conflicts.of_node(node)):
             found = self._virtual.conflicts.variant_itself(conflict, which.name.lower().encode())
             if found is not None:

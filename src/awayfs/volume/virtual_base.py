@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from awayfs.core.errors import EDISCONDATA, EDISCONNECTED, RemoteError
 from awayfs.core.types import ROOT, Kind, NodeId
@@ -69,8 +70,12 @@ class BaseTree:
             return directory(self._context.now())
         if base is None:
             raise OSError(errno.ENOENT, "the server never had it")
-        found, there = self._revisions.base(node) if base.kind is Kind.FILE else ([], None)
-        return of_entry(self._context, base.entry(), BASE_INODES | node, found, there)
+        entry = base.entry()
+        if entry.kind is not Kind.FILE:
+            return of_entry(self._context, entry, BASE_INODES | node)
+        found = partial(self._revisions.of_token, node, entry.token)
+        there = self._revisions.base_there(node, entry.token)
+        return of_entry(self._context, entry, BASE_INODES | node, found, there)
 
     def _walk(self, path: Path) -> NodeId | None:
         node: NodeId | None = ROOT

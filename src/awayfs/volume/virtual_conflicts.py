@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from awayfs.core.conflicts import ConflictKind
@@ -18,7 +18,7 @@ from awayfs.core.records import RecordKind
 from awayfs.core.types import Entry, Kind, NodeId, Range
 from awayfs.store.conflicts import WHICH, Conflict, Place
 from awayfs.volume.context import Context
-from awayfs.volume.revisions import Found, Revision, Revisions, There
+from awayfs.volume.revisions import Found, Revision, Revisions, There, is_whole
 from awayfs.volume.server_variants import ServerVariants, place_of
 from awayfs.volume.virtual_node import (
     Listing,
@@ -119,6 +119,18 @@ class ConflictTree:
         above = self._store.nodes.path(conflict.parent)
         return above + b"/" + conflict.name if above else conflict.name
 
+    def located(self) -> list[tuple[Place, bytes]]:
+        """Every conflict's place with the path it is about, oldest first: quick for many."""
+        above: dict[NodeId, Path] = {}
+        return [
+            (place, b"/".join((*self._directory(place.parent, above), place.name)))
+            for place in self._store.conflicts.places()
+        ]
+
+    def shown_paths(self) -> dict[int, Path]:
+        """Where each conflict stands in the tree at this moment."""
+        return dict(self._shown().paths)
+
     def _shown(self) -> Shown:
         """All conflicts by path; made anew when anything was written since."""
         changes = self._store.db.changes
@@ -191,40 +203,32 @@ class ConflictTree:
         node = self._context.node(conflict.node)
         if node is None or not self._store.nodes.names(conflict.node):
             return None
-        return of_node(self._context, node, self._revisions.local(node.id))
+        return of_node(self._context, node, partial(self._revisions.local, node.id))
 
     def _server(self, conflict: Conflict) -> VirtualNode | None:
         entry = conflict.server_entry
         if entry is None:
             return None
-        found, there = self._server_sources(conflict, entry)
-        node = of_entry(self._context, entry, 0, found, there)
-        if node.state == "clean" or entry.kind is not Kind.FILE:
-            return node
-        return VirtualNode(
-            **{name: getattr(node, name) for name in VirtualNode.__slots__ if name != "open"},
-            open=partial(self._open_incomplete, conflict, entry),
-        )
+        node = of_entry(self._context, entry, 0, partial(self._server_found, conflict, entry))
+        return replace(node, open=partial(self.server_revision, conflict, entry))
 
     def server_revision(self, conflict: Conflict, entry: Entry) -> Revision:
-        """The server's content of a conflict, opened; what is missing is fetched when read."""
-        found, there = self._server_sources(conflict, entry)
-        if found:
-            return Revision(self._context, entry.size, found, there)
-        return self._open_incomplete(conflict, entry)
+        """The server's content of a conflict, opened.
 
-    def _server_sources(self, conflict: Conflict, entry: Entry) -> tuple[list[Found], There]:
-        found = self._revisions.of_token(conflict.node, entry.token)
+        What was not fetched when it was found is fetched now that somebody wants it, and kept.
+        """
+        found = self._server_found(conflict, entry)
+        if not is_whole(found, entry.size):
+            self._server_variants.complete_soon(conflict.id)
+        there = There(lambda: self._server_path(conflict), entry.token)
+        return Revision(self._context, entry.size, found, there)
+
+    def _server_found(self, conflict: Conflict, entry: Entry) -> list[Found]:
         if conflict.server_variant is not None and conflict.server_complete:
             whole = Found(conflict.server_variant, [Range(0, entry.size)])
-            found = [whole] if os.path.exists(whole.path) else found
-        return found, There(lambda: self._server_path(conflict), entry.token)
-
-    def _open_incomplete(self, conflict: Conflict, entry: Entry) -> Revision:
-        """Not fetched when it was found: now somebody wants it, so it is fetched and kept."""
-        self._server_variants.complete_soon(conflict.id)
-        found, there = self._server_sources(conflict, entry)
-        return Revision(self._context, entry.size, found, there)
+            if os.path.exists(whole.path):
+                return [whole]
+        return self._revisions.of_token(conflict.node, entry.token)
 
     def _server_path(self, conflict: Conflict) -> bytes | None:
         place = place_of(self._store, conflict)
@@ -239,9 +243,9 @@ class ConflictTree:
         if base is None:
             return self._base_of_the_forgotten(conflict, node)
         if base.kind is not Kind.FILE:
-            return of_entry(self._context, base.entry(), 0, [], None)
+            return of_entry(self._context, base.entry(), 0)
         found = self._revisions.of_token(node, base.token) or self._kept_base(node, conflict)
-        shown = of_entry(self._context, base.entry(), 0, found, None)
+        shown = of_entry(self._context, base.entry(), 0, lambda: found)
         return shown if shown.state == "clean" else None
 
     def _kept_base(self, node: NodeId, conflict: Conflict) -> list[Found]:
@@ -270,7 +274,7 @@ class ConflictTree:
             mtime_ns=conflict.detected_ns,
             token=b"",
         )
-        shown = of_entry(self._context, entry, 0, found, None)
+        shown = of_entry(self._context, entry, 0, lambda: found)
         return shown if shown.state == "clean" else None
 
     def _merged(self, conflict: Conflict) -> VirtualNode | None:
@@ -289,7 +293,7 @@ class ConflictTree:
             ctime_ns=status.st_mtime_ns,
             owner=(local.uid, local.gid) if local else None,
             open=lambda: Revision(self._context, status.st_size, found, None),
-            path=path,
+            found=lambda: found,
         )
 
     def base_node(self, conflict: Conflict) -> NodeId:

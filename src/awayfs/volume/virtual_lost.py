@@ -14,6 +14,7 @@ import errno
 import os
 import stat
 from dataclasses import dataclass, field
+from functools import partial
 
 from awayfs.core.types import Kind, NodeId, Range
 from awayfs.store.conflicts import Conflict
@@ -75,7 +76,7 @@ class LostTree:
         shown = self._shown()
         node = self._context.node(shown.nodes[path]) if path in shown.nodes else None
         if node is not None:
-            return of_node(self._context, node, self._revisions.local(node.id))
+            return of_node(self._context, node, partial(self._revisions.local, node.id))
         if path in shown.below:
             return directory(self._context.now())
         raise OSError(errno.ENOENT, "no such file or directory")
@@ -139,7 +140,7 @@ class LostTree:
             ctime_ns=status.st_ctime_ns,
             nlink=2 if kind is Kind.DIRECTORY else 1,
             open=lambda: Revision(self._context, status.st_size, found, None),
-            path=os.fsdecode(place),
+            found=lambda: found,
         )
 
 

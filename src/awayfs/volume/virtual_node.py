@@ -29,8 +29,9 @@ Listing = list[tuple[bytes, Kind]]
 class VirtualNode:
     """One object. A file's content is in ``data`` or is read from what ``open`` gives.
 
-    ``owner`` None: it belongs to who mounted. ``inode`` 0: a number of its own. ``path``: a file
-    in the state directory that holds all of it, where there is one.
+    ``owner`` None: it belongs to who mounted. ``inode`` 0: a number of its own. ``found`` tells
+    what of the content is here; it is asked only when somebody wants to know, since most of what
+    is looked up is never opened.
     """
 
     kind: Kind
@@ -45,8 +46,20 @@ class VirtualNode:
     inode: int = 0
     data: bytes | None = None
     open: Callable[[], Revision] | None = None
-    path: str | None = None
-    state: str = "clean"
+    found: Callable[[], list[Found]] | None = None
+
+    @property
+    def state(self) -> str:
+        """``clean`` when all of it is here, else ``partial`` or ``placeholder``."""
+        if self.kind is not Kind.FILE or self.found is None:
+            return "clean"
+        return state_of(self.found(), self.size)
+
+    @property
+    def path(self) -> str | None:
+        """The one file in the state directory that holds all of it, where there is one."""
+        found = self.found() if self.found is not None else []
+        return next((one.path for one in found if is_whole([one], self.size)), None)
 
 
 Looked = VirtualNode | Awaitable[VirtualNode]
@@ -76,7 +89,11 @@ def text(content: bytes, now_ns: int) -> VirtualNode:
 
 
 def of_entry(
-    context: Context, entry: Entry, inode: int, found: list[Found], there: There | None
+    context: Context,
+    entry: Entry,
+    inode: int,
+    found: Callable[[], list[Found]] = list,
+    there: There | None = None,
 ) -> VirtualNode:
     """An object as the server showed it."""
     return VirtualNode(
@@ -90,13 +107,12 @@ def of_entry(
         target=entry.target or b"",
         owner=context.local_owner(entry),
         inode=inode,
-        open=lambda: Revision(context, entry.size, found, there),
-        path=_single(found, entry.size),
-        state=state_of(found, entry.size) if entry.kind is Kind.FILE else "clean",
+        open=lambda: Revision(context, entry.size, found(), there),
+        found=found,
     )
 
 
-def of_node(context: Context, node: Node, found: list[Found]) -> VirtualNode:
+def of_node(context: Context, node: Node, found: Callable[[], list[Found]]) -> VirtualNode:
     """An object as it is here; what of its content is not here cannot be had."""
     return VirtualNode(
         kind=node.kind,
@@ -109,17 +125,11 @@ def of_node(context: Context, node: Node, found: list[Found]) -> VirtualNode:
         target=node.target or b"",
         owner=(node.uid, node.gid),
         inode=local_inode(node.id),
-        open=lambda: Revision(context, node.size, found, None),
-        path=_single(found, node.size),
-        state=state_of(found, node.size) if node.kind is Kind.FILE else "clean",
+        open=lambda: Revision(context, node.size, found(), None),
+        found=found,
     )
 
 
 def local_inode(node: NodeId) -> int:
     """The inode number under which the local variant of a node shows in the tree."""
     return LOCAL_INODES | node
-
-
-def _single(found: list[Found], size: int) -> str | None:
-    """The one file that holds everything; with several, or with a gap, there is none."""
-    return next((one.path for one in found if is_whole([one], size)), None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass
+from functools import partial
 
 from awayfs.core.conflicts import ConflictKind
 from awayfs.core.errors import EDISCONDATA, EDISCONNECTED, NotFound, RemoteError, Unreachable
@@ -16,7 +17,7 @@ from awayfs.core.types import ROOT, Entry, Kind, NodeId
 from awayfs.store.conflicts import Conflict
 from awayfs.volume.changes import RESERVED
 from awayfs.volume.context import SECOND_NS, Context
-from awayfs.volume.revisions import Revisions, os_error
+from awayfs.volume.revisions import Revisions, There, os_error
 from awayfs.volume.server_variants import place_of
 from awayfs.volume.virtual_node import (
     SERVER_INODES,
@@ -140,9 +141,10 @@ class ServerTree:
         node = self._node_of(path, entry)
         inode = SERVER_INODES | node if node is not None else 0
         if entry.kind is not Kind.FILE:
-            return of_entry(self._context, entry, inode, [], None)
+            return of_entry(self._context, entry, inode)
         known = self._in_conflict_with(path, entry) if node is None else node
-        found, there = self._revisions.on_server(known, b"/".join(path), entry)
+        found = partial(self._revisions.on_server, known, entry)
+        there = There(lambda: b"/".join(path), entry.token)
         return of_entry(self._context, entry, inode, found, there)
 
     def _node_of(self, path: Path, entry: Entry) -> NodeId | None:
@@ -164,7 +166,7 @@ class ServerTree:
         base = self._store.server.get(ROOT)
         if base is None:
             return directory(self._context.now())
-        return private(of_entry(self._context, base.entry(), SERVER_INODES | ROOT, [], None))
+        return private(of_entry(self._context, base.entry(), SERVER_INODES | ROOT))
 
     def _walk(self, path: Path) -> NodeId | None:
         node: NodeId | None = ROOT

@@ -2,7 +2,8 @@
 
 The other trees are for the user who mounted. A ticket is given, by ioctl, to a caller that has
 the object's descriptor and may read the variant. It is a name that cannot be guessed, it is good
-for that user alone, and it must be used soon. What it shows is settled when it is given.
+for that user alone, and it must be used soon. It shows the variant that
+was asked for, with the attributes it had then, or nothing.
 """
 
 from __future__ import annotations
