@@ -218,12 +218,6 @@ class Deciding:
             path = server.path(record.node)
         return None if path is None else await self._resolver.steps.stat(path)
 
-    async def _find_anew(self, conflict: Conflict) -> None:
-        """Replay meets the server as it is now, and records what it finds."""
-        with self._store.transaction():
-            for seq in conflict.record_seqs:
-                if self._store.journal.get(seq) is not None:
-                    self._store.journal.set_state(seq, RecordState.PENDING)
     async def _at_either_name(self, conflict: Conflict, record: Record) -> Entry | None:
         """What was shown may stand under the old name, or be in the way under the new one."""
         server = self._store.server
@@ -237,6 +231,12 @@ class Deciding:
         shown = [entry for entry in there if not _differs(conflict.server_entry, entry)]
         return next(iter(shown or there), None)
 
+    async def _find_anew(self, conflict: Conflict) -> None:
+        """Replay meets the server as it is now, and records what it finds."""
+        with self._store.transaction():
+            for seq in conflict.record_seqs:
+                if self._store.journal.get(seq) is not None:
+                    self._store.journal.set_state(seq, RecordState.PENDING)
             self._store.conflicts.remove(conflict.id)
         self._context.on_journal()
         await self._found_anew(conflict.node)
