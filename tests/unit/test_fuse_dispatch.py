@@ -22,7 +22,9 @@ from awayfs.fuse.notify import Notifier
 from awayfs.fuse.replies import attr_out
 from awayfs.fuse.session import Ended, Session
 from awayfs.fuse.wire import Init, Notify, Opcode
-from awayfs.testing.fake_kernel import EVERYTHING, ROOT, FakeKernel, ProtocolViolation
+from awayfs.testing.fake_connection import EVERYTHING
+from awayfs.testing.fake_kernel import ROOT, FakeKernel
+from awayfs.testing.fake_replies import ProtocolViolation
 from awayfs.testing.memory_fs import IOCTL_INCREMENT, MemoryFS
 
 

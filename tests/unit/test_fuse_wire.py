@@ -23,7 +23,7 @@ from awayfs.fuse.replies import (
     statx_out,
 )
 from awayfs.fuse.wire import Opcode
-from awayfs.testing.fake_kernel import attr_of, directory_of, entry_of, statx_of
+from awayfs.testing.fake_replies import attr_of, directory_of, entry_of, statx_of
 
 # sizeof, as a C compiler gives it for include/uapi/linux/fuse.h
 SIZES = {

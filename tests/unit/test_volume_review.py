@@ -28,7 +28,7 @@ from awayfs.fuse.bridge_shared import Shared
 from awayfs.remotes.directory import DirectoryRemote
 from awayfs.store.nodes import Node
 from awayfs.store.store import Store
-from awayfs.testing.fake_kernel import DirectoryEntry, directory_of
+from awayfs.testing.fake_replies import DirectoryEntry, directory_of
 from awayfs.volume import files as files_module
 from awayfs.volume.context import Context, VolumeOptions
 from awayfs.volume.files import FileHandle

@@ -17,326 +17,27 @@ longer than `max_io` are split, as the kernel splits them at max_write.
 
 from __future__ import annotations
 
-import asyncio
 import os
-import socket
-from collections import Counter
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 from awayfs.fuse import wire
 from awayfs.fuse.replies import Attr
-from awayfs.fuse.wire import Init, Layout, Notify, Opcode
+from awayfs.fuse.wire import Init, Opcode
+from awayfs.testing.fake_connection import FakeConnection
+from awayfs.testing.fake_replies import (
+    DirectoryEntry,
+    EntryReply,
+    OpenReply,
+    directory_of,
+    entry_of,
+    require,
+    statx_of,
+)
 
 ROOT = wire.ROOT_ID
-EVERYTHING = Init((1 << 43) - 1) & ~Init.INIT_RESERVED
 
 
-class ProtocolViolation(Exception):
-    """A reply that a real kernel would have refused."""
-
-
-@dataclass(slots=True)
-class EntryReply:
-    """What LOOKUP and its like gave; `nodeid` 0 is a remembered absence."""
-
-    nodeid: int
-    generation: int
-    entry_valid: float
-    attr_valid: float
-    attr: Attr
-
-
-@dataclass(slots=True)
-class OpenReply:
-    """A handle, FOPEN_* flags, and a backing id if it is a passthrough."""
-
-    fh: int
-    flags: int
-    backing_id: int
-
-
-@dataclass(slots=True)
-class DirectoryEntry:
-    """A name in a listing; `entry` only in a READDIRPLUS, and not for "." and ".."."""
-
-    name: bytes
-    ino: int
-    kind: int
-    offset: int
-    entry: EntryReply | None = None
-
-
-@dataclass(slots=True)
-class Notification:
-    """What the daemon told unasked: the fields of its struct, and the name or data after it."""
-
-    code: Notify
-    fields: dict[str, int]
-    rest: bytes
-
-
-_NOTIFICATIONS = {
-    Notify.POLL: wire.NOTIFY_POLL_OUT,
-    Notify.INVAL_INODE: wire.NOTIFY_INVAL_INODE_OUT,
-    Notify.INVAL_ENTRY: wire.NOTIFY_INVAL_ENTRY_OUT,
-    Notify.DELETE: wire.NOTIFY_DELETE_OUT,
-    Notify.STORE: wire.NOTIFY_STORE_OUT,
-    Notify.INC_EPOCH: Layout("nothing", ""),
-    Notify.PRUNE: wire.NOTIFY_PRUNE_OUT,
-}
-
-
-def attr_of(payload: bytes, offset: int = 0) -> Attr:
-    """The fuse_attr at `offset`. There is no birth time in it: 0."""
-    f = wire.ATTR.unpack(payload, offset)
-    return Attr(
-        ino=f["ino"],
-        size=f["size"],
-        blocks=f["blocks"],
-        atime_ns=_time(f, "atime"),
-        mtime_ns=_time(f, "mtime"),
-        ctime_ns=_time(f, "ctime"),
-        btime_ns=0,
-        mode=f["mode"],
-        nlink=f["nlink"],
-        uid=f["uid"],
-        gid=f["gid"],
-        rdev=f["rdev"],
-        blksize=f["blksize"],
-    )
-
-
-def statx_of(payload: bytes, offset: int = 0) -> Attr:
-    """The fuse_statx at `offset`."""
-    f = wire.STATX.unpack(payload, offset)
-    return Attr(
-        ino=f["ino"],
-        size=f["size"],
-        blocks=f["blocks"],
-        atime_ns=_time(f, "atime"),
-        mtime_ns=_time(f, "mtime"),
-        ctime_ns=_time(f, "ctime"),
-        btime_ns=_time(f, "btime"),
-        mode=f["mode"],
-        nlink=f["nlink"],
-        uid=f["uid"],
-        gid=f["gid"],
-        rdev=os.makedev(f["rdev_major"], f["rdev_minor"]),
-        blksize=f["blksize"],
-    )
-
-
-def entry_of(payload: bytes, offset: int = 0) -> EntryReply:
-    """The fuse_entry_out at `offset`."""
-    f = wire.ENTRY_OUT.unpack(payload, offset)
-    return EntryReply(
-        f["nodeid"],
-        f["generation"],
-        _valid(f, "entry_valid"),
-        _valid(f, "attr_valid"),
-        attr_of(payload, offset + wire.ENTRY_OUT.size),
-    )
-
-
-def _time(fields: dict[str, int], name: str) -> int:
-    rest = fields[f"{name}nsec"]
-    _require(rest < 1_000_000_000, f"{name} has {rest} nanoseconds")
-    return fields[name] * 1_000_000_000 + rest
-
-
-def _valid(fields: dict[str, int], name: str) -> float:
-    rest = fields[f"{name}_nsec"]
-    _require(rest < 1_000_000_000, f"{name} has {rest} nanoseconds")
-    return fields[name] + rest / 1e9
-
-
-def _require(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise ProtocolViolation(otherwise)
-
-
-def directory_of(payload: bytes, size: int, plus: bool) -> list[DirectoryEntry]:
-    """The names in a reply to READDIR or READDIRPLUS of `size`, checked strictly."""
-    _require(len(payload) <= size, f"{len(payload)} bytes of listing for {size}")
-    found, at = [], 0
-    while at < len(payload):
-        entry = None
-        if plus:
-            entry = entry_of(payload, at)
-            at += wire.ENTRY_OUT.size + wire.ATTR.size
-        head = wire.DIRENT.unpack(payload, at)
-        start = at + wire.DIRENT.size
-        end = start + head["namelen"]
-        name, at = payload[start:end], at + wire.align8(wire.DIRENT.size + head["namelen"])
-        _require(at <= len(payload), "a listing ends amid a name")
-        _require(0 < len(name) <= wire.NAME_MAX and b"/" not in name, f"bad name {name!r}")
-        _require(not any(payload[end:at]), f"padding after {name!r} is not zero")
-        _require(head["off"] != 0, f"{name!r} has the cookie 0")
-        if entry is not None and not entry.nodeid:
-            entry = None
-        _require(entry is None or name not in (b".", b".."), f"{name!r} has an entry")
-        found.append(DirectoryEntry(name, head["ino"], head["type"], head["off"], entry))
-    return found
-
-
-class FakeKernel:
-    """One connection. `uid`, `gid`, `pid` and `umask` are the caller's; change them freely."""
-
-    def __init__(
-        self, *, minor: int = wire.MINOR, offered: Init = EVERYTHING, max_io: int = 1 << 16
-    ) -> None:
-        self.minor, self.offered, self.max_io = minor, offered, max_io
-        self.uid, self.gid, self.pid, self.umask = 1000, 1000, 4242, 0o022
-        self.lookups: Counter[int] = Counter()
-        self.notifications: list[Notification] = []
-        self.violations: list[ProtocolViolation] = []
-        self.settled: dict[str, int] = {}
-        self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        for end in (self._ours, self._theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
-            end.setblocking(False)
-        self._unique = 0
-        self._waiting: dict[int, asyncio.Future[tuple[int, bytes]]] = {}
-        self._reader: asyncio.Task[None] | None = None
-
-    @property
-    def fd(self) -> int:
-        """The daemon's end."""
-        return self._theirs.fileno()
-
-    async def __aenter__(self) -> Self:
-        self._reader = asyncio.create_task(self._read_replies())
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.unmount()
-        await asyncio.sleep(0)
-        if self._reader is not None:
-            self._reader.cancel()
-        if self.violations and error is None:
-            raise self.violations[0]
-
-    def unmount(self) -> None:
-        """Hang up, as when the file system is unmounted."""
-        self._ours.close()
-
-    def close_daemon_end(self) -> None:
-        """Close the daemon's end, when its session is over."""
-        self._theirs.close()
-
-    # messages
-
-    def next_unique(self) -> int:
-        """A number for a request; even, as the kernel's are."""
-        self._unique += 2
-        return self._unique
-
-    def message(self, opcode: int, nodeid: int, body: bytes, unique: int) -> bytes:
-        """A request as the daemon reads it."""
-        header = wire.IN_HEADER.pack(
-            len=wire.IN_HEADER.size + len(body),
-            opcode=opcode,
-            unique=unique,
-            nodeid=nodeid,
-            uid=self.uid,
-            gid=self.gid,
-            pid=self.pid,
-        )
-        return header + body
-
-    async def send_raw(self, message: bytes) -> None:
-        """Send any bytes, without waiting for a reply."""
-        await asyncio.get_running_loop().sock_sendall(self._ours, message)
-
-    def expect(self, unique: int) -> asyncio.Future[tuple[int, bytes]]:
-        """A future for the reply to `unique`: its errno (0 if none) and its payload."""
-        return self._waiting.setdefault(unique, asyncio.get_running_loop().create_future())
-
-    async def start(self, opcode: int, nodeid: int, body: bytes = b"") -> int:
-        """Send a request; its unique, for `finish` or `interrupt`."""
-        unique = self.next_unique()
-        self.expect(unique)
-        await self.send_raw(self.message(opcode, nodeid, body, unique))
-        return unique
-
-    async def finish(self, unique: int) -> bytes:
-        """The payload of the reply to `unique`, or its OSError."""
-        code, payload = await self._waiting[unique]
-        del self._waiting[unique]
-        if code:
-            raise OSError(code, os.strerror(code))
-        return payload
-
-    async def call(
-        self, opcode: int, nodeid: int, body: bytes = b"", *, size: int | None = None
-    ) -> bytes:
-        """One request and the payload of its reply, of exactly `size` bytes if given."""
-        payload = await self.finish(await self.start(opcode, nodeid, body))
-        if size is not None:
-            name = Opcode(opcode).name
-            _require(len(payload) == size, f"{name}: {len(payload)} bytes, not {size}")
-        return payload
-
-    async def _read_replies(self) -> None:
-        loop = asyncio.get_running_loop()
-        while message := await loop.sock_recv(self._ours, 1 << 21):
-            try:
-                self._take(message)
-            except ProtocolViolation as violation:
-                self._complain(violation)
-
-    def _complain(self, violation: ProtocolViolation) -> None:
-        self.violations.append(violation)
-        for waiting in self._waiting.values():
-            if not waiting.done():
-                waiting.set_exception(violation)
-                waiting.exception()  # perhaps nobody looks at it
-
-    def _take(self, message: bytes) -> None:
-        _require(len(message) >= wire.OUT_HEADER.size, "a reply shorter than its header")
-        head, payload = wire.OUT_HEADER.unpack(message), message[wire.OUT_HEADER.size :]
-        _require(head["len"] == len(message), f"a reply of {len(message)} bytes says {head['len']}")
-        if head["unique"] == 0:
-            self._take_notification(head["error"], payload)
-            return
-        code = -head["error"]
-        _require(0 <= code <= wire.MAX_ERRNO, f"errno {code}")
-        _require(not (code and payload), "an error with a payload")
-        waiting = self._waiting.get(head["unique"])
-        _require(waiting is not None, f"a reply to {head['unique']}, which nobody awaits")
-        assert waiting is not None
-        _require(not waiting.done(), f"two replies to {head['unique']}")
-        waiting.set_result((code, payload))
-
-    def _take_notification(self, code: int, payload: bytes) -> None:
-        _require(code in Notify._value2member_map_, f"notification {code}")
-        layout = _NOTIFICATIONS[Notify(code)]
-        _require(len(payload) >= layout.size, f"{Notify(code).name} is too short")
-        fields, rest = layout.unpack(payload), payload[layout.size :]
-        if "namelen" in fields:
-            _require(rest[-1:] == b"\0" and len(rest) == fields["namelen"] + 1, "bad name")
-            rest = rest[:-1]
-        self.notifications.append(Notification(Notify(code), fields, rest))
-
-    def _count(self, entry: EntryReply) -> EntryReply:
-        if entry.nodeid:
-            self.lookups[entry.nodeid] += 1
-        return entry
-
-    async def _entry(self, opcode: int, nodeid: int, body: bytes) -> EntryReply:
-        size = wire.ENTRY_OUT.size + wire.ATTR.size
-        return self._count(entry_of(await self.call(opcode, nodeid, body, size=size)))
-
-    async def _attr(self, opcode: int, nodeid: int, body: bytes) -> Attr:
-        size = wire.ATTR_OUT.size + wire.ATTR.size
-        return attr_of(await self.call(opcode, nodeid, body, size=size), wire.ATTR_OUT.size)
+class FakeKernel(FakeConnection):
+    """One connection, with a method for each request."""
 
     # life
 
@@ -355,7 +56,7 @@ class FakeKernel:
         self.settled = wire.INIT_OUT.unpack(payload)
         self.settled["flags"] |= self.settled.pop("flags2") << 32
         unwanted = Init(self.settled["flags"]) & ~self.offered
-        _require(not unwanted, f"not offered: {unwanted!r}")
+        require(not unwanted, f"not offered: {unwanted!r}")
         self.max_io = min(self.max_io, self.settled["max_write"])
         return self.settled
 
@@ -474,7 +175,7 @@ class FakeKernel:
     async def getxattr(self, nodeid: int, name: bytes, size: int = 65536) -> bytes:
         body = wire.GETXATTR_IN.pack(size=size) + name + b"\0"
         payload = await self.call(Opcode.GETXATTR, nodeid, body)
-        _require(len(payload) <= size, f"{len(payload)} bytes of xattr for {size}")
+        require(len(payload) <= size, f"{len(payload)} bytes of xattr for {size}")
         return payload
 
     async def getxattr_size(self, nodeid: int, name: bytes) -> int:
@@ -484,8 +185,8 @@ class FakeKernel:
 
     async def listxattr(self, nodeid: int, size: int = 65536) -> list[bytes]:
         payload = await self.call(Opcode.LISTXATTR, nodeid, wire.GETXATTR_IN.pack(size=size))
-        _require(len(payload) <= size, f"{len(payload)} bytes of xattr names for {size}")
-        _require(not payload or payload.endswith(b"\0"), "the last xattr name has no NUL")
+        require(len(payload) <= size, f"{len(payload)} bytes of xattr names for {size}")
+        require(not payload or payload.endswith(b"\0"), "the last xattr name has no NUL")
         return payload.split(b"\0")[:-1]
 
     async def setxattr(self, nodeid: int, name: bytes, value: bytes, flags: int = 0) -> None:
@@ -537,7 +238,7 @@ class FakeKernel:
             length = min(size, self.max_io)
             body = wire.READ_IN.pack(fh=fh, offset=offset, size=length)
             payload = await self.call(Opcode.READ, nodeid, body)
-            _require(len(payload) <= length, f"READ: {len(payload)} bytes for {length}")
+            require(len(payload) <= length, f"READ: {len(payload)} bytes for {length}")
             parts.append(payload)
             if len(payload) < length:
                 break
@@ -567,7 +268,7 @@ class FakeKernel:
             )
             payload = await self.call(Opcode.WRITE, nodeid, body + part, size=wire.WRITE_OUT.size)
             size = wire.WRITE_OUT.unpack(payload)["size"]
-            _require(size <= len(part), f"WRITE: {size} bytes taken of {len(part)}")
+            require(size <= len(part), f"WRITE: {size} bytes taken of {len(part)}")
             taken += size
             if size < len(part):
                 break
@@ -632,9 +333,9 @@ class FakeKernel:
         """What ioctl(2) returns, and the bytes that come back."""
         body = wire.IOCTL_IN.pack(fh=fh, flags=flags, cmd=cmd, in_size=len(data), out_size=out_size)
         payload = await self.call(Opcode.IOCTL, nodeid, body + data)
-        _require(len(payload) >= wire.IOCTL_OUT.size, "IOCTL: truncated")
+        require(len(payload) >= wire.IOCTL_OUT.size, "IOCTL: truncated")
         rest = payload[wire.IOCTL_OUT.size :]
-        _require(len(rest) <= out_size, f"IOCTL: {len(rest)} bytes for {out_size}")
+        require(len(rest) <= out_size, f"IOCTL: {len(rest)} bytes for {out_size}")
         return wire.IOCTL_OUT.unpack(payload)["result"], rest
 
     async def poll(self, nodeid: int, fh: int, events: int, kh: int = 0) -> int:
