@@ -120,10 +120,9 @@ class SessionApi:
     async def _discard(self, params: dict[str, Any]) -> Events:
         discarder = self._discarder()
         paths = None if params.get("all") else [path_param({"path": p}) for p in params["paths"]]
-        wanted, changes = await self._scope(paths)
+        wanted, shown = await self._scope(paths)
         plan = await discarder.planner.plan(wanted)
         self._refuse_losing(plan)
-        shown = [self._told(change) for change in changes]
         for start in range(0, len(shown), BATCH):
             yield {"changes": shown[start : start + BATCH]}
         also = sorted(p for n in plan.also if (p := self._volume().store.server.path(n)))
@@ -133,11 +132,11 @@ class SessionApi:
             "also": [text_of(p) for p in also],
         }
         if not params.get("dry_run"):
-            done = 0
+            done, total = 0, len(plan.nodes)
             async for group in discarder.discard(plan):
                 done += len(group)
                 if done % BATCH < len(group):
-                    yield {"done": done, "total": len(plan.nodes)}
+                    yield {"done": done, "total": total}
             facts["pending"] = self._volume().store.journal.count()
         yield Done(facts)
 
@@ -149,7 +148,7 @@ class SessionApi:
             await slices.pause()
         return len(seqs)
 
-    async def _scope(self, paths: list[bytes] | None) -> tuple[set[NodeId], list[Change]]:
+    async def _scope(self, paths: list[bytes] | None) -> tuple[set[NodeId], list[dict[str, Any]]]:
         """The nodes that were touched at and below paths (None: all), and what differs there."""
         session, slices = self._session, Slices()
         found = await session.differences()
@@ -158,11 +157,11 @@ class SessionApi:
             for path in paths:
                 self._must_concern(path, found)
             found = [d for d in found if any(concerns(d, path) for path in paths)]
-        changes: list[Change] = []
+        changes: list[dict[str, Any]] = []
         for difference in found:
             nodes |= {n for n in (difference.node, difference.base_node) if n is not None}
             change = session.change(difference)
-            changes += [change] if change is not None else []
+            changes += [self._told(change)] if change is not None else []
             await slices.pause()
         return nodes, changes
 

@@ -64,6 +64,7 @@ class Discarder:
         self._replay = replay
         self._trees = StoreTrees(context.store)
         self._put_back = PutBack(context)
+        self._touched: set[NodeId] = set()
         self.planner = Planner(context.store)
 
     async def discard(
@@ -77,6 +78,7 @@ class Discarder:
         """
         allowed, slices = plan.nodes, Slices()
         decision = self._store.history.new_decision()
+        self._touched.clear()
         for group in plan.groups:
             together = self._together(group, allowed)
             patience = _Patience(self._context, self._replay)
@@ -85,6 +87,9 @@ class Discarder:
                 together = self._together(group, allowed)
             fault("discard.applied")
             yield tuple(together)
+            await slices.pause()
+        for directory in self._touched:
+            self._settle_directory(directory)
             await slices.pause()
         self._context.on_journal()
 
@@ -172,8 +177,8 @@ class Discarder:
                     if not any(store.journal.get(seq) for seq in conflict.record_seqs):
                         store.conflicts.remove(conflict.id)
             slots = self._slots(nodes, local)
-            self._settle_directories({slot[0] for slot in slots} | known)
             self._look_again(nodes, slots)
+        self._touched |= {slot[0] for slot in slots} | known
         for slot in slots:
             kernel.forget_entry(*slot)
         for node in nodes:
@@ -195,18 +200,18 @@ class Discarder:
         now = [slot for node in nodes for slot in self._store.nodes.names(node)]
         return sorted({slot for slots in local.values() for slot in slots} | set(now))
 
-    def _settle_directories(self, directories: set[NodeId]) -> None:
-        """A directory in which nothing is changed any more has the base's time again."""
-        journal = self._store.journal
-        for directory in directories:
-            base = self._store.server.get(directory)
-            if base is None or base.kind is not Kind.DIRECTORY:
-                continue
-            if self._store.nodes.get(directory) is None or journal.has_any(directory):
-                continue
-            if not journal.inside(directory):
-                self._store.nodes.update(directory, mtime_ns=base.mtime_ns)
-                self._context.kernel.forget_node(directory)
+    def _settle_directory(self, directory: NodeId) -> None:
+        """A directory in which nothing is changed any more has the base's time again.
+
+        At the end, and not with each group: who is cut off before has a time that is too new.
+        """
+        base, journal = self._store.server.get(directory), self._store.journal
+        if base is None or base.kind is not Kind.DIRECTORY or journal.has_any(directory):
+            return
+        if self._store.nodes.get(directory) is None or journal.works_in(directory):
+            return
+        self._store.nodes.update(directory, mtime_ns=base.mtime_ns)
+        self._context.kernel.forget_node(directory)
 
     def _look_again(self, nodes: list[NodeId], slots: list[Slot]) -> None:
         """The server's version of this moment is to be taken over, not that of the base."""

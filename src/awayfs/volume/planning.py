@@ -46,11 +46,20 @@ class Planner:
         store, slices, plan = self._store, Slices(), Plan()
         trees = _Planned(store)
         wanted = set(wanted)
+        depths: dict[NodeId, int] = {}
+        made: set[NodeId] = set()
+        directories: set[NodeId] = set()
+        for node in wanted:
+            depths[node] = self._depth(node)
+            if node != ROOT and not store.server.names(node):
+                made.add(node)
+                directories |= {node} if self._is_directory(node) else set()
+            await slices.pause()
         order = going_back(
             wanted,
-            lambda n: n == ROOT or bool(store.server.names(n)),
-            self._is_directory,
-            self._depth,
+            lambda node: node not in made,
+            directories.__contains__,
+            depths.__getitem__,
         )
         for node in order:
             if node in trees.planned:
