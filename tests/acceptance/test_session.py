@@ -367,6 +367,13 @@ def test_what_was_discarded_is_in_the_history(tmp_path: object) -> None:
         assert not os.path.exists(client.path("fresh"))
         kept = _history(client)
         assert sorted(kept) == ["an hour of work\n", "another hour\n"]
+        for name, content in (("single", "an hour of work\n"), ("fresh", "another hour\n")):
+            client.awayfs("resolve", "--undo", client.path(name))
+            assert read(client.path(name)) == content
+        client.online()
+        client.sync()
+        assert read(f"{client.server.root}/single") == "an hour of work\n"
+        assert read(f"{client.server.root}/fresh") == "another hour\n"
 
 
 def _history(client: Client) -> list[str]:
