@@ -1,12 +1,7 @@
-"""``conflicts``, ``resolve`` and ``why``: where the two sides differ."""
+"""``conflicts`` and ``why``: where the two sides differ."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -21,7 +16,6 @@ from awayfs.cli.ask import (
     request,
     shown,
 )
-from awayfs.control import mountinfo, paths
 from awayfs.control.messages import text_of
 
 _VARIANTS = ("base", "local", "server")
@@ -54,6 +48,8 @@ def _collect(method: str, key: str, path: bytes | None) -> tuple[list[dict[str, 
             show.complain(error.message)
             well = False
             continue
+        for complaint in reply.get("settings", []):
+            show.complain(complaint)
         found += [{"mountpoint": shown(mount), **item} for item in reply.get(key, [])]
     return found, well
 
@@ -76,49 +72,6 @@ def _variant(conflict: dict[str, Any], name: str) -> str:
         return f"{text}, content not here"
     place = variant.get("path")
     return f"{text}, {conflict['mountpoint']}/{place}" if place else text
-
-
-@click.command()
-@click.argument("path", type=PATH)
-@click.option(
-    "--keep", type=click.Choice(("local", "server", "both", "base")), help="Which variant stays."
-)
-@click.option("--with", "file", type=PATH, metavar="FILE", help="A file with the merged content.")
-@json_option
-def resolve(path: bytes, keep: str | None, file: bytes | None, as_json: bool) -> None:
-    """Resolve the conflict at PATH."""
-    if (keep is None) == (file is None):
-        raise click.UsageError("give either --keep local|server|both|base or --with FILE")
-    if file is None:
-        reply = about(path, "resolve", {"keep": keep})
-    else:
-        with _outside(file) as readable:
-            reply = about(path, "resolve", {"with": readable})
-    if as_json:
-        show.as_json(reply)
-        return
-    line = f"{text_of(path)}: resolved, kept {reply.get('kept') or keep or text_of(file or b'')}"
-    if reply.get("copy"):
-        line += f"; the other one is {reply['copy']}"
-    click.echo(show.printable(line))
-
-
-@contextmanager
-def _outside(file: bytes) -> Iterator[str]:
-    """A name of the file that the daemon can read: never inside a mount, maybe its own."""
-    place, inside = mountinfo.locate(file, mountinfo.read())
-    if inside is None:
-        if not os.path.isfile(place):
-            raise Failed(f"{text_of(file)}: is not a file; give the file with the merged content")
-        yield text_of(place)
-        return
-    with tempfile.TemporaryDirectory(prefix="resolve-", dir=paths.ensure_runtime()) as directory:
-        copy = os.path.join(directory, "content")
-        try:
-            shutil.copyfile(place, os.fsencode(copy))
-        except OSError as error:
-            raise Failed(f"{text_of(file)}: cannot be read: {error.strerror}") from None
-        yield copy
 
 
 @click.command()

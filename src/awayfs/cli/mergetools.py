@@ -136,8 +136,8 @@ def verdict(status: int, trusted: bool, before: bytes, after: bytes | None) -> s
         return "the tool left no merged file"
     if trusted and status:
         return f"the tool ended with status {status}"
-    if has_markers(after):
-        return "conflict markers are left in the merged file"
     if not trusted and after == before:
         return "the tool left the merged file as it was"
+    if has_markers(after):
+        return "conflict markers are left in the merged file"
     return None

@@ -9,6 +9,8 @@ from awayfs.control.messages import path_param, text_of
 from awayfs.control.server import Handler
 from awayfs.daemon.shown import entry_facts
 from awayfs.store.conflicts import Conflict
+from awayfs.volume.slices import Slices
+from awayfs.volume.virtual_conflicts import VARIANTS
 from awayfs.volume.volume import Volume
 
 
@@ -24,14 +26,32 @@ class ConflictApi:
 
     async def _conflicts(self, params: dict[str, Any]) -> dict[str, Any]:
         path = path_param(params, default="") if params.get("path") else b""
-        found = self._volume().conflicts_at(path)
-        return {"conflicts": [self._conflict(conflict) for conflict in found]}
+        volume, slices, prefix = self._volume(), Slices(), path + b"/"
+        shown = volume.virtual.conflicts.shown_paths()
+        found: list[dict[str, Any]] = []
+        for place, at in volume.virtual.conflicts.located():
+            if path and at != path and not at.startswith(prefix):
+                continue
+            conflict = volume.store.conflicts.get(place.id)
+            if conflict is not None:
+                found.append(self._conflict(conflict, at, shown.get(place.id, ())))
+            await slices.pause()
+        return {
+            "conflicts": found,
+            "settings": [*volume.context.settings().complaints, *volume.share_rules.complaints()],
+        }
 
-    def _conflict(self, conflict: Conflict) -> dict[str, Any]:
+    def _conflict(
+        self, conflict: Conflict, path: bytes, shown_path: tuple[bytes, ...]
+    ) -> dict[str, Any]:
         volume = self._volume()
-        path = volume.virtual.conflict_path(conflict)
-        shown = ".awayfs/conflicts/" + text_of(volume.virtual.shown_path(conflict))
-        variants = volume.virtual.variants(conflict)
+        shown = ".awayfs/conflicts/" + text_of(b"/".join(shown_path) or path)
+        variants = [
+            name
+            for name in VARIANTS
+            if (variant := volume.virtual.conflicts.variant(conflict, name, shown_path)) is not None
+            and variant.state == "clean"
+        ]
         node = volume.context.node(conflict.node)
         base = volume.store.server.get(volume.virtual.base_node(conflict))
         local_names = volume.store.nodes.names(conflict.node)

@@ -16,12 +16,13 @@ from awayfs.core.errors import AwayfsError, RemoteError
 from awayfs.core.merge_rules import has_pattern, matches
 from awayfs.core.types import Kind
 from awayfs.daemon.shown import printable
-from awayfs.store.conflicts import Conflict
+from awayfs.store.conflicts import Conflict, Place
 from awayfs.store.history import Lost
 from awayfs.volume.volume import Volume
 
 FAILED_SHOWN = 1000
 """Failures told one by one; of the others, the number."""
+Chosen = tuple[Place, bytes]
 
 
 class ResolveApi:
@@ -41,7 +42,7 @@ class ResolveApi:
 
     # -- which ----------------------------------------------------------------------------
 
-    def _selected(self, params: dict[str, Any]) -> list[tuple[Conflict, bytes]]:
+    def _selected(self, params: dict[str, Any]) -> list[Chosen]:
         """The conflicts that a request is about, with their paths, oldest first.
 
         ``paths``: names, directories with all below, or patterns. ``kinds``: of these only.
@@ -54,17 +55,17 @@ class ResolveApi:
                 f"{unknown[0]}: no such kind; known are {', '.join(ConflictKind)}", "usage"
             )
         wanted = [path_param({"path": path}) for path in params.get("paths") or [""]]
-        found: dict[int, tuple[Conflict, bytes]] = {}
+        found: dict[int, Chosen] = {}
         all_of_them = [
-            (conflict, volume.virtual.conflict_path(conflict))
-            for conflict in volume.store.conflicts.all()
-            if not kinds or conflict.kind in kinds
+            (place, path)
+            for place, path in volume.virtual.conflicts.located()
+            if not kinds or place.kind in kinds
         ]
         for path in wanted:
             chosen = _chosen(path, all_of_them)
             if not chosen:
                 raise ControlError(_nothing(path, kinds), "not-found")
-            found |= {conflict.id: (conflict, at) for conflict, at in chosen}
+            found |= {place.id: (place, at) for place, at in chosen}
         return [found[number] for number in sorted(found)]
 
     # -- deciding -------------------------------------------------------------------------
@@ -91,10 +92,10 @@ class ResolveApi:
         failed: list[dict[str, str]] = []
         volume = self._volume()
         async with volume.resolver.steps.together():
-            for number, (conflict, path) in enumerate(selected):
+            for number, (place, path) in enumerate(selected):
                 yield {"done": number, "total": len(selected), "path": text_of(path)}
                 try:
-                    decided.append(await self._decide(conflict, choice, params))
+                    decided.append(await self._decide(place.id, choice, params))
                 except (AwayfsError, OSError) as error:
                     if len(selected) == 1:
                         raise
@@ -104,18 +105,16 @@ class ResolveApi:
         left = len(selected) - len(decided) - len(failed)
         yield Done(_answer(decided, failed, left))
 
-    async def _decide(
-        self, conflict: Conflict, choice: str, params: dict[str, Any]
-    ) -> dict[str, Any]:
+    async def _decide(self, number: int, choice: str, params: dict[str, Any]) -> dict[str, Any]:
         deciding = self._volume().deciding
         if choice == WITH:
             staged = await deciding.staged_copy(bytes_of(str(params["with"])))
             seen = params.get("seen")
             token = bytes.fromhex(seen) if isinstance(seen, str) else None
             why = str(params.get("why") or "--with a file")
-            decided = await deciding.take(conflict.id, staged, why=why, seen=token)
+            decided = await deciding.take(number, staged, why=why, seen=token)
         else:
-            decided = await deciding.keep(conflict.id, choice)
+            decided = await deciding.keep(number, choice)
         return {
             "path": text_of(decided.path),
             "kind": decided.kind,
@@ -129,10 +128,10 @@ class ResolveApi:
         selected = self._selected({"paths": [params.get("path", "")]})
         if len(selected) > 1:
             raise ControlError(f"these are {len(selected)} conflicts; a tool gets one", "usage")
-        conflict, path = selected[0]
+        place, path = selected[0]
         volume = self._volume()
-        await volume.virtual.server_variants.complete(conflict.id)
-        found = volume.store.conflicts.get(conflict.id)
+        await volume.virtual.server_variants.complete(place.id)
+        found = volume.store.conflicts.get(place.id)
         if found is None:
             raise ControlError(f"{text_of(path)}: is not in conflict any more", "not-found")
         record = next(filter(None, map(volume.store.journal.get, found.record_seqs)), None)
@@ -189,7 +188,7 @@ class ResolveApi:
         }
 
 
-def _chosen(path: bytes, conflicts: list[tuple[Conflict, bytes]]) -> list[tuple[Conflict, bytes]]:
+def _chosen(path: bytes, conflicts: list[Chosen]) -> list[Chosen]:
     """Those at the path; else below it; else those whose path fits it as a pattern."""
     if not path:
         return conflicts
@@ -209,11 +208,11 @@ def _nothing(path: bytes, kinds: list[str]) -> str:
     return f"{where}: is not in conflict{what}; see awayfs conflicts"
 
 
-def _dry(selected: list[tuple[Conflict, bytes]], choice: str) -> dict[str, Any]:
+def _dry(selected: list[Chosen], choice: str) -> dict[str, Any]:
     return {
         "would": [
-            {"path": text_of(path), "kind": conflict.kind, "text": told(conflict.kind, choice)}
-            for conflict, path in selected
+            {"path": text_of(path), "kind": place.kind, "text": told(place.kind, choice)}
+            for place, path in selected
         ]
     }
 

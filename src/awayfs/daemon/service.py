@@ -11,9 +11,12 @@ import time
 from collections.abc import Mapping
 
 from awayfs.control import paths
+from awayfs.control.config import ConfigFile, config_file
 from awayfs.control.handshake import StartRequest
+from awayfs.control.messages import text_of
 from awayfs.control.options import MountOptions
 from awayfs.control.server import ControlServer
+from awayfs.control.urls import server_of
 from awayfs.core.errors import RemoteError, Unreachable
 from awayfs.core.modes import Mode, ModeState
 from awayfs.daemon.api import Api
@@ -56,6 +59,9 @@ class Service:
         )
         self._link = Link(self._remote, time.time_ns, state)
         context = Context(store, self._link, _volume_options(options), time.time_ns)
+        place = text_of(request.mountpoint)
+        names = (request.url, request.volume, place)
+        context.settings = ConfigFile(config_file(), names, server_of(request.url))
         self._api = Api(request, self.ask_to_end)
         self.volume = Volume(context, client, self._api.status)
         self._api.volume = self.volume

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from awayfs.core.history import Limits
+from awayfs.core.settings import Settings
 from awayfs.core.types import Entry, NodeId
 from awayfs.store.nodes import Node
 from awayfs.store.store import Store
@@ -36,8 +36,6 @@ class VolumeOptions:
     uid: int = 0
     gid: int = 0
     host: str = "localhost"
-    copy_name: str = ""
-    history: Limits = Limits()  # noqa: RUF009
 
 
 class KernelCaches(Protocol):
@@ -81,6 +79,7 @@ class Context:
     refusals: Refusals = field(default_factory=Refusals)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     on_journal: Callable[[], None] = lambda: None
+    settings: Callable[[], Settings] = Settings
     accept_deletions_until_ns: int = 0
     seen_elsewhere: dict[NodeId, tuple[NodeId, bytes]] = field(default_factory=dict)
     """Where the server was last seen to have a node whose new name was not adopted here."""

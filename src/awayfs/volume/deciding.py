@@ -31,6 +31,7 @@ from awayfs.volume.context import Context
 from awayfs.volume.losing import Losing
 from awayfs.volume.observe import digest_of_file, join
 from awayfs.volume.resolve import Resolver
+from awayfs.volume.resolve_steps import COPY_TEMPLATE
 
 log = logging.getLogger(__name__)
 
@@ -96,16 +97,15 @@ class Deciding:
             return Decided(path, conflict.kind, choice, copy, lost)
 
     async def _resolve(self, conflict: Conflict, choice: str, copy_name: str) -> str | None:
-        steps = self._resolver.steps
+        template = COPY_TEMPLATE.set(copy_name)
         try:
-            steps.copy_template = copy_name
             return await self._resolver.resolve(conflict, Resolution(choice))
         except UsageError:
             if choice == LOCAL:  # which drops nothing of ours
                 self._losing.cancelled(conflict.id)
             raise
         finally:
-            steps.copy_template = ""
+            COPY_TEMPLATE.reset(template)
 
     async def _keep_base(self, number: int) -> Decided:
         conflict = self._get(number)
@@ -173,6 +173,12 @@ class Deciding:
         if conflict is None:
             raise UsageError(NO_LONGER)
         return conflict
+
+    async def completed(self, number: int) -> Conflict:
+        """The conflict with all of the server's variant, if that can be had now."""
+        if not self._get(number).server_complete:
+            await self._completed(number)
+        return self._get(number)
 
     def _again(self, conflict: Conflict) -> Conflict:
         """The conflict as it is after a wait."""

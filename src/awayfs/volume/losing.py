@@ -37,10 +37,14 @@ class _Staged:
 class Losing:
     """Puts variants into the history, and takes old ones out."""
 
-    def __init__(self, context: Context, limits: Limits) -> None:
+    def __init__(self, context: Context) -> None:
         self._context = context
         self._store = context.store
-        self.limits = limits
+
+    @property
+    def limits(self) -> Limits:
+        """What may be kept, by the user's settings of this moment."""
+        return self._context.settings().history
 
     async def keep(
         self, conflict: Conflict, path: bytes, which: frozenset[str], why: str

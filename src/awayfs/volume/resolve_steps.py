@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 
 from awayfs.core.naming import conflict_copy_name
 from awayfs.core.records import Record, RecordState
@@ -13,6 +14,9 @@ from awayfs.core.types import Entry, NodeId
 from awayfs.store.conflicts import Conflict
 from awayfs.volume.context import Context
 from awayfs.volume.observe import Observer, digest_of_file
+
+COPY_TEMPLATE = ContextVar("COPY_TEMPLATE", default="")
+"""What a rule calls conflict copies, for the decision that is being carried out."""
 
 
 class Steps:
@@ -22,8 +26,8 @@ class Steps:
         self._context = context
         self._store = context.store
         self._observer = observer
-        self.copy_template = ""
-        self._later: set[NodeId] | None = None
+        self._together = 0
+        self._later: set[NodeId] = set()
 
     async def stat(self, path: bytes) -> Entry | None:
         """What stands at a path of the server, or None."""
@@ -45,7 +49,7 @@ class Steps:
     async def look(self, directories: Iterable[NodeId]) -> None:
         """See what the server has in directories now; of many decisions, after the last one."""
         for directory in set(directories) - {0}:
-            if self._later is not None:
+            if self._together:
                 self._later.add(directory)
             else:
                 await self._observer.directory(directory)
@@ -53,12 +57,14 @@ class Steps:
     @asynccontextmanager
     async def together(self) -> AsyncIterator[None]:
         """Many decisions: a directory is looked at once, when all were carried out."""
-        later = self._later = set[NodeId]()
+        self._together += 1
         try:
             yield
         finally:
-            self._later = None
-            await self.look(later)
+            self._together -= 1
+            if not self._together:
+                later, self._later = self._later, set()
+                await self.look(later)
 
     def copy_name(self, parent: NodeId, name: bytes, there: set[bytes]) -> bytes:
         """A free name for a conflict copy; ``there`` are the names on the server."""
@@ -68,7 +74,7 @@ class Steps:
             self._context.options.host,
             when,
             lambda n: n in there or self._store.nodes.child_id(parent, n) is not None,
-            template=self.copy_template or self._context.options.copy_name,
+            template=COPY_TEMPLATE.get() or self._context.settings().copy_name,
         )
 
     def release(self, record: Record) -> None:

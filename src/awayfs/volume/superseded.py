@@ -59,7 +59,7 @@ class Superseded:
             )
             if copied is not None:
                 os.truncate(staged, size)
-                history, limits = self._store.history, self._context.options.history
+                history, limits = self._store.history, self._context.settings().history
                 history.add(self._lost(found, size, which, why), staged)
                 history.remove(to_cull(history.weights(), self._context.now(), limits))
         except OSError as error:

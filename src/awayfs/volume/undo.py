@@ -118,7 +118,7 @@ class Undo:
         try:
             loop = asyncio.get_running_loop()
             now = await loop.run_in_executor(None, digest_of_file, kept)
-            if now != lost.result and not force:
+            if not force and self._is_changed(node, lost, now):
                 raise UsageError(
                     "it was changed since that decision; --force takes the decision back all the"
                     " same, and keeps the file as it is now in the history"
@@ -145,6 +145,15 @@ class Undo:
             self._losing.current(current, path, kept, result)
             self._replacing.replace(node.id, staged, self._store.content.token(node.id))
             self._store.history.remove([lost.id])
+
+    def _is_changed(self, node: Node, lost: Lost, now: bytes) -> bool:
+        """Whether it holds something else than what was decided for.
+
+        Where that is not known, the version that the server has too is nobody's change.
+        """
+        if lost.result is None:
+            return self._store.journal.has_store(node.id)
+        return now != lost.result
 
     def _check(self, node: Node) -> None:
         if self._store.conflicts.of_node(node.id):

@@ -31,6 +31,7 @@ from awayfs.volume.files import Files
 from awayfs.volume.hoard import Hoard
 from awayfs.volume.journaling import Journaling
 from awayfs.volume.losing import Losing
+from awayfs.volume.merging import Merging
 from awayfs.volume.observe import Observer
 from awayfs.volume.opened import OpenNode
 from awayfs.volume.parking import Parking
@@ -42,11 +43,12 @@ from awayfs.volume.resolve import Resolver
 from awayfs.volume.rest import Rest
 from awayfs.volume.revive import Reviver
 from awayfs.volume.room import Room
+from awayfs.volume.share_rules import ShareRules
 from awayfs.volume.shown import Shown
 from awayfs.volume.states import States
 from awayfs.volume.tree import Tree
-from awayfs.volume.virtual import VirtualTree
 from awayfs.volume.undo import Undo
+from awayfs.volume.virtual import VirtualTree
 
 log = logging.getLogger(__name__)
 
@@ -92,9 +94,7 @@ class Volume:
         self.resolver = Resolver(
             context, self.observer, self.journaling, self.changes, self.fetcher, client
         )
-        self._adopter = Adopter(context)
-        self._unsafe = False
-        self.losing = Losing(context, context.options.history)
+        self.losing = Losing(context)
         self.deciding = Deciding(
             context,
             self.resolver,
@@ -107,6 +107,18 @@ class Volume:
         self.undo = Undo(
             context, self.journaling, self.changes, self.fetcher, self.losing, self.deciding
         )
+        self.share_rules = ShareRules(context, self.tree, self.fetcher)
+        self.merging = Merging(
+            context,
+            self.share_rules,
+            self.deciding,
+            self.losing,
+            self.virtual.conflict_path,
+            self.virtual.base_path,
+        )
+        self.store.conflicts.on_change.append(lambda _: self.merging.wake())
+        self._adopter = Adopter(context)
+        self._unsafe = False
         self._server_accepted = False
         self.link.admit = self._admit
         self.link.on_change = self._mode_changed
@@ -119,7 +131,16 @@ class Volume:
         self.context.spawn(self.link.keep_trying())
         self.context.spawn(self.replay.run())
         self.context.spawn(self._commit_now_and_then())
+        self.context.spawn(self.merging.run())
         self.replay.wake()
+        self.merging.wake()
+        self._cull_history()
+
+    def _cull_history(self) -> None:
+        try:
+            self.losing.cull()
+        except OSError as error:
+            log.warning("the history is not culled: %s", error)
 
     async def stop(self) -> None:
         """End the tasks and save what is open; the store is the caller's to close."""
@@ -166,6 +187,7 @@ class Volume:
             self.replay.wake()
             self.context.spawn(self.virtual.server_variants.complete_all())
             self.rest.begin_all()
+            self.merging.wake()
             if self.store.server.listed_ns(ROOT) is None:
                 # whoever is cut off before looking around can at least create something
                 self.context.spawn(self.observer.learn_root())
@@ -322,17 +344,6 @@ class Volume:
             return False
         self.store.pins.remove(node)
         return True
-
-    def conflicts_at(self, path: bytes) -> list[Conflict]:
-        """Conflicts of the node at a path, or below it; ``b""`` for all."""
-        prefix = path + b"/"
-        return [
-            conflict
-            for conflict in self.store.conflicts.all()
-            if not path
-            or (shown := self.virtual.conflict_path(conflict)) == path
-            or shown.startswith(prefix)
-        ]
 
     async def resolve(self, conflict: Conflict, keep: Resolution) -> str | None:
         """Decide a conflict; the name of a conflict copy if one was made."""

@@ -1,0 +1,107 @@
+"""Rules from ``.awayfs.toml`` files on the share: defaults for the directory that has one.
+
+What comes from the share chooses among built-in strategies. A file that is invalid, too large,
+or names a command is ignored there, and said.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from awayfs.control.config import parse
+from awayfs.core.errors import RemoteError
+from awayfs.core.merge_rules import Rule, rules_of
+from awayfs.core.types import Kind, NodeId
+from awayfs.store.nodes import Node
+from awayfs.volume.context import Context
+from awayfs.volume.fetch import Fetcher
+from awayfs.volume.tree import Tree
+
+log = logging.getLogger(__name__)
+
+NAME = b".awayfs.toml"
+LARGEST = 64 << 10
+Version = tuple[int, int, bytes | None]
+
+
+class ShareRules:
+    """Reads them, each once a version."""
+
+    def __init__(self, context: Context, tree: Tree, fetcher: Fetcher) -> None:
+        self._context = context
+        self._tree = tree
+        self._store = context.store
+        self._fetcher = fetcher
+        self._read: dict[NodeId, tuple[Version, list[Rule]]] = {}
+        self._complaints: dict[NodeId, list[str]] = {}
+
+    def complaints(self) -> list[str]:
+        """What is wrong with the files that were looked at."""
+        return [line for lines in self._complaints.values() for line in lines]
+
+    async def of(self, path: bytes) -> list[Rule]:
+        """The rules that count at a path, the nearest directory's first."""
+        rules: list[Rule] = []
+        directory = path
+        while directory:
+            directory = directory.rpartition(b"/")[0]
+            above = self._store.nodes.resolve(directory)
+            node = await self._looked_up(above.id) if above is not None else None
+            if node is not None:
+                rules += await self._of_file(node, directory)
+        return rules
+
+    async def _looked_up(self, directory: NodeId) -> Node | None:
+        """The file in a directory, which may never have been listed here."""
+        try:
+            found = self._tree.lookup(directory, NAME)
+            return found if isinstance(found, Node) else await found
+        except (OSError, RemoteError):
+            return None  # there is none, or it cannot be asked for now
+
+    async def _of_file(self, node: Node, directory: bytes) -> list[Rule]:
+        shown = os.fsdecode(directory + b"/" + NAME if directory else NAME)
+        current = self._context.node(node.id) or node
+        version = (current.mtime_ns, current.size, self._store.content.token(node.id))
+        known = self._read.get(node.id)
+        if known is not None and known[0] == version:
+            return known[1]
+        rules, wrong, lasts = await self._parsed(current, shown, directory)
+        self._complaints[node.id] = wrong
+        for line in wrong:
+            log.warning("%s", line)
+        if lasts:
+            version = (current.mtime_ns, current.size, self._store.content.token(node.id))
+            self._read[node.id] = (version, rules)
+        return rules
+
+    async def _parsed(
+        self, node: Node, shown: str, directory: bytes
+    ) -> tuple[list[Rule], list[str], bool]:
+        """Rules, complaints, and whether that stays so while the file is the same."""
+        if node.kind is not Kind.FILE:
+            return [], [f"{shown}: is not a file; it is ignored"], True
+        if node.size > LARGEST:
+            return [], [f"{shown}: is larger than {LARGEST >> 10} KiB; it is ignored"], True
+        if self._store.conflicts.of_node(node.id):
+            return [], [f"{shown}: is in conflict itself; it is ignored until decided"], False
+        try:
+            content = await self._content(node)
+        except (OSError, RemoteError) as error:
+            return [], [f"{shown}: cannot be read now: {error}"], False
+        table, complaint = parse(content, shown)
+        if complaint is not None:
+            return [], [complaint], True
+        rules, wrong = rules_of(table.get("merge", []), shown, root=directory, commands=False)
+        return rules, wrong, True
+
+    async def _content(self, node: Node) -> bytes:
+        await self._fetcher.whole(node.id)
+        if not node.size:
+            return b""
+        fd = self._store.content.open(node.id, create=False)
+        try:
+            return os.pread(fd, LARGEST, 0)
+        finally:
+            os.close(fd)
