@@ -42,11 +42,15 @@ class BaseTree:
 
     def find(self, path: Path) -> Looked:
         """What stands at a path; waits only for a directory that was never listed."""
+        if not path:
+            return private(self.of_node(ROOT))
         above = self._walk(path[:-1])
-        unknown = above is not None and self._walk(path) is None
-        if above is not None and unknown and not self._is_listed(above):
+        node = self._store.server.child(above, path[-1]) if above is not None else None
+        if node is not None:
+            return self.of_node(node)
+        if above is not None and not self._is_listed(above):
             return self._find_learning(above, path)
-        return self._found(path)
+        raise OSError(errno.ENOENT, "no such file or directory")
 
     def entries(self, path: Path) -> Listed:
         """Names in a directory, with what they are."""
@@ -56,12 +60,6 @@ class BaseTree:
         if self._is_listed(node):
             return self._store.server.kinds(node)
         return self._entries_learning(node)
-
-    def _found(self, path: Path) -> VirtualNode:
-        node = self._walk(path)
-        if node is None:
-            raise OSError(errno.ENOENT, "no such file or directory")
-        return self.of_node(node) if path else private(self.of_node(node))
 
     def of_node(self, node: NodeId) -> VirtualNode:
         """The base of one node; ENOENT when the server never had it."""
@@ -93,7 +91,10 @@ class BaseTree:
             if error.errno == EDISCONDATA:
                 raise OSError(EDISCONNECTED, error.strerror) from error
             raise
-        return self._found(path)
+        node = self._store.server.child(above, path[-1])
+        if node is None:
+            raise OSError(errno.ENOENT, "no such file or directory")
+        return self.of_node(node)
 
     async def _entries_learning(self, node: NodeId) -> Listing:
         await self._ask(node)

@@ -31,6 +31,8 @@ from awayfs.volume.virtual_node import (
     private,
 )
 
+AGAIN_NS = 30 * SECOND_NS
+"""Who looks through a directory for longer than an observation counts has it listed again."""
 LISTINGS_MOST = 64
 LISTED_MOST = 200_000
 """How many listings, and how many entries in all of them, are remembered."""
@@ -67,7 +69,7 @@ class ServerTree:
         seen = self._fresh(path[:-1])
         if seen is not None and (path[-1] in seen.entries or seen.complete):
             return self._shown(path, seen.entries.get(path[-1]))
-        return self._ask(path)
+        return self._ask_again(path) if self._is_being_read(path[:-1]) else self._ask(path)
 
     def entries(self, path: Path) -> Listed:
         """Names in a directory, with what they are."""
@@ -113,6 +115,16 @@ class ServerTree:
         if seen is None or not 0 <= self._context.now() - seen.at_ns <= age:
             return None
         return seen
+
+    def _is_being_read(self, path: Path) -> bool:
+        """Whether a directory was listed not long ago, so that one listing saves many questions."""
+        seen = self._seen.get(path)
+        return seen is not None and seen.complete and self._context.now() - seen.at_ns < AGAIN_NS
+
+    async def _ask_again(self, path: Path) -> VirtualNode:
+        await self._list(path[:-1])
+        seen = self._seen.get(path[:-1])
+        return self._shown(path, seen.entries.get(path[-1])) if seen else self._known(path)
 
     def _remember_one(self, path: Path, entry: Entry | None) -> None:
         seen = self._fresh(path[:-1])
