@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from awayfs.control.client import ControlError
+from awayfs.store.files import clone_or_copy
 from awayfs.volume.fault import NAMES
 from tests.acceptance.crash import Crashes
 from tests.harness import (
@@ -244,11 +245,28 @@ def imported(crashes: Crashes) -> None:
 
 EDITED = has("plain", "edited\n")
 LONG = "plain\n" * 1000
+LARGE = "large\n" * (1 << 18)
+
+
+def large(crashes: Crashes) -> None:
+    """A file whose base takes long to copy is there, and known."""
+    here = crashes.client.state
+    write(f"{here}/probe", "x")
+    if clone_or_copy(f"{here}/probe", f"{here}/clone", (), -1) is not None:
+        pytest.skip("the state's file system shares blocks: no base is copied")
+    go_online(crashes)
+    write(f"{crashes.client.server.root}/large", LARGE)
+    eventually(lambda: "large" in os.listdir(crashes.client.mountpoint), "the new file")
+    assert read(crashes.client.path("large")) == LARGE
+    crashes.client.offline()
+
+
 
 # What is prepared by a daemon before, what the daemon dies of, and what must be in the end.
 SCENARIOS: dict[str, tuple[Step, Step, Step]] = {
     "journal.appended": (nothing, does("mkdir made"), in_step),
     "changes.applied": (nothing, does("mkdir made"), in_step),
+    "base.copied": (large, does("echo more >> large"), has("large", LARGE)),
     "files.journaled": (nothing, does("echo more >> plain"), has("plain", LONG)),
     "files.written": (nothing, does("echo more >> plain"), has("plain", LONG + "more\n")),
     "sync.written": (edited, does("sync plain"), EDITED),

@@ -16,6 +16,7 @@ from typing import Any
 
 from awayfs.core.errors import POSIX_ERRNO
 from awayfs.fuse import requests as rq
+from awayfs.fuse.bridge_bases import after_base
 from awayfs.fuse.bridge_files import FileHandlers
 from awayfs.fuse.bridge_ioctl import IoctlHandlers
 from awayfs.fuse.bridge_names import NameHandlers
@@ -24,6 +25,7 @@ from awayfs.fuse.bridge_virtual import VirtualHandlers
 from awayfs.fuse.bridge_xattrs import XattrHandlers
 from awayfs.fuse.requests import Request
 from awayfs.fuse.session import Handler, Reply, Result
+from awayfs.volume.base_copies import BaseCopies
 from awayfs.volume.virtual_node import VIRTUAL_BASE
 
 _WORTH_TELLING = frozenset(
@@ -55,6 +57,8 @@ class Bridge:
             **XattrHandlers(shared).table(),
             **IoctlHandlers(shared).table(),
         }
+        bases = BaseCopies(shared.volume.context)
+        real = {kind: after_base(bases, kind, handler) for kind, handler in real.items()}
         virtual = virtual_tree.table()
         self.handlers: dict[type[Request], Handler] = {
             kind: self._routed(kind, self._patient(kind, handler), virtual.get(kind, _read_only))

@@ -6,10 +6,33 @@ sync, and after a power cut such bases are dropped. What is lost is a three-way 
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
+from typing import Final
+
 from awayfs.core.types import NodeId, Range
 from awayfs.store.db import Database
 from awayfs.store.files import Files, clone_or_copy, unlink_quietly
 from awayfs.store.ranges import pack, unpack
+
+_AT_ONCE: Final = 1 << 20
+"""So much is copied when it is needed; more is offered by somebody who could wait for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class BaseCopy:
+    """A copy of content that may become a base: while ``state`` is the content's still."""
+
+    node: NodeId
+    source: str
+    staged: str
+    ranges: tuple[Range, ...]
+    limit: int
+    state: tuple[object, ...]
+
+    def run(self) -> None:
+        """Blocking, any thread. Raises OSError; then there is no copy."""
+        clone_or_copy(self.source, self.staged, self.ranges, self.limit)
 
 
 class Bases:
@@ -19,9 +42,63 @@ class Bases:
         self._db = db
         self._files = files
         self._serial = int(db.value("SELECT coalesce(max(version), 0) FROM bases"))
+        self._offered: dict[NodeId, BaseCopy] = {}
+        self._shares_blocks: bool | None = None
+
+    def copy_of(
+        self,
+        node: NodeId,
+        source: str,
+        ranges: list[Range],
+        limit: int,
+        state: tuple[object, ...],
+    ) -> BaseCopy | None:
+        """The copy that ``keep`` would have to make, if that takes long and is not made yet."""
+        total = sum(r.end - r.start for r in ranges)
+        if not _AT_ONCE < total <= limit or self.path(node) is not None:
+            return None
+        offered = self._offered.get(node)
+        if (offered is not None and offered.state == state) or self._can_share(source):
+            return None
+        return BaseCopy(node, source, self._files.stage_path(), tuple(ranges), limit, state)
+
+    def offer(self, copy: BaseCopy) -> None:
+        """Such a copy was made; ``keep`` takes it if it is of the same content."""
+        old = self._offered.pop(copy.node, None)
+        if old is not None:
+            unlink_quietly(old.staged)
+        self._offered[copy.node] = copy
+
+    def _can_share(self, source: str) -> bool:
+        """Whether a reflink costs nothing here."""
+        if self._shares_blocks is None:
+            probe = self._files.stage_path()
+            try:
+                self._shares_blocks = clone_or_copy(source, probe, (), -1) is not None
+            except OSError:
+                return True  # then there is nothing to copy either
+            unlink_quietly(probe)
+        return self._shares_blocks
+
+    def _take_offered(self, node: NodeId, state: tuple[object, ...], path: str) -> int | None:
+        """Bytes of the offered copy, which is at ``path`` now; None without a right one."""
+        offered = self._offered.pop(node, None)
+        if offered is None:
+            return None
+        if offered.state != state:
+            unlink_quietly(offered.staged)
+            return None
+        os.rename(offered.staged, path)
+        return sum(r.end - r.start for r in offered.ranges)
 
     def keep(
-        self, node: NodeId, source: str, ranges: list[Range], token: bytes | None, limit: int
+        self,
+        node: NodeId,
+        source: str,
+        ranges: list[Range],
+        token: bytes | None,
+        limit: int,
+        state: tuple[object, ...] = (),
     ) -> bool:
         """Keep ``ranges`` of the file ``source`` unless there is a base (``Content.keep_base``)."""
         if self.path(node) is not None:
@@ -29,7 +106,9 @@ class Bases:
         self._serial += 1
         path = self._files.path("base", node, self._serial)
         try:
-            copied = clone_or_copy(source, path, ranges, limit)
+            copied = self._take_offered(node, state, path)
+            if copied is None:
+                copied = clone_or_copy(source, path, ranges, limit)
         except OSError:
             return False
         if copied is None:

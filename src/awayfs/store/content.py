@@ -16,7 +16,7 @@ from itertools import count
 from typing import Final
 
 from awayfs.core.types import NodeId, Range
-from awayfs.store.bases import Bases
+from awayfs.store.bases import BaseCopy, Bases
 from awayfs.store.db import Database
 from awayfs.store.files import Files, keep_lost, unlink_quietly
 from awayfs.store.ranges import RangeMap
@@ -271,7 +271,20 @@ class Content:
         if held is None:
             return self.bases.path(node) is not None
         path = self._files.path("content", node, held.version)
-        return self.bases.keep(node, path, held.map.ranges(), held.token, limit)
+        ranges, state = held.map.ranges(), self._state(node, held)
+        return self.bases.keep(node, path, ranges, held.token, limit, state)
+
+    def base_copy(self, node: NodeId, limit: int) -> BaseCopy | None:
+        """What ``keep_base`` would take long for: to be run in a thread, and then offered."""
+        held = self._get(node)
+        if held is None:
+            return None
+        path = self._files.path("content", node, held.version)
+        return self.bases.copy_of(node, path, held.map.ranges(), limit, self._state(node, held))
+
+    def _state(self, node: NodeId, held: _Held) -> tuple[object, ...]:
+        """Another value when the file's bytes may be others."""
+        return held.version, held.token, self.change(node), tuple(held.map.ranges())
 
     def keep_no_base(self, node: NodeId) -> None:
         """Have a base with no known range: the content is not what the server has any more."""

@@ -13,6 +13,7 @@ import signal
 NAMES = (
     "journal.appended",
     "changes.applied",
+    "base.copied",
     "files.journaled",
     "files.written",
     "fetch.landed",
