@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Client, eventually, mounted, needs_fuse
+from tests.harness import Client, eventually, make_server, mounted, needs_fuse, run
 
 pytestmark = needs_fuse
 
@@ -234,6 +234,46 @@ def test_a_reader_sees_the_merged_content(plain: Client, tmp_path: Path) -> None
     in_step(plain, "f", "merged\n")
 
 
+# -- a full disk ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Client]:
+    """A volume whose state is on a file system of 16 MB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a tmpfs")
+    server = make_server("dir", str(tmp_path))
+    client = Client(str(tmp_path), server)
+    run("mount", "-t", "tmpfs", "-o", "size=16m,mode=700", "tmpfs", client.state)
+    try:
+        client.mount("fresh=0")
+        yield client
+    finally:
+        client.close()
+        run("umount", "-l", client.state)
+
+
+def test_no_room_for_what_would_be_given_up(small: Client, tmp_path: Path) -> None:
+    """Nothing is decided then, and nothing is lost."""
+    ours = OURS * 200_000
+    in_conflict(small, "f", ours=ours)
+    (tmp_path / "merged").write_text("merged\n")
+    ballast = Path(small.state, "ballast")
+    free = os.statvfs(small.state)
+    ballast.write_bytes(bytes(max(0, free.f_bavail * free.f_frsize - len(ours) // 2)))
+    for way in (("--keep", "server"), ("--with", str(tmp_path / "merged"))):
+        assert "no room to keep" in small.fails("resolve", small.path("f"), *way)
+    assert len(small.conflicts()) == 1 and history(small) == []
+    assert server_file(small, "f").read_text() == THEIRS
+    with open(small.path("f")) as file:
+        assert file.read() == ours
+    ballast.unlink()
+    small.awayfs("resolve", small.path("f"), "--keep", "server")
+    in_step(small, "f", THEIRS)
+    small.awayfs("resolve", "--undo", small.path("f"))
+    in_step(small, "f", ours)
+
+
 # -- tools ----------------------------------------------------------------------------------
 
 
@@ -251,7 +291,7 @@ def use_tool(client: Client, tmp_path: Path, command: str, trusted: bool = True)
         ("kill -SEGV $$", True, "signal 11"),
         ("true", False, "as it was"),
         ("rm $MERGED", True, "no merged file"),
-        ("no-such-program-here", True, "could not be started"),
+        ("no-such-program-here 2>/dev/null", True, "could not be started"),
         ("true", True, "markers are left"),
     ],
 )

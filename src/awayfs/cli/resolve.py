@@ -241,6 +241,7 @@ def _merged(
             "paths": [inner],
             "with": places["MERGED"],
             "seen": out["seen"],
+            "made_from": out.get("made_from"),
             "why": f"--tool {name}",
         }
         request(mount, "resolve", params, what=place)

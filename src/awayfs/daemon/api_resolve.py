@@ -112,7 +112,8 @@ class ResolveApi:
             seen = params.get("seen")
             token = bytes.fromhex(seen) if isinstance(seen, str) else None
             why = str(params.get("why") or "--with a file")
-            decided = await deciding.take(number, staged, why=why, seen=token)
+            made_from = str(params["made_from"]) if params.get("made_from") else None
+            decided = await deciding.take(number, staged, why=why, seen=token, made_from=made_from)
         else:
             decided = await deciding.keep(number, choice)
         return {
@@ -136,12 +137,14 @@ class ResolveApi:
             raise ControlError(f"{text_of(path)}: is not in conflict any more", "not-found")
         record = next(filter(None, map(volume.store.journal.get, found.record_seqs)), None)
         volume.resolver.content.check(found, record)
+        made_from = volume.resolver.content.witness(found)
         places = await self._copied(found, str(params.get("directory", "")))
         entry = found.server_entry
         return {
             "id": found.id,
             "path": text_of(path),
             "seen": entry.token.hex() if entry is not None else None,
+            "made_from": made_from,
             "variants": places,
         }
 

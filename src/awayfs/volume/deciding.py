@@ -36,6 +36,7 @@ from awayfs.volume.resolve_steps import COPY_TEMPLATE
 log = logging.getLogger(__name__)
 
 MOVED_ON = "the server has changed it again: look at the conflict as it is now, and decide anew"
+CHANGED_HERE = "it was changed here meanwhile; look at it and decide anew"
 NO_LONGER = "is not in conflict any more; see awayfs conflicts"
 
 
@@ -88,18 +89,21 @@ class Deciding:
             record = self._record(conflict)
             await self._prepare(conflict, record, choice)
             conflict = self._again(conflict)
+            unchanged = self._unchanged(conflict)
             lost = await self._losing.keep(
                 conflict, path, self._lost_by(conflict, record, choice), f"--keep {choice}"
             )
             result = await self._digest_of_winner(conflict, choice)
-            copy = await self._resolve(conflict, choice, copy_name)
+            copy = await self._resolve(conflict, choice, copy_name, unchanged)
             self._losing.decided(conflict.id, result)
             return Decided(path, conflict.kind, choice, copy, lost)
 
-    async def _resolve(self, conflict: Conflict, choice: str, copy_name: str) -> str | None:
+    async def _resolve(
+        self, conflict: Conflict, choice: str, copy_name: str, unchanged: Callable[[], None]
+    ) -> str | None:
         template = COPY_TEMPLATE.set(copy_name)
         try:
-            return await self._resolver.resolve(conflict, Resolution(choice))
+            return await self._resolver.resolve(conflict, Resolution(choice), unchanged)
         except UsageError:
             if choice == LOCAL:  # which drops nothing of ours
                 self._losing.cancelled(conflict.id)
@@ -124,20 +128,27 @@ class Deciding:
         choice: str = WITH,
         why: str = "--with a file",
         seen: bytes | None = None,
+        made_from: str | None = None,
     ) -> Decided:
         """Decide for a content, in a durable staging file that is ours from now on.
 
         ``seen`` is the token of the server's revision that it was made from; None: of the one
-        that the conflict shows.
+        that the conflict shows. ``made_from`` is the witness of our variant, likewise.
         """
         try:
             async with self._locked(number) as conflict:
-                return await self._take(conflict, staged, choice, why, seen)
+                return await self._take(conflict, staged, choice, why, seen, made_from)
         finally:
             unlink_quietly(staged)
 
     async def _take(
-        self, conflict: Conflict, staged: str, choice: str, why: str, seen: bytes | None
+        self,
+        conflict: Conflict,
+        staged: str,
+        choice: str,
+        why: str,
+        seen: bytes | None,
+        made_from: str | None,
     ) -> Decided:
         path, record = self._path_of(conflict), self._record(conflict)
         self._resolver.content.check(conflict, record)
@@ -146,6 +157,7 @@ class Deciding:
             raise UsageError(MOVED_ON)
         there = await self._prepare(conflict, record, choice)
         conflict = self._again(conflict)
+        unchanged = self._unchanged(conflict, made_from)
         lost = await self._losing.keep(conflict, path, self._lost_by(conflict, record, choice), why)
         loop = asyncio.get_running_loop()
         result = await loop.run_in_executor(None, digest_of_file, staged)
@@ -154,6 +166,7 @@ class Deciding:
             known = await self._resolver.steps.variant_digest(conflict, there)
         self._again(conflict)
         self._resolver.content.check(conflict, record)
+        unchanged()
         self._resolver.content.take(conflict, record, staged, there, known)
         self._resolver.ended(conflict)
         self._losing.decided(conflict.id, result)
@@ -173,6 +186,16 @@ class Deciding:
         if conflict is None:
             raise UsageError(NO_LONGER)
         return conflict
+
+    def _unchanged(self, conflict: Conflict, known: str | None = None) -> Callable[[], None]:
+        """A check that our variant is what it was, or was then: what is kept is what goes."""
+        before = known or self._resolver.content.witness(conflict)
+
+        def check() -> None:
+            if self._resolver.content.witness(conflict) != before:
+                raise UsageError(CHANGED_HERE)
+
+        return check
 
     async def completed(self, number: int) -> Conflict:
         """The conflict with all of the server's variant, if that can be had now."""

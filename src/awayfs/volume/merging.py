@@ -77,9 +77,11 @@ class Merging:
         losing: Losing,
         path_of: Callable[[Conflict], bytes],
         base_of: Callable[[Conflict], str | None],
+        witness: Callable[[Conflict], str],
     ) -> None:
         self._context = context
         self._store = context.store
+        self._witness = witness
         self._share = share
         self._deciding = deciding
         self._losing = losing
@@ -145,6 +147,7 @@ class Merging:
             self._note(number, rule, str(error))
         except UsageError as error:
             log.info("a rule did not decide %r: %s", path, error)
+            return self._store.conflicts.get(number) is None  # else something was in the way
         except RemoteError as error:
             log.info("a rule cannot decide %r now: %s", path, error)
             return True  # when the server is back
@@ -184,6 +187,7 @@ class Merging:
         scratch = self._store.content.stage_path() + ".scratch"
         os.mkdir(scratch, 0o700)
         try:
+            made_from = self._witness(conflict)
             places = await self._laid_out(rule, conflict, path, scratch)
             outcome = await self._outcome(rule, path, places, scratch)
             if not outcome.clean:
@@ -191,7 +195,9 @@ class Merging:
                 raise NotMerged("both changed the same; .awayfs/conflicts has it merged")
             staged = await self._deciding.staged_copy(outcome.path)
             why = f"rule {rule.pattern} ({rule.strategy})"
-            await self._deciding.take(conflict.id, staged, why=why, seen=there.token)
+            await self._deciding.take(
+                conflict.id, staged, why=why, seen=there.token, made_from=made_from
+            )
             log.info("%r: merged by %s", path, why)
         finally:
             loop = asyncio.get_running_loop()

@@ -35,6 +35,17 @@ class Replacing:
         if opened is not None and (opened.writers or opened.passthrough):
             raise UsageError("a program has it open; close it there and try again")
 
+    def witness(self, node_id: NodeId) -> str:
+        """A text that is another one once the content was changed; told apart, never compared
+        in any other way.
+        """
+        try:
+            status = os.stat(self._store.content.fd_path(node_id))
+        except FileNotFoundError:
+            return "none"
+        edits = self._context.opened.edits(node_id)
+        return f"{edits}.{status.st_ino}.{status.st_size}.{status.st_mtime_ns}"
+
     def replace(self, node_id: NodeId, staged: str, token: bytes | None) -> None:
         """A staged file, whole and durable, becomes the content, as of now.
 

@@ -9,6 +9,8 @@ the server moves on before the record is out, the conflict is found anew.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from awayfs.core.conflicts import ConflictKind, Resolution
 from awayfs.core.errors import UsageError
 from awayfs.core.records import Record, RecordKind
@@ -58,8 +60,13 @@ class Resolver:
             context, observer, journaling, changes, steps, strangers, self._local, self._server
         )
 
-    async def resolve(self, conflict: Conflict, keep: Resolution) -> str | None:
+    async def resolve(
+        self, conflict: Conflict, keep: Resolution, saving: Callable[[], object] = lambda: None
+    ) -> str | None:
         """Decide one conflict; the path of a conflict copy, if one was made.
+
+        ``saving`` is called in the transaction that drops our content for the server's; what it
+        raises keeps that from being done.
 
         Raises ``RemoteError`` when the server cannot be asked and ``UsageError`` when the
         choice makes no sense for this conflict.
@@ -77,7 +84,7 @@ class Resolver:
         elif _is_of_two(conflict, records[0], keep):
             await self._exchange.keep(records[0], keep)
         elif keep is Resolution.SERVER:
-            copy = await self._server.keep(conflict, records[0])
+            copy = await self._server.keep(conflict, records[0], saving)
         elif await self._known.is_needed(conflict, records[0]):
             copy = await self._known.keep(conflict, records[0], keep)
         elif keep is Resolution.LOCAL:

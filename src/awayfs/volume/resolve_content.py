@@ -34,6 +34,10 @@ class TakeContent:
         self._local = local
         self._replacing = Replacing(context)
 
+    def witness(self, conflict: Conflict) -> str:
+        """Another text once our variant was changed."""
+        return self._replacing.witness(conflict.node)
+
     def check(self, conflict: Conflict, record: Record | None) -> None:
         """Raise ``UsageError`` where a content decides nothing."""
         entry = conflict.server_entry

@@ -115,6 +115,7 @@ class Volume:
             self.losing,
             self.virtual.conflict_path,
             self.virtual.base_path,
+            self.resolver.content.witness,
         )
         self.store.conflicts.on_change.append(lambda _: self.merging.wake())
         self._adopter = Adopter(context)

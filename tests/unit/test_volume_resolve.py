@@ -1,0 +1,174 @@
+"""Decisions in one process: lost answers, and changes between any two of their steps."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.test_volume_review import World, played
+
+from awayfs.core.conflicts import ConflictKind, Resolution
+from awayfs.core.errors import Unreachable, UsageError
+from awayfs.core.merge_rules import Rule, Strategy
+from awayfs.core.settings import Settings
+from awayfs.core.types import ROOT, Kind
+from awayfs.store.fsck import check
+from awayfs.store.nodes import Node
+from awayfs.volume import programs
+
+
+async def edited_on_both(world: World, ours: bytes, theirs: bytes) -> tuple[Node, Any]:
+    (world.share / "f").write_bytes(b"1\n2\n3\n")
+    node = await world.cached("f")
+    world.volume.files.truncate(node, 0)
+    world.write(await world.find("f"), 0, ours)
+    (world.share / "f").write_bytes(theirs)
+    await world.drained()
+    (conflict,) = world.store.conflicts.of_node(node.id)
+    return node, conflict
+
+
+def content(world: World, node: Node) -> bytes:
+    return Path(world.store.content.fd_path(node.id)).read_bytes()
+
+
+async def made_on_both(world: World) -> Any:
+    node = world.volume.changes.create(ROOT, b"f", Kind.FILE, 0o644, 0, 0)
+    world.write(node, 0, b"ours")
+    (world.share / "f").write_bytes(b"theirs")
+    await world.drained()
+    (conflict,) = world.store.conflicts.of_node(node.id)
+    assert conflict.kind == ConflictKind.NAME_NAME
+    return conflict
+
+
+@pytest.mark.parametrize("executed", [True, False])
+@pytest.mark.parametrize("then", [Resolution.LOCAL, Resolution.BOTH, Resolution.SERVER])
+def test_a_lost_answer_while_a_stranger_is_moved(
+    executed: bool, then: Resolution, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decided again, whatever for, there is one copy, and nothing is left over."""
+
+    async def play(world: World) -> None:
+        conflict = await made_on_both(world)
+        remote: Any = world.volume.link.remote
+        real = remote.rename
+
+        async def lost(*args: Any) -> Any:
+            if executed:
+                await real(*args)
+            raise Unreachable("the answer is lost")
+
+        monkeypatch.setattr(remote, "rename", lost)
+        with pytest.raises(Unreachable):
+            await world.volume.resolve(conflict, Resolution.LOCAL)
+        monkeypatch.setattr(remote, "rename", real)
+        (seq,) = conflict.record_seqs
+        assert world.store.intents.get(seq) is not None
+        await world.online()
+        await world.volume.resolve(conflict, then)
+        await world.drained()
+        there = {name: (world.share / name).read_bytes() for name in os.listdir(world.share)}
+        expected = {b"theirs"} if then is Resolution.SERVER else {b"ours", b"theirs"}
+        assert set(there.values()) == expected and len(there) == len(expected), there
+        assert then is not Resolution.LOCAL or there["f"] == b"ours"
+        assert not world.store.intents.all() and not world.store.journal.count()
+        assert check(world.store) == []
+
+    played(tmp_path, play)
+
+
+@pytest.mark.parametrize("way", ["server", "with"])
+def test_an_edit_between_the_keeping_and_the_dropping(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the history got is not what would go by then: nothing is decided."""
+
+    async def play(world: World) -> None:
+        node, conflict = await edited_on_both(world, b"ours\n", b"theirs\n")
+        losing = world.volume.losing
+        keep = losing.keep
+
+        async def late(*args: Any) -> Any:
+            kept = await keep(*args)
+            world.write(await world.find("f"), 0, b"OURS\n")
+            return kept
+
+        monkeypatch.setattr(losing, "keep", late)
+        staged = world.store.content.stage_path()
+        Path(staged).write_bytes(b"merged\n")
+        with pytest.raises(UsageError, match="changed here meanwhile"):
+            if way == "with":
+                await world.volume.deciding.take(conflict.id, staged)
+            else:
+                await world.volume.deciding.keep(conflict.id, way)
+        assert content(world, node) == b"OURS\n"
+        assert world.store.conflicts.get(conflict.id) is not None
+        assert not os.path.exists(staged) or way == "server"
+
+    played(tmp_path, play)
+
+
+def test_a_merge_of_what_was_changed_meanwhile_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play(world: World) -> None:
+        rule = Rule("*", Strategy.TEXT, "test")
+        world.volume.context.settings = lambda: Settings(rules=(rule,))
+        node, _ = await edited_on_both(world, b"one\n2\n3\n", b"1\n2\nthree\n")
+        run = programs.run
+        changes = [b"eins\n2\n3\n"]
+
+        async def slow(*args: Any) -> Any:
+            ended = await run(*args)
+            if changes:
+                world.write(await world.find("f"), 0, changes.pop())
+            return ended
+
+        monkeypatch.setattr(programs, "run", slow)
+        assert await world.volume.merging._all() is True  # to be tried again
+        assert content(world, node) == b"eins\n2\n3\n"
+        assert await world.volume.merging._all() is False
+        await world.drained()
+        assert (world.share / "f").read_bytes() == b"eins\n2\nthree\n"
+        assert not world.store.conflicts.all() and check(world.store) == []
+
+    played(tmp_path, play)
+
+
+def test_a_merge_is_based_on_the_servers_revision(tmp_path: Path) -> None:
+    """The next conflict is merged from there, and knows what was merged before."""
+
+    async def play(world: World) -> None:
+        rule = Rule("*", Strategy.TEXT, "test")
+        world.volume.context.settings = lambda: Settings(rules=(rule,))
+        node, _ = await edited_on_both(world, b"one\n2\n3\n", b"1\n2\nthree\n")
+        await world.volume.merging._all()
+        assert world.store.content.base_path(node.id) is not None
+        base = Path(world.store.content.base_path(node.id) or "").read_bytes()
+        assert base == b"1\n2\nthree\n" and content(world, node) == b"one\n2\nthree\n"
+        (world.share / "f").write_bytes(b"1\n2\nthree\nfour\n")  # before it went out
+        await world.drained()
+        await world.volume.merging._all()
+        await world.drained()
+        assert (world.share / "f").read_bytes() == b"one\n2\nthree\nfour\n"
+        assert not world.store.conflicts.all() and check(world.store) == []
+
+    played(tmp_path, play)
+
+
+def test_two_decisions_at_once_are_one_after_the_other(tmp_path: Path) -> None:
+    async def play(world: World) -> None:
+        _, conflict = await edited_on_both(world, b"ours\n", b"theirs!\n")
+        results = await asyncio.gather(
+            *(world.volume.deciding.keep(conflict.id, way) for way in ("both", "both", "local")),
+            return_exceptions=True,
+        )
+        assert [isinstance(one, UsageError) for one in results] == [False, True, True]
+        await world.drained()
+        assert len(os.listdir(world.share)) == 2 and check(world.store) == []
+
+    played(tmp_path, play)
