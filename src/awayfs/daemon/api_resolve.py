@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from awayfs.store.conflicts import Conflict, Place
 from awayfs.store.history import Lost
 from awayfs.volume.volume import Volume
 
+TOLD_EVERY_S = 0.1
 FAILED_SHOWN = 1000
 """Failures told one by one; of the others, the number."""
 Chosen = tuple[Place, bytes]
@@ -90,10 +92,12 @@ class ResolveApi:
             return
         decided: list[dict[str, Any]] = []
         failed: list[dict[str, str]] = []
-        volume = self._volume()
+        volume, told_again = self._volume(), 0.0
         async with volume.resolver.steps.together():
             for number, (place, path) in enumerate(selected):
-                yield {"done": number, "total": len(selected), "path": text_of(path)}
+                if time.monotonic() >= told_again:
+                    told_again = time.monotonic() + TOLD_EVERY_S
+                    yield {"done": number, "total": len(selected), "path": text_of(path)}
                 try:
                     decided.append(await self._decide(place.id, choice, params))
                 except (AwayfsError, OSError) as error:

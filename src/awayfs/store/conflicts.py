@@ -118,6 +118,11 @@ class Conflicts:
         """The nodes that have one."""
         return {row[0] for row in self._db.rows("SELECT DISTINCT node FROM conflicts")}
 
+    def ids(self, *, after: int = 0) -> list[int]:
+        """Numbers above ``after``, oldest first."""
+        rows = self._db.rows("SELECT id FROM conflicts WHERE id > ? ORDER BY id", (after,))
+        return [row[0] for row in rows]
+
     def count(self) -> int:
         return int(self._db.value("SELECT count(*) FROM conflicts"))
 

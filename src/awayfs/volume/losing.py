@@ -19,11 +19,12 @@ from awayfs.store.conflicts import Conflict
 from awayfs.store.files import clone_or_copy, fsync_path, unlink_quietly
 from awayfs.store.history import Lost
 from awayfs.store.nodes import Node
-from awayfs.volume.context import Context
+from awayfs.volume.context import SECOND_NS, Context
 from awayfs.volume.fault import fault
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 TRIES = 3
+CULL_NS = 10 * SECOND_NS
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Losing:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._store = context.store
+        self._culled_ns = 0
 
     @property
     def limits(self) -> Limits:
@@ -209,15 +211,21 @@ class Losing:
         history = self._store.history
         if history.of_conflict(conflict):
             history.set_result(conflict, result)
-        self.cull()
+        self.cull_now_and_then()
 
     def cancelled(self, conflict: int) -> None:
         """The decision was not carried out, and nothing of it was begun: nothing lost."""
         lost = self._store.history.of_conflict(conflict)
         self._store.history.remove([one.id for one in lost])
 
+    def cull_now_and_then(self) -> None:
+        """``cull``, unless that was done a moment ago."""
+        if self._context.now() - self._culled_ns > CULL_NS:
+            self.cull()
+
     def cull(self) -> int:
         """What is too old or too much goes; how many."""
+        self._culled_ns = self._context.now()
         gone = to_cull(self._store.history.weights(), self._context.now(), self.limits)
         self._store.history.remove(gone)
         return len(gone)

@@ -43,6 +43,8 @@ from awayfs.volume.share_rules import ShareRules
 log = logging.getLogger(__name__)
 
 AT_ONCE = 4
+SOON_S = 0.05
+"""Conflicts come in swarms: they are looked at together."""
 AGAIN_S = 5.0
 """A file that a program has open is tried again after this time."""
 NOT_BY_RULE = "; not decided by rule "
@@ -88,17 +90,24 @@ class Merging:
         self._path_of = path_of
         self._base_of = base_of
         self._woken = asyncio.Event()
-        self._tried: set[int] = set()
+        self._last = 0
+        self._again: set[int] = set()
         self._settings = Settings()
 
     def wake(self) -> None:
-        """A conflict was found, or the server is back."""
+        """A conflict was found."""
+        self._woken.set()
+
+    def wake_all(self) -> None:
+        """The server is back: what could not be decided before may be now."""
+        self._last = 0
         self._woken.set()
 
     async def run(self) -> None:
         """Decide what can be, whenever woken; runs until cancelled."""
         while True:
             await self._woken.wait()
+            await asyncio.sleep(SOON_S)
             self._woken.clear()
             try:
                 if await self._all():
@@ -111,20 +120,21 @@ class Merging:
         settings = self._context.settings()
         if settings != self._settings:
             self._settings = settings
-            self._tried.clear()
+            self._last = 0
             for line in settings.complaints:
                 log.warning("%s", line)
-        waiting = [p.id for p in self._store.conflicts.places() if p.id not in self._tried]
-        room, again = asyncio.Semaphore(AT_ONCE), False
+        waiting = sorted(self._again.union(self._store.conflicts.ids(after=self._last)))
+        self._again.clear()
+        self._last = max(waiting, default=self._last)
+        left = iter(waiting)
 
-        async def one(number: int) -> None:
-            nonlocal again
-            async with room:
-                if self._context.link.usable:
-                    again |= not await self._try(number)
+        async def some() -> None:
+            for number in left:
+                if self._context.link.usable and not await self._try(number):
+                    self._again.add(number)
 
-        await asyncio.gather(*(one(number) for number in waiting))
-        return again
+        await asyncio.gather(*(some() for _ in range(AT_ONCE)))
+        return bool(self._again)
 
     async def _try(self, number: int) -> bool:
         """One conflict; False when it is to be tried again soon."""
@@ -150,13 +160,12 @@ class Merging:
             return self._store.conflicts.get(number) is None  # else something was in the way
         except RemoteError as error:
             log.info("a rule cannot decide %r now: %s", path, error)
-            return True  # when the server is back
+            return True  # once more when the server is back
         except OSError as error:
             self._note(number, rule, error.strerror or str(error))
         except Exception as error:  # of one conflict; the others are still decided
             log.exception("conflict %d is not decided by rule", number)
             self._note(number, rule, f"{type(error).__name__}, see daemon.log")
-        self._tried.add(number)
         return True
 
     async def _by(self, rule: Rule, conflict: Conflict, path: bytes) -> None:

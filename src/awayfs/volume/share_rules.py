@@ -14,7 +14,7 @@ from awayfs.core.errors import RemoteError
 from awayfs.core.merge_rules import Rule, rules_of
 from awayfs.core.types import Kind, NodeId
 from awayfs.store.nodes import Node
-from awayfs.volume.context import Context
+from awayfs.volume.context import SECOND_NS, Context
 from awayfs.volume.fetch import Fetcher
 from awayfs.volume.tree import Tree
 
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 NAME = b".awayfs.toml"
 LARGEST = 64 << 10
+LOOK_NS = 2 * SECOND_NS
 Version = tuple[int, int, bytes | None]
 
 
@@ -35,6 +36,8 @@ class ShareRules:
         self._fetcher = fetcher
         self._read: dict[NodeId, tuple[Version, list[Rule]]] = {}
         self._complaints: dict[NodeId, list[str]] = {}
+        self._looked: dict[bytes, list[Rule]] = {}
+        self._looked_ns = 0
 
     def complaints(self) -> list[str]:
         """What is wrong with the files that were looked at."""
@@ -42,15 +45,24 @@ class ShareRules:
 
     async def of(self, path: bytes) -> list[Rule]:
         """The rules that count at a path, the nearest directory's first."""
-        rules: list[Rule] = []
-        directory = path
-        while directory:
-            directory = directory.rpartition(b"/")[0]
+        return await self._in(path.rpartition(b"/")[0])
+
+    async def _in(self, directory: bytes) -> list[Rule]:
+        """Those that count in a directory, looked at again after a while."""
+        now = self._context.now()
+        if abs(now - self._looked_ns) > LOOK_NS:
+            self._looked.clear()
+            self._looked_ns = now
+        if directory not in self._looked:
+            rules: list[Rule] = []
             above = self._store.nodes.resolve(directory)
             node = await self._looked_up(above.id) if above is not None else None
             if node is not None:
                 rules += await self._of_file(node, directory)
-        return rules
+            if directory:
+                rules += await self._in(directory.rpartition(b"/")[0])
+            self._looked[directory] = rules
+        return self._looked[directory]
 
     async def _looked_up(self, directory: NodeId) -> Node | None:
         """The file in a directory, which may never have been listed here."""

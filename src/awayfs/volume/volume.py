@@ -188,7 +188,7 @@ class Volume:
             self.replay.wake()
             self.context.spawn(self.virtual.server_variants.complete_all())
             self.rest.begin_all()
-            self.merging.wake()
+            self.merging.wake_all()
             if self.store.server.listed_ns(ROOT) is None:
                 # whoever is cut off before looking around can at least create something
                 self.context.spawn(self.observer.learn_root())
