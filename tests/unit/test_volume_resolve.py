@@ -172,3 +172,86 @@ def test_two_decisions_at_once_are_one_after_the_other(tmp_path: Path) -> None:
         assert len(os.listdir(world.share)) == 2 and check(world.store) == []
 
     played(tmp_path, play)
+
+
+def saved_like_an_editor(world: World, name: bytes, text: bytes) -> Node:
+    """Written beside it, then renamed over it."""
+    made = world.volume.changes.create(ROOT, name + b"~new", Kind.FILE, 0o644, 0, 0)
+    world.write(made, 0, text)
+    world.volume.changes.rename(ROOT, name + b"~new", ROOT, name, 0)
+    return made
+
+
+@pytest.mark.parametrize("way", ["rule", "with", "base", "local"])
+def test_an_editors_save_against_an_edit(way: str, tmp_path: Path) -> None:
+    async def play(world: World) -> None:
+        (world.share / "f").write_bytes(b"1\n2\n3\n")
+        await world.cached("f")
+        saved_like_an_editor(world, b"f", b"one\n2\n3\n")
+        (world.share / "f").write_bytes(b"1\n2\nthree\n")
+        await world.drained()
+        (conflict,) = world.store.conflicts.all()
+        assert conflict.kind == ConflictKind.UPDATE_UPDATE
+        if way == "rule":
+            rule = Rule("*", Strategy.TEXT, "test")
+            world.volume.context.settings = lambda: Settings(rules=(rule,))
+            await world.volume.merging._all()
+        elif way == "with":
+            staged = world.store.content.stage_path()
+            Path(staged).write_bytes(b"merged\n")
+            await world.volume.deciding.take(conflict.id, staged)
+        else:
+            await world.volume.deciding.keep(conflict.id, way)
+        await world.drained()
+        expected = {
+            "rule": b"one\n2\nthree\n",
+            "with": b"merged\n",
+            "base": b"1\n2\n3\n",
+            "local": b"one\n2\n3\n",
+        }
+        assert {n: (world.share / n).read_bytes() for n in os.listdir(world.share)} == {
+            "f": expected[way]
+        }
+        lost = {one.which for one in world.store.history.all()}
+        assert lost == ({"server"} if way == "local" else {"local", "server"})
+        assert not world.store.conflicts.all() and not world.store.journal.count()
+        assert check(world.store) == []
+
+    played(tmp_path, play)
+
+
+def test_an_edit_made_while_in_conflict_is_part_of_what_is_decided(tmp_path: Path) -> None:
+    async def play(world: World) -> None:
+        await edited_on_both(world, b"one\n2\n3\n", b"1\n2\nthree\n")
+        world.write(await world.find("f"), 0, b"ONE\n")
+        rule = Rule("*", Strategy.TEXT, "test")
+        world.volume.context.settings = lambda: Settings(rules=(rule,))
+        await world.volume.merging._all()
+        await world.drained()
+        assert (world.share / "f").read_bytes() == b"ONE\n2\nthree\n"
+        assert not world.store.conflicts.all() and not world.store.journal.count()
+
+    played(tmp_path, play)
+
+
+@pytest.mark.parametrize("way", ["local", "server", "both", "base"])
+def test_an_undo_of_every_decision(way: str, tmp_path: Path) -> None:
+    async def play(world: World) -> None:
+        _, conflict = await edited_on_both(world, b"ours\n", b"theirs!\n")
+        await world.volume.deciding.keep(conflict.id, way)
+        await world.drained()
+        before = (world.share / "f").read_bytes()
+        if way == "both":
+            with pytest.raises(UsageError, match="nothing was decided"):
+                await world.volume.undo.undo(b"f")
+            return
+        undone = await world.volume.undo.undo(b"f")
+        await world.drained()
+        back = {"local": b"theirs!\n", "server": b"ours\n", "base": b"ours\n"}[way]
+        assert (world.share / "f").read_bytes() == back and undone.path == b"f"
+        await world.volume.undo.undo(b"f")
+        await world.drained()
+        assert (world.share / "f").read_bytes() == before
+        assert not world.store.conflicts.all() and check(world.store) == []
+
+    played(tmp_path, play)
