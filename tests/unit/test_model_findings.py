@@ -65,3 +65,14 @@ def test_a_rename_of_what_is_gone_to_a_name_that_is_taken(world: World, decision
     world.serve(("unlink", "a"))
     world.serve(("write", "d/c", "create"))
     world.converge()
+
+
+@pytest.mark.parametrize("path", ["b", "e"])
+def test_what_is_removed_here_and_of_another_kind_there_is_the_servers(
+    world: World, path: str
+) -> None:
+    offline(world, "a", ("unlink", path) if path == "b" else ("remove", path))
+    world.serve(("retype", path))
+    world.do(world.client("a"), "a: sync", world.client("a").sync())
+    world.check_no_conflict()
+    world.converge()

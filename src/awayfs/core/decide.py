@@ -363,14 +363,14 @@ def _gone_or_other(f: Facts, removed: str) -> Conflict | None:
 
 
 def _remove(f: Facts) -> Decision:
-    """Removed here. Absent there: done. Unchanged: goes. Changed: content beats deletion."""
+    """Removed here. Gone there: done. Unchanged: goes. Changed: content beats deletion."""
     base, current = f.base, f.current
     if current is None:
         return AlreadyDone(None)
     if base is None:  # ours never got there, or it is what we made and nobody touched since
         return Apply(_revision(current)) if _is_ours(f, current) else AlreadyDone(None)
     if current.kind is not base.kind:
-        return _conflict(ConflictKind.REMOVE_UPDATE, "removed here, replaced on the server")
+        return AlreadyDone(None)  # what was removed is gone there too: another has its name
     if current.kind is Kind.DIRECTORY:
         if f.unknown_children:
             return _conflict(ConflictKind.REMOVE_UPDATE, "the server's directory is not empty")

@@ -226,10 +226,10 @@ class FactFinder:
         """How much a directory that is to go holds on the server."""
         record = facts.record
         path: bytes | None = None
-        if record.kind is RecordKind.REMOVE and facts.kind is Kind.DIRECTORY and facts.current:
-            path = places.path
+        current, there = facts.current, facts.target_current
+        if record.kind is RecordKind.REMOVE and facts.kind is Kind.DIRECTORY:
+            path = places.path if current and current.kind is Kind.DIRECTORY else None
         elif record.kind is RecordKind.RENAME and record.replaced:
-            there = facts.target_current
             path = places.target if there and there.kind is Kind.DIRECTORY else None
         if path is None:
             return facts
