@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Generator, Iterable
 from typing import Any
 
 from awayfs.core.errors import RemoteError
@@ -20,6 +20,7 @@ from awayfs.core.types import Kind, NodeId, Range
 from awayfs.volume.context import Context
 from awayfs.volume.fetch import Fetcher
 from awayfs.volume.opened import OpenNode
+from awayfs.volume.slices import Slices, in_slices
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ SMALL = 8 << 20
 """So much is fetched before the first write to a file is answered."""
 PATIENCE_S = 2.0
 """A write waits no longer for it; the fetch goes on."""
+BATCH = 200
 
 
 class Rest:
@@ -59,14 +61,25 @@ class Rest:
 
     def begin_all(self) -> None:
         """The server is back: what was changed without it is completed first."""
-        for record in self._store.journal.all():
-            if record.kind is not RecordKind.STORE or record.state is RecordState.PARKED:
-                continue
-            node = self._context.node(record.node)
-            if node is None or node.kind is not Kind.FILE:
-                continue
-            if not self._fetcher.is_whole(node):
-                self.begin(node.id)
+        steps, slices = self._beginning(), Slices()
+        for _ in steps:
+            if slices.over:
+                self._context.spawn(in_slices(steps, slices))
+                return
+
+    def _beginning(self) -> Generator[None, None, None]:
+        last = 0
+        while records := self._store.journal.all(limit=BATCH, after=last):
+            for record in records:
+                waits = record.state is not RecordState.PARKED
+                if record.kind is RecordKind.STORE and waits and self._is_partial(record.node):
+                    self.begin(record.node)
+                yield
+            last = records[-1].seq
+
+    def _is_partial(self, node_id: NodeId) -> bool:
+        node = self._context.node(node_id)
+        return node is not None and node.kind is Kind.FILE and not self._fetcher.is_whole(node)
 
     async def _wait(self, node: NodeId) -> None:
         self.begin(node)
