@@ -234,7 +234,8 @@ class InTurns(Machine):
             if client.held is not None:
                 world.do(client, f"{client.name}: release", client.act(("release",)))
             for _ in range(3):
-                world.do(client, f"{client.name}: sync", client.sync())
+                if world.do(client, f"{client.name}: sync", client.sync()):
+                    break
         world.check_no_conflict()
 
     def teardown(self) -> None:

@@ -76,3 +76,17 @@ def test_what_is_removed_here_and_of_another_kind_there_is_the_servers(
     world.do(world.client("a"), "a: sync", world.client("a").sync())
     world.check_no_conflict()
     world.converge()
+
+
+@pytest.mark.parametrize("gone", [("unlink", "e/b"), ("remove", "e"), ("retype", "e")])
+def test_a_name_that_went_on_the_server_is_not_linked_again(
+    world: World, gone: tuple[str, str]
+) -> None:
+    world.serve(("unlink", "e/a"))
+    world.serve(("link", "a", "e/b"))
+    offline(world, "a", ("write", "a", "new"))
+    world.serve(gone)
+    world.do(world.client("a"), "a: sync", world.client("a").sync())
+    world.check_no_conflict()
+    world.converge()
+    assert not (world.share.root / "e/b").exists()

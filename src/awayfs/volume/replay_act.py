@@ -28,6 +28,7 @@ from awayfs.core.types import (
     Outcome,
 )
 from awayfs.ports.remote import Intent
+from awayfs.store.intents import REFUSED
 from awayfs.store.nodes import Node
 from awayfs.store.server import ServerNode
 from awayfs.volume.context import Context
@@ -177,13 +178,17 @@ class Actor:
             await self._fetcher.whole(node.id)
         op, directory = self.op_id(record), path.rpartition(b"/")[0]
         intent = Intent(op=op, path=path, expected=expected)
-        self._store.intents.set(record.seq, intent, "staging")
+        stage = REFUSED if self._store.intents.is_refused(record.seq) else "staging"
+        self._store.intents.set(record.seq, intent, stage)
         fault("replay.intended")
         staged, digest = await self._stage(op, directory, node.id)
         fault("replay.staged")
         intent = Intent(op, path, expected, staged=staged, staged_digest=digest)
         self.freeze(record, intent, "replacing")
-        return await self._context.link.call(lambda remote: remote.replace(op, path, expected))
+        outcome = await self._context.link.call(lambda remote: remote.replace(op, path, expected))
+        if isinstance(outcome, Mismatch):  # what we know, seen elsewhere, has moved (``adopt``)
+            self._store.intents.set(record.seq, intent, REFUSED)
+        return outcome
 
     async def _stage(
         self, op: str, directory: bytes, node_id: NodeId
@@ -288,8 +293,8 @@ class Actor:
         """An upload breaks hard links; the other names known here are made anew.
 
         Each still bearing the old revision is removed, guarded, and linked; one that is gone
-        (an earlier try got that far) is linked; one that somebody else changed is left. The
-        entry after all of it.
+        is linked where an earlier try may have removed it; one that somebody else removed or
+        changed is left. The entry after all of it.
         """
         base = self._store.server.get(record.node)
         others = self._store.server.names(record.node)
@@ -307,7 +312,7 @@ class Actor:
             if cut_off:
                 expected = Expected(base.token, base.file_id)
                 await self._settle(Intent(op=op, path=other, expected=expected))
-            await self._relink_one(op, path, other, base)
+            await self._relink_one(op, path, other, base, cut_off)
         return await self._context.link.call(lambda remote: remote.stat(path))
 
     def _note_relinking(self, record: Record, path: bytes, entry: Entry) -> bool:
@@ -319,12 +324,15 @@ class Actor:
         self._store.intents.set(record.seq, found[0] if found else intent, RELINKING)
         return False
 
-    async def _relink_one(self, op: str, path: bytes, other: bytes, base: ServerNode) -> None:
+    async def _relink_one(
+        self, op: str, path: bytes, other: bytes, base: ServerNode, cut_off: bool
+    ) -> None:
         call = self._context.link.call
         try:
             there = await call(lambda remote: remote.stat(other))
         except NotFound:
-            await call(lambda remote: remote.link(op, path, other))
+            if cut_off:
+                await self._link_again(op, path, other)
             return
         old = there.file_id == base.file_id if base.file_id else there.token == base.token
         if not old:
@@ -333,8 +341,15 @@ class Actor:
         removed = await call(lambda remote: remote.remove(op, other, expected))
         if not isinstance(removed, Mismatch):
             fault("replay.relinking")
-            await call(lambda remote: remote.link(op, path, other))
+            await self._link_again(op, path, other)
             fault("replay.relinked")
+
+    async def _link_again(self, op: str, path: bytes, other: bytes) -> None:
+        """A name whose directory went on the server meanwhile went with it."""
+        try:
+            await self._context.link.call(lambda remote: remote.link(op, path, other))
+        except NotFound:
+            log.info("no directory is left for the name %r", other)
 
     async def _make(self, record: Record, places: Places) -> Outcome:
         node = self._context.node(record.node)
