@@ -376,6 +376,29 @@ def test_the_size_follows_content_that_was_outdated_while_the_kernel_read_it(
     played(tmp_path, play)
 
 
+def test_a_listing_that_has_ended_is_shared_with_nobody(tmp_path: Path) -> None:
+    """Who asks in the moment between its end and the news of it gets a look of their own."""
+
+    async def play(world: World) -> None:
+        observer, ended = world.volume.observer, asyncio.Event()
+        await observer.directory(ROOT)
+        real = observer._adopt_listing
+
+        async def adopting(*args: Any) -> None:
+            await real(*args)
+            ended.set()
+
+        observer._adopt_listing = adopting  # type: ignore[method-assign]
+        first = asyncio.ensure_future(observer.directory(ROOT))
+        await ended.wait()
+        (world.share / "f").write_bytes(b"new")
+        await observer.directory(ROOT)
+        assert world.store.server.child(ROOT, b"f") is not None
+        await first
+
+    played(tmp_path, play)
+
+
 def test_content_that_cannot_be_dropped_is_still_there(tmp_path: Path) -> None:
     """The disk is full when a new revision is adopted: what an open file shows stays."""
 

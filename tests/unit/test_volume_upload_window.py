@@ -12,14 +12,12 @@ from tests.unit.test_volume_review import World, played
 from awayfs.core.conflicts import Resolution
 from awayfs.core.types import ROOT, Attributes
 
-NOT_FOUND = pytest.mark.xfail(reason="taken for removed: both are kept, in conflict", strict=True)
-
 
 def files_of(share: Path) -> dict[str, bytes]:
     return {str(p.relative_to(share)): p.read_bytes() for p in share.rglob("*") if p.is_file()}
 
 
-@pytest.mark.parametrize("to", ["g", pytest.param("d/g", marks=NOT_FOUND)])
+@pytest.mark.parametrize("to", ["g", "d/g", "d/f"])
 @pytest.mark.parametrize("step", ["stage", "replace"])
 def test_a_rename_on_the_server_during_an_upload(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, to: str

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from awayfs.ports.remote import Intent
@@ -9,6 +11,9 @@ from awayfs.store.db import Database
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Intent).decode
+
+REFUSED: Final = "refused"
+"""The stage of an upload whose last try is known to have replaced nothing."""
 
 
 class Intents:
@@ -21,6 +26,11 @@ class Intents:
         """The intent of a record and its stage."""
         row = self._db.row("SELECT intent, stage FROM intents WHERE seq = ?", (seq,))
         return None if row is None else (_decode(row[0]), row[1])
+
+    def is_refused(self, seq: int) -> bool:
+        """Whether the server refused the last try of an upload, so that it replaced nothing."""
+        row = self._db.row("SELECT stage FROM intents WHERE seq = ?", (seq,))
+        return row is not None and row[0] == REFUSED
 
     def all(self) -> list[tuple[int, Intent, str]]:
         """(seq, intent, stage) of all, by seq."""

@@ -389,10 +389,13 @@ class Adopter:
         """Whether an upload is putting a new object in the place of the one we know.
 
         The old one, seen under another name (a hard link that we did not know of), is no
-        longer this node: it has neither moved nor is it one more name of it.
+        longer this node: it has neither moved nor is it one more name of it. Once the server has
+        refused to replace anything, it is.
         """
         records = self._journal.of_node(node) if self._journal.has_store(node) else []
-        return any(r.kind is RecordKind.STORE and r.state is RecordState.FROZEN for r in records)
+        refused = self._store.intents.is_refused
+        stores = [r for r in records if r.kind is RecordKind.STORE]
+        return any(r.state is RecordState.FROZEN and not refused(r.seq) for r in stores)
 
     def _is_name_dirty(self, node: NodeId, place: tuple[NodeId, bytes]) -> bool:
         """Whether an unsent record is about a node's name; of several names, about this one."""

@@ -74,15 +74,19 @@ class Observer:
     async def directory(self, node: NodeId) -> None:
         """List a directory and adopt the difference; raises ``RemoteError``.
 
-        Several who ask at once share one listing.
+        Several who ask at once share one listing; one that has ended is nobody's any more, though
+        the loop has not told us of its end yet.
         """
         task = self._listings.get(node)
-        if task is None:
-            task = self._context.spawn(self._directory(node))
-            self._listings[node] = task
-            task.add_done_callback(lambda _: self._listings.pop(node, None))
-            task.add_done_callback(_retrieve)
+        if task is None or task.done():
+            task = self._listings[node] = self._context.spawn(self._directory(node))
+            task.add_done_callback(lambda ended: self._listing_ended(node, ended))
         await asyncio.shield(task)
+
+    def _listing_ended(self, node: NodeId, task: asyncio.Task[None]) -> None:
+        if self._listings.get(node) is task:
+            del self._listings[node]
+        _retrieve(task)
 
     async def name(self, parent: NodeId, name: bytes) -> None:
         """Look at one name of a directory and adopt what is there; raises ``RemoteError``."""

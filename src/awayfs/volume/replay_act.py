@@ -28,6 +28,7 @@ from awayfs.core.types import (
     Outcome,
 )
 from awayfs.ports.remote import Intent
+from awayfs.store.intents import REFUSED
 from awayfs.store.nodes import Node
 from awayfs.store.server import ServerNode
 from awayfs.volume.context import Context
@@ -177,13 +178,17 @@ class Actor:
             await self._fetcher.whole(node.id)
         op, directory = self.op_id(record), path.rpartition(b"/")[0]
         intent = Intent(op=op, path=path, expected=expected)
-        self._store.intents.set(record.seq, intent, "staging")
+        stage = REFUSED if self._store.intents.is_refused(record.seq) else "staging"
+        self._store.intents.set(record.seq, intent, stage)
         fault("replay.intended")
         staged, digest = await self._stage(op, directory, node.id)
         fault("replay.staged")
         intent = Intent(op, path, expected, staged=staged, staged_digest=digest)
         self.freeze(record, intent, "replacing")
-        return await self._context.link.call(lambda remote: remote.replace(op, path, expected))
+        outcome = await self._context.link.call(lambda remote: remote.replace(op, path, expected))
+        if isinstance(outcome, Mismatch):  # what we know, seen elsewhere, has moved (``adopt``)
+            self._store.intents.set(record.seq, intent, REFUSED)
+        return outcome
 
     async def _stage(
         self, op: str, directory: bytes, node_id: NodeId
