@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 import tomllib
 
 import pytest
@@ -21,6 +23,7 @@ from awayfs.core.merge_rules import (
     rules_of,
 )
 from awayfs.core.naming import conflict_copy_name, why_not_template
+from awayfs.core.patterns import Pattern
 from awayfs.core.types import Kind
 
 
@@ -198,3 +201,53 @@ def test_a_templates_name_is_a_name(name: bytes, template: str) -> None:
     got = conflict_copy_name(name, "pc", "2026-11-22", template=template)
     assert 0 < len(got) <= 255 and got != name
     assert why_not_template(template) is None
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path"),
+    [
+        ("*a" * 60 + "b", "a" * 255),
+        ("**/a*" * 60 + "b", "a/" * 500),
+        ("[a-z]*" * 60 + "!", "a" * 255),
+        ("**" * 500 + "!", "a" * 255),
+    ],
+)
+def test_no_pattern_takes_long(pattern: str, path: str) -> None:
+    """Both come from the share, and the mount waits for the answer."""
+    began = time.monotonic()
+    assert not matches(pattern, path)
+    assert time.monotonic() - began < 1.0
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", "/", "*", "**", "**/", "?", "[ab]", "[!a]", "[", "."])),
+    st.text("ab/.[", max_size=8),
+)
+def test_patterns_mean_what_their_expressions_mean(parts: list[str], path: str) -> None:
+    text = "".join(parts)
+    assert Pattern(text).fits(path) is (re.fullmatch(expression(text), path, re.S) is not None)
+
+
+def expression(text: str) -> str:
+    """The same as a regular expression, which is short, and slow."""
+    meant = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    tokens = re.findall(r"\*\*/|\*\*|\*|\?|\[[!^]?(?:\]?[^\]/]+|\])\]|.", text, re.S)
+    done = (
+        f"(?!/)[{token[1:-1].replace('!', '^', 1).replace('[', chr(92) + '[')}]"
+        if len(token) > 1 and token[0] == "["
+        else meant.get(token) or re.escape(token)
+        for token in tokens
+    )
+    return "".join(done)
+
+
+def test_the_share_has_a_limit_to_its_patterns() -> None:
+    table = {"pattern": [f"*.{number}" for number in range(500)], "strategy": "text"}
+    rules, wrong = rules_of([table], ".awayfs.toml", commands=False)
+    assert len(rules) == 200 and "more than 200 patterns" in wrong[0]
+    assert len(rules_of([table], "config.toml")[0]) == 500
+
+
+@pytest.mark.parametrize("template", [".awayfs-{stem}.new", "x" * 60 + "{stem}"])
+def test_templates_that_make_names_nobody_can_use(template: str) -> None:
+    assert why_not_template(template)

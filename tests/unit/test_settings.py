@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import tomllib
 from pathlib import Path
 
@@ -103,6 +104,23 @@ def test_any_bytes_are_a_file_or_complained_about(content: bytes) -> None:
     assert complaint is None or (not table and "\n" not in complaint)
     found = settings_of(table, "f", ["v"], "h", size)
     assert all("\n" not in line for line in found.complaints)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b".".join([b"a"] * 30_000) + b" = 1",
+        b"[" + b" . ".join([b"'a'"] * 9_000) + b"]",
+        b"x = " + b"9" * 5_000,
+        b"x = " + b"[" * 60_000,
+    ],
+)
+def test_what_would_take_long_to_read_is_not_read(content: bytes) -> None:
+    """Such a file may come from the share; the mount waits meanwhile."""
+    began = time.monotonic()
+    table, complaint = parse(content, ".awayfs.toml")
+    assert not table and complaint and "ignored" in complaint
+    assert time.monotonic() - began < 1.0
 
 
 def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import replace
@@ -12,6 +13,9 @@ from awayfs.control.options import size
 from awayfs.core.settings import Settings, settings_of
 
 LARGEST = 1 << 20
+_PART = rb"""[ \t]*(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*"""
+_DEEP = re.compile(rb"(?:\." + _PART + rb"){20}")
+"""A key of so many parts; the time to read one grows with their number squared."""
 
 
 def config_file() -> str:
@@ -26,12 +30,16 @@ def parse(content: bytes, source: str) -> tuple[dict[str, Any], str | None]:
     """The tables of a TOML file, and what is wrong with it: which line, what, why."""
     if len(content) > LARGEST:
         return {}, f"{source}: is larger than {LARGEST >> 20} MiB; it is ignored"
+    deep = _DEEP.search(content)
+    if deep is not None:
+        line = content.count(b"\n", 0, deep.start()) + 1
+        return {}, f"{source}: line {line}: a key has too many parts; the file is ignored"
     try:
         return tomllib.loads(content.decode("utf-8")), None
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         return {}, f"{source}: line {line}: is not UTF-8; the file is ignored"
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number may be too long for Python
         why = " ".join(str(error).split())
         return {}, f"{source}: {why}; the file is ignored"
 

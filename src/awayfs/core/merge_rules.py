@@ -6,9 +6,8 @@ one that fits wins, in this order: the user's rules for the volume, for the serv
 then those of the share, the nearest directory first. Within one place the order is that of
 the file.
 
-Patterns: ``*`` and ``?`` stop at a slash, ``**`` does not; ``[...]`` is a set. One without a
-slash is about the name in any directory, one with a slash about the path from where the rule
-counts. One that ends in a slash means everything inside.
+Patterns (``core.patterns``): one without a slash is about the name in any directory, one with a
+slash about the path from where the rule counts. One that ends in a slash means everything inside.
 """
 
 from __future__ import annotations
@@ -17,13 +16,15 @@ import enum
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 from awayfs.core.conflicts import ConflictKind, Resolution
 from awayfs.core.naming import why_not_template
+from awayfs.core.patterns import pattern as compiled
 from awayfs.core.types import Kind
 
+MOST_OF_SHARE = 200
+"""Patterns of one file on the share: each conflict is held against all of them."""
 TIME_LIMIT_S = 30.0
 LONGEST_S = 3600.0
 
@@ -86,6 +87,9 @@ def rules_of(
             rules += _rules(table, source, root, commands)
         except BadRule as error:
             wrong.append(f"{source}: [[merge]] number {number}: {error}; it is ignored")
+    if not commands and len(rules) > MOST_OF_SHARE:
+        wrong.append(f"{source}: has more than {MOST_OF_SHARE} patterns; the others are ignored")
+        del rules[MOST_OF_SHARE:]
     return rules, wrong
 
 
@@ -160,7 +164,7 @@ def _with_pattern(rule: Rule, pattern: object) -> Rule:
         pattern = pattern[1:]
         pattern = pattern if "/" in pattern else "./" + pattern
     try:
-        _compiled(pattern.removeprefix("./"))
+        compiled(pattern.removeprefix("./"))
     except re.error as error:
         raise BadRule(f"the pattern {pattern!r} is not understood: {error}") from None
     return replace(rule, pattern=pattern)
@@ -189,36 +193,7 @@ def matches(pattern: str, path: str) -> bool:
     pattern = pattern.removeprefix("./")
     if "/" not in pattern and not anchored:
         path = path.rpartition("/")[2]
-    return _compiled(pattern).fullmatch(path) is not None
-
-
-@lru_cache(maxsize=1024)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    if pattern.endswith("/"):
-        pattern += "**"
-    return re.compile(_translated(pattern), re.S)
-
-
-def _translated(pattern: str) -> str:
-    """A pattern as a regular expression."""
-    out, at = "", 0
-    while at < len(pattern):
-        rest = pattern[at:]
-        if rest.startswith("**/"):
-            out, at = out + "(?:.*/)?", at + 3
-        elif rest.startswith("**"):
-            out, at = out + ".*", at + 2
-        elif rest[0] == "*":
-            out, at = out + "[^/]*", at + 1
-        elif rest[0] == "?":
-            out, at = out + "[^/]", at + 1
-        elif found := re.match(r"\[([!^]?)(\]?[^\]/]+|\])\]", rest):
-            inner = re.sub(r"([\\\[\]^&~|])", r"\\\1", found[2])
-            out += f"(?!/)[{'^' if found[1] else ''}{inner}]"
-            at += found.end()
-        else:
-            out, at = out + re.escape(rest[0]), at + 1
-    return out
+    return compiled(pattern).fits(path)
 
 
 def has_pattern(text: str) -> bool:

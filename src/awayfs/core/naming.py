@@ -14,6 +14,9 @@ from collections.abc import Callable, Container
 NAME_MAX = 255
 _EXTENSION_MAX = 32
 TEMPLATE = "{stem} (conflict {host} {date}){ext}"
+LONGEST_TEMPLATE = 60
+RESERVED = ".awayfs"
+"""Such names are ours, here and on the server: one that is taken for a staged file goes."""
 _FIELD = re.compile(rb"\{(stem|ext|name|host|date)\}")
 _MARK = re.compile(rb" \((?:partial )?conflict [^()/]{1,100} \d{4}-\d\d-\d\d(?: \d+)?\)")
 _DOUBLE_EXTENSION = re.compile(rb"\.tar\.[A-Za-z0-9]{1,5}\Z")
@@ -72,6 +75,10 @@ def why_not_template(template: str) -> str | None:
         return "needs {stem} or {name}"
     if template in ("{stem}", "{name}", "{stem}{ext}"):
         return "has to make another name"
+    if template.startswith(RESERVED):
+        return f"must not begin with {RESERVED}"
+    if len(template) > LONGEST_TEMPLATE:
+        return f"is longer than {LONGEST_TEMPLATE} letters"
     if re.search(r"[{}]", re.sub(_FIELD.pattern.decode(), "", template)):
         return "can have {stem}, {ext}, {name}, {host} and {date}, and no other braces"
     return None
