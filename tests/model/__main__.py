@@ -15,7 +15,7 @@ from tests.model.machine import MACHINES
 from tests.model.world import done as happened
 
 AT_A_TIME = 200
-STEPS = 20
+STEPS = 12
 
 
 def run(machine: str, seeded: int, sequences: int, steps: int, shrink: bool) -> None:
