@@ -7,10 +7,12 @@ the machine busy does not count. Going through everything at once takes several 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -274,6 +276,41 @@ def test_what_is_seen_in_a_pause_is_newer_than_the_listing(
         await observer.name(node.id, b"f00049")
         await listing
         assert size_of(world, last) == 17
+
+    played(tmp_path, play)
+
+
+def test_what_replay_commits_in_a_pause_is_newer_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that the listing shows under a name it had not, and a name that came and went."""
+    monkeypatch.setattr(slices, "SLICE_S", 0)
+
+    async def play(world: World) -> None:
+        many = world.share / "many"
+        fill(many, 50)
+        fill(world.share / "other", 1)
+        node, file = await world.find("many"), await world.find("other/f00000")
+        observer, server, store = world.volume.observer, world.store.server, world.store
+        await observer.directory(node.id)
+        os.link(world.share / "other" / "f00000", many / "z")
+        (many / "f00000").chmod(0o600)
+        (many / "zz").write_bytes(b"for a moment")
+        listing = asyncio.ensure_future(observer.directory(node.id))
+        while store.nodes.child(node.id, b"f00000").mode != 0o600:  # type: ignore[union-attr]
+            await asyncio.sleep(0)
+        assert not listing.done()
+        before = server.get(file.id)
+        assert before is not None
+        newer = replace(before.entry(), token=b"newer", size=99)
+        server.set(file.id, newer, seen_ns=time.time_ns())
+        server.add_name(node.id, b"zz", file.id)
+        server.remove_name(node.id, b"zz")
+        await listing
+        after = server.get(file.id)
+        assert after is not None and (after.token, after.size) == (b"newer", 99)
+        assert store.nodes.child_id(node.id, b"z") == file.id
+        assert store.nodes.child_id(node.id, b"zz") is None
 
     played(tmp_path, play)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -79,6 +80,11 @@ class ServerNode:
         )
 
 
+Seen = NodeId | tuple[NodeId, bytes]
+"""What was seen or became otherwise: a node, or a name in a directory."""
+Noted = set[Seen]
+
+
 class ServerView:
     """Server nodes, the server's names, and when directories were listed."""
 
@@ -87,6 +93,7 @@ class ServerView:
         self._facts = facts
         self._names = Names(db, "server_names")
         self._epoch = int(facts.get(_EPOCH) or 0)
+        self._noting: list[Noted] = []
         self.child = self._names.child
         self.children = self._names.children
         self.names = self._names.of
@@ -109,6 +116,7 @@ class ServerView:
 
     def set(self, node: NodeId, entry: Entry, *, seen_ns: int, digest: bytes | None = None) -> None:
         """Adopt an observation. A known digest stays while the token does."""
+        self._note(node)
         e = entry
         shape = (int(e.kind), e.mode, e.uid, e.gid, e.size, e.mtime_ns)
         identity = (e.token, int(e.weak), e.file_id, e.nlink, e.rdev, e.target)
@@ -123,6 +131,7 @@ class ServerView:
 
     def touch(self, node: NodeId, seen_ns: int) -> None:
         """Seen again, unchanged."""
+        self._note(node)
         with self._db.transaction():
             self._db.execute(
                 "UPDATE server_nodes SET seen_ns = ?, epoch = ? WHERE node = ?",
@@ -135,6 +144,7 @@ class ServerView:
         Names inside a directory stay for the caller to walk; forgetting those nodes removes
         them.
         """
+        self._note(node, *self.names(node))
         with self._db.transaction():
             self._db.execute("DELETE FROM server_nodes WHERE node = ?", (node,))
             self._db.execute("DELETE FROM server_names WHERE node = ?", (node,))
@@ -153,6 +163,25 @@ class ServerView:
         )
         return None if row is None else row[0]
 
+    # -- what changes while somebody waits ----------------------------------------------
+
+    @contextmanager
+    def noting(self) -> Iterator[Noted]:
+        """A set that gets all that is seen, or becomes otherwise, until the end of the block.
+
+        What a rolled back transaction did is in it, too.
+        """
+        noted: Noted = set()
+        self._noting.append(noted)
+        try:
+            yield noted
+        finally:
+            self._noting = [one for one in self._noting if one is not noted]
+
+    def _note(self, *seen: Seen) -> None:
+        for noted in self._noting:
+            noted.update(seen)
+
     # -- names --------------------------------------------------------------------------
 
     def kinds(self, directory: NodeId) -> list[tuple[bytes, Kind]]:
@@ -166,16 +195,19 @@ class ServerView:
 
     def add_name(self, parent: NodeId, name: bytes, node: NodeId) -> None:
         """A name stands on the server. Raises FileExistsError where one is known."""
+        self._note((parent, name))
         with self._db.transaction():
             self._names.add(parent, name, node)
 
     def remove_name(self, parent: NodeId, name: bytes) -> None:
         """A name is gone. Raises FileNotFoundError where none was known."""
+        self._note((parent, name))
         with self._db.transaction():
             self._names.remove(parent, name)
 
     def move_name(self, parent: NodeId, name: bytes, to_parent: NodeId, to_name: bytes) -> None:
         """A name was renamed; the new one must be free."""
+        self._note((parent, name), (to_parent, to_name))
         with self._db.transaction():
             node = self.child(parent, name)
             if node is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from awayfs.core.diff import Content
 from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.safety import MASS_DELETION_AT_LEAST, mass_deletion
 from awayfs.core.types import ROOT, Entry, Kind, NodeId
-from awayfs.store.server import ServerNode
+from awayfs.store.server import Seen, ServerNode
 from awayfs.volume.context import Context
 from awayfs.volume.opened import OpenNode
 from awayfs.volume.removing import Remover
@@ -35,9 +35,13 @@ XATTRS_LOADED = b""
 
 
 class Adopter:
-    """Applies changes found by ``diff_listing`` to the local tree and the server view."""
+    """Applies changes found by ``diff_listing`` to the local tree and the server view.
 
-    def __init__(self, context: Context) -> None:
+    What ``outdated`` has is known in a newer state than the changes tell, and left alone.
+    """
+
+    def __init__(self, context: Context, outdated: Container[Seen] = ()) -> None:
+        self._outdated = outdated
         self._context = context
         self._store = context.store
         self._nodes = context.store.nodes
@@ -51,30 +55,19 @@ class Adopter:
     ) -> None:
         """Adopt what happened in one directory, all together."""
         with self._store.transaction():
-            for _ in self.steps(directory, changes, {}):
+            for _ in self.steps(directory, changes):
                 pass
             if listed_ns is not None:
                 self._server.set_listed(directory, listed_ns)
 
-    def steps(
-        self, directory: NodeId, changes: Sequence[diff.Change], seen: Mapping[NodeId, int]
-    ) -> Iterator[None]:
-        """Adopt what happened in one directory; there may be a pause after each step.
-
-        ``seen`` tells when each node that the changes start from had been seen. One that has been
-        seen again since, in a pause, is left alone: that is newer.
-        """
-        self._move_names(directory, [c for c in changes if isinstance(c, diff.Moved)])
+    def steps(self, directory: NodeId, changes: Sequence[diff.Change]) -> Iterator[None]:
+        """Adopt what happened in one directory; there may be a pause after each step."""
+        moved = [c for c in changes if isinstance(c, diff.Moved)]
+        self._move_names(directory, [m for m in moved if not self._has_moved_since(directory, m)])
         yield
         for change in changes:
-            yield from self._adopt_change(directory, change, seen)
+            yield from self._adopt_change(directory, change)
             yield
-
-    def _is_outdated(self, node: NodeId, seen: Mapping[NodeId, int]) -> bool:
-        if node not in seen:
-            return False
-        now = self._server.get(node)
-        return now is None or now.seen_ns != seen[node]
 
     def adopt_root(self, entry: Entry) -> None:
         """The root's own attributes."""
@@ -153,24 +146,25 @@ class Adopter:
             return False
         return mass_deletion(self._nodes.count(), count)
 
-    def _adopt_change(
-        self, directory: NodeId, change: diff.Change, seen: Mapping[NodeId, int]
-    ) -> Iterator[None]:
+    def _adopt_change(self, directory: NodeId, change: diff.Change) -> Iterator[None]:
         match change:
             case diff.Unchanged(node, entry):
                 self._server.touch(node, self._context.now())
                 if entry.kind is Kind.DIRECTORY:
                     self._directory_time(node, entry)
             case diff.Updated(node, entry, content):
-                if not self._is_outdated(node, seen):
-                    self._updated(node, entry, content)
+                self._updated(node, entry, content)
             case diff.Created(entry):
                 self._created(directory, entry)
             case diff.Removed(node, name):
-                if not self._is_outdated(node, seen):
+                if not self._is_outdated(directory, name, node):
                     yield from self._remover.steps(directory, name, node)
             case diff.Moved():
                 pass  # done by _move_names
+            case diff.MovedIn(_, entry) | diff.Linked(_, entry) if self._is_outdated(
+                directory, entry.name
+            ):
+                pass
             case diff.MovedIn(node, entry) | diff.Linked(node, entry) if not self._server.get(node):
                 self._created(directory, entry)  # removed where it was, a moment ago
             case diff.MovedIn(node, entry):
@@ -178,15 +172,24 @@ class Adopter:
             case diff.Linked(node, entry):
                 self._linked(directory, node, entry)
             case diff.Replaced(name, old_node, entry):
-                if not self._is_outdated(old_node, seen):
+                if not self._is_outdated(directory, name, old_node):
                     yield from self._remover.steps(directory, name, old_node)
                     self._created(directory, entry)
+
+    def _has_moved_since(self, directory: NodeId, move: diff.Moved) -> bool:
+        names = (move.old_name, move.entry.name)
+        return any(self._is_outdated(directory, name) for name in names)
+
+    def _is_outdated(self, directory: NodeId, name: bytes, node: NodeId = 0) -> bool:
+        return (directory, name) in self._outdated or node in self._outdated
 
     def _created(self, directory: NodeId, entry: Entry) -> None:
         """A new object, or one more name of a known one.
 
         Under a name taken here it is left for replay to meet.
         """
+        if self._is_outdated(directory, entry.name):
+            return
         if self._nodes.child_id(directory, entry.name) is not None:
             return
         if self._server.child(directory, entry.name) is not None:
@@ -220,6 +223,8 @@ class Adopter:
     def _updated(
         self, node: NodeId, entry: Entry, content: Content | None, merged: bool = False
     ) -> None:
+        if node in self._outdated:
+            return
         records = self._journal.of_node(node)
         if any(r.state is RecordState.FROZEN for r in records) or self._journal.has_store(node):
             return

@@ -26,6 +26,7 @@ from awayfs.core.diff import (
 from awayfs.core.errors import Implausible, NotFound, Refused, RemoteError, WrongServer
 from awayfs.core.safety import emptied_root, root_replaced
 from awayfs.core.types import ROOT, Entry, Kind, NodeId
+from awayfs.store.server import Seen
 from awayfs.volume.adopt import Adopter
 from awayfs.volume.changes import RESERVED
 from awayfs.volume.context import SECOND_NS, Context
@@ -246,6 +247,8 @@ class Observer:
         content = self._store.content
         if self._store.journal.has_store(node) or not content.ranges(node):
             return False
+        if not self._store.nodes.names(node):
+            return False  # it is whose it is open for
         seen = self._store.server.get(node)
         return seen is not None and content.token(node) != seen.token
 
@@ -304,12 +307,13 @@ class Observer:
             if path is None:
                 return
             commits = self._commits.get(node, 0)
-            listed = await self._list(node, path)
-            if listed is None:
-                return
-            if self._commits.get(node, 0) == commits:
-                await self._adopt_listing(node, listed)
-                return
+            with self._store.server.noting() as noted:
+                listed = await self._list(node, path)
+                if listed is None:
+                    return
+                if self._commits.get(node, 0) == commits:
+                    await self._adopt_listing(node, listed, noted)
+                    return
 
     async def _list(self, node: NodeId, path: bytes) -> list[Entry] | None:
         """The listing; None when the directory is gone, which its own parent then proves."""
@@ -330,28 +334,32 @@ class Observer:
             raise Implausible("the root is no directory on the server") from None
         await self.directory(names[0][0])
 
-    async def _adopt_listing(self, node: NodeId, listed: list[Entry]) -> None:
-        """A large directory in slices: what is seen newer in a pause is left alone."""
+    async def _adopt_listing(self, node: NodeId, listed: list[Entry], noted: set[Seen]) -> None:
+        """A large directory in slices; ``noted`` gets what others see or change meanwhile.
+
+        That is newer than the listing, and so it is left alone.
+        """
         if node == ROOT:  # the name means our own directory there (DESIGN section 4)
             listed = [entry for entry in listed if entry.name != RESERVED]
         server, slices, listed_ns = self._store.server, Slices(), self._context.now()
-        known: list[KnownChild] = []
-        seen: dict[NodeId, int] = {}
         epoch = server.epoch
+        known: list[KnownChild] = []
         for name, base in server.children_seen(node):
             known.append(KnownChild(name, base.node, base.entry(name)))
-            seen[base.node] = base.seen_ns
             await slices.pause()
         changes = await in_slices(self._diff_steps(known, listed), slices)
         self._check_brakes(node, known, listed, changes)
-        steps, ended = self._adopter.steps(node, changes, seen), False
+        newer: set[Seen] = set()
+        steps, ended = Adopter(self._context, newer).steps(node, changes), False
         while not ended and epoch == server.epoch:
+            newer |= noted
             with self._store.transaction():
                 ended = next(steps, END) is END
                 while not ended and not slices.over:
                     ended = next(steps, END) is END
                 if ended:
                     server.set_listed(node, listed_ns)
+            noted.clear()  # that was ourselves
             await slices.pause()
 
     def _check_brakes(
