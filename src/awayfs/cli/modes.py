@@ -110,7 +110,10 @@ def _report(name: str, reply: dict[str, Any], wait: bool) -> None:
     elif pending:
         click.echo(show.printable(f"{name}: {show.count(pending, 'change')} pending ({mode})"))
     else:
-        click.echo(show.printable(f"{name}: everything is sent"))
+        said = f"{name}: everything is sent"
+        if mapped := reply.get("mapped", 0):
+            said += f"; {show.count(mapped, 'open file')} may be mapped: sent again when closed"
+        click.echo(show.printable(said))
 
 
 def _left(reply: dict[str, Any]) -> bool:

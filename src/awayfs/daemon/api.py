@@ -273,14 +273,15 @@ class Api:
         while params.get("wait"):
             progress = volume.replay.progress()
             yield {"pending": progress.records - progress.parked, "bytes": progress.bytes}
-            if not progress.records or progress.stuck or not volume.link.usable:
+            if progress.over or progress.stuck or not volume.link.usable:
                 break
             await asyncio.sleep(SYNC_TICK_S)
         progress = volume.replay.progress()
         yield Done(
             {
-                "pending": progress.records - progress.parked,
+                "pending": progress.records - progress.parked - progress.mapped,
                 "parked": progress.parked,
+                "mapped": progress.mapped,
                 "conflicts": volume.store.conflicts.count(),
                 "stuck": progress.stuck,
                 "mode": str(volume.mode),

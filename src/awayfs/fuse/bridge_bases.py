@@ -36,10 +36,10 @@ async def _later(handler: Handler, request: Any, wait: Awaitable[None]) -> Reply
 
 
 def _opened(context: Context, request: rq.Open) -> NodeId:
-    """Cut at once, or written to through a mapping that is not seen (``Files.note_writable``)."""
+    """Cut at once, or written to through a mapping that is not seen (``Files.note_mappable``)."""
     opened = context.opened.get(request.nodeid)
-    writing = request.flags & os.O_ACCMODE != os.O_RDONLY
-    mapped = opened is not None and opened.passthrough and writing
+    mapping = request.flags & os.O_ACCMODE == os.O_RDWR
+    mapped = opened is not None and opened.passthrough and mapping
     return request.nodeid if request.flags & os.O_TRUNC or mapped else 0
 
 

@@ -91,19 +91,23 @@ class FileHandlers:
     def _handle(self, node: Node, flags: int, writing: bool) -> tuple[int, int, int]:
         """Handle number, FOPEN flags and backing id of a new open file."""
         handle = self._files.open(node, writing=writing, append=bool(flags & os.O_APPEND))
-        fopen, backing = self._way(handle)
+        try:
+            fopen, backing = self._way(handle, flags)
+        except OSError:
+            self._files.close(handle)  # an open that fails is never released
+            raise
         if not writing or not self._volume.writes_on_close:
             fopen |= wire.FOPEN_NOFLUSH  # close(2) has nothing to wait for
         return self._shared.new_handle(handle), fopen, backing
 
-    def _way(self, handle: FileHandle) -> tuple[int, int]:
+    def _way(self, handle: FileHandle, flags: int) -> tuple[int, int]:
         """FOPEN flags and backing id: passthrough or page cache."""
         opened = handle.opened
         if opened.passthrough:
-            if handle.writing:
-                self._files.note_writable(handle)
-            flags = wire.FOPEN_PASSTHROUGH | (wire.FOPEN_DIRECT_IO if handle.writing else 0)
-            return flags, opened.passthrough
+            if flags & os.O_ACCMODE == os.O_RDWR:  # mmap(2) needs a file that may be read
+                self._files.note_mappable(handle)
+            fopen = wire.FOPEN_PASSTHROUGH | (wire.FOPEN_DIRECT_IO if handle.writing else 0)
+            return fopen, opened.passthrough
         if (
             self._shared.passthrough
             and not handle.writing
@@ -207,7 +211,7 @@ class FileHandlers:
                 if backing:
                     self._close_backing(backing)
                 self._volume.closed(request.nodeid, handle.opened)
-            elif handle.writing and not handle.opened.writers:
+            elif handle.mapping or (handle.writing and not handle.opened.writers):
                 self._volume.written(request.nodeid)
         return b""
 

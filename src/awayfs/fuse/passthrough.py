@@ -15,7 +15,8 @@ The rules (``fs/fuse/iomode.c``; seen on Linux 6.18, and held by tests/mount):
 * FOPEN_KEEP_CACHE beside FOPEN_PASSTHROUGH fails with EIO.
 * FOPEN_PASSTHROUGH | FOPEN_DIRECT_IO: READ and WRITE requests come to the daemon, and a
   passthrough reader sees what the daemon writes into the backing file at once. Only
-  a shared mapping of such a file goes past the daemon, to the backing file.
+  a shared mapping of such a file goes past the daemon, to the backing file
+  (``Files.note_mappable``).
 * FOPEN_PASSTHROUGH alone, opened for writing: no write is told. The kernel asks for the
   attributes again after its own writes, so answer GETATTR from the backing file's size.
 * FSYNC, FALLOCATE, LSEEK, SETATTR (truncation) and COPY_FILE_RANGE still come.

@@ -42,6 +42,7 @@ class FileHandle:
     opened: OpenNode
     writing: bool
     append: bool
+    mapping: bool = False  # it may write through a mapping that is not seen
 
 
 class Files:
@@ -74,6 +75,7 @@ class Files:
             if handle.writing and handle.opened.passthrough:
                 self._notice_mapped_writes(handle.opened)
         finally:  # whoever closes has closed, whatever could not be written down
+            handle.opened.mappers -= handle.mapping
             last = self._context.opened.release(handle.opened, writing=handle.writing)
         return last
 
@@ -224,12 +226,15 @@ class Files:
         self._changed(target.opened, to_offset, to_offset + done)
         return done
 
-    def note_writable(self, handle: FileHandle) -> None:
+    def note_mappable(self, handle: FileHandle) -> None:
         """A writer beside passthrough readers may map the cache file itself (iomode.c).
 
-        What it writes through the mapping is not seen, so the change is journaled at open.
+        What it writes through the mapping is not seen, so there is a STORE from now on until it
+        closes: one that goes out before is followed by another (``Actor.freeze``).
         """
         self._store_record(handle.opened)
+        handle.mapping = True
+        handle.opened.mappers += 1
 
     def _notice_mapped_writes(self, opened: OpenNode) -> None:
         """What was written through a mapping shows in the cache file's time."""

@@ -38,6 +38,7 @@ class OpenNode:
     whole: bool
     users: int = 0
     writers: int = 0
+    mappers: int = 0  # writers that may map the cache file, past us (``Files.note_mappable``)
     unsaved: bool = False  # size and times differ from the database
     unsynced: bool = False  # written since the last fsync was begun
     written_ns: int = 0

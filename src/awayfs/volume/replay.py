@@ -72,12 +72,22 @@ def _told(record: Record) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a drain stands; ``stuck`` when what is left cannot go out without a decision."""
+    """Where a drain stands; ``stuck`` when what is left cannot go out without a decision.
+
+    ``mapped``: what would tell of writes through a mapping, of which there need not be any; it
+    goes out when the file is closed. 0 while something is on its way.
+    """
 
     records: int
     bytes: int
     parked: int
+    mapped: int
     stuck: bool
+
+    @property
+    def over(self) -> bool:
+        """Whether all is sent that was known to be changed."""
+        return self.records <= self.mapped
 
 
 class Replay:
@@ -107,11 +117,13 @@ class Replay:
         self._optimiser = Optimiser(context.store, committer.discard_if_unused, self._is_directory)
         self._in_flight: dict[int, asyncio.Task[None]] = {}
         self._waiting: set[int] = set()
+        self._mapped: set[int] = set()  # what waits for its file to be closed
         self._failed: dict[int, int] = {}
         self._full_until_ns = 0
         self._settled = asyncio.Condition()
         self.active = False
         self._urgent: Counter[NodeId] = Counter()
+        self._urgent_to: dict[NodeId, int] = {}
         self._hurried_to = 0
         self._restless: set[int] = set()  # torn since: not hurried any more
 
@@ -131,14 +143,18 @@ class Replay:
 
     @contextmanager
     def urgently(self, node: NodeId) -> Iterator[None]:
-        """Somebody waits for a node's changes: they go out though it is still being written."""
+        """Somebody waits for a node's changes: they go out though it is still being written.
+
+        Those of this moment: of a file that may be mapped there is always one more.
+        """
         self._urgent[node] += 1
+        self._urgent_to[node] = self._store.journal.last_seq()
         try:
             yield
         finally:
             self._urgent[node] -= 1
             if not self._urgent[node]:
-                del self._urgent[node]
+                del self._urgent[node], self._urgent_to[node]
 
     async def run(self) -> None:
         """Drain whenever woken; runs until cancelled."""
@@ -161,22 +177,33 @@ class Replay:
         counts = self._store.journal.counts()
         total = self._store.journal.count()
         busy = self.active or self._woken.is_set() or self._is_patient()
+        mapped = 0 if busy else self._count_mapped()
         return Progress(
             records=total,
             bytes=self._store.journal.pending_bytes(),
             parked=counts[RecordState.PARKED],
-            stuck=total > 0 and not busy and self._context.link.usable,
+            mapped=mapped,
+            stuck=total > mapped and not busy and self._context.link.usable,
         )
 
+    def _count_mapped(self) -> int:
+        """How many records wait for no more than that their file is closed."""
+        if not self._context.link.usable:
+            return 0  # then they wait for the server
+        return sum(self._store.journal.get(seq) is not None for seq in self._mapped)
+
     async def wait_for_node(self, node: NodeId) -> None:
-        """Until nothing of a node is left to send, or it cannot be sent now."""
+        """Until nothing that is there of a node now is left to send, or it cannot be sent now."""
         journal = self._store.journal
+        last = journal.last_seq()
         self.wake()
         async with self._settled:
             await self._settled.wait_for(
                 lambda: (
                     not self._context.link.usable
-                    or all(r.state is RecordState.PARKED for r in journal.of_node(node))
+                    or all(
+                        r.state is RecordState.PARKED or r.seq > last for r in journal.of_node(node)
+                    )
                 )
             )
 
@@ -225,6 +252,7 @@ class Replay:
     async def _pass(self) -> bool:
         """Send what is ready until nothing is; whether anything moved."""
         self._waiting.clear()
+        self._mapped.clear()
         self._queue.begin_pass()
         moved = False
         while self._context.link.usable:
@@ -251,7 +279,7 @@ class Replay:
         """A record came back; whether that changed anything."""
         if self._store.journal.get(seq) is None:
             self._failed.pop(seq, None)
-        return self._queue.back(seq, waits=seq in self._waiting)
+        return self._queue.back(seq, waits=seq in self._waiting or seq in self._mapped)
 
     async def _guarded(self, seq: int) -> None:
         """One record; nothing it meets may stop the others."""
@@ -291,6 +319,9 @@ class Replay:
         """Take one record through all steps; it is gone, parked or waiting after that."""
         record = self._store.journal.get(seq)
         if record is None or record.state is RecordState.PARKED:
+            return
+        if self._is_only_mapped(record):
+            self._mapped.add(seq)
             return
         if self._being_written(record):
             self._waiting.add(seq)
@@ -384,12 +415,29 @@ class Replay:
     def _is_hurried(self, seq: int) -> bool:
         return seq <= self._hurried_to and seq not in self._restless
 
+    def _is_wanted(self, record: Record) -> bool:
+        """Whether somebody waits for this very change."""
+        return record.seq <= self._urgent_to.get(record.node, 0) or self._is_hurried(record.seq)
+
+    def _is_only_mapped(self, record: Record) -> bool:
+        """Whether a store says no more than that its file may be written to through a mapping.
+
+        It goes out when that is closed, with the next write that is seen, before whatever else
+        is changed about the file, or when somebody waits for it.
+        """
+        opened = self._context.opened.get(record.node)
+        if record.kind is not RecordKind.STORE or opened is None or not opened.mappers:
+            return False
+        if self._is_wanted(record) or opened.written_ns > record.at_ns:
+            return False
+        return self._store.journal.of_node(record.node)[-1].seq == record.seq
+
     def _being_written(self, record: Record) -> bool:
         """A file that is still being written goes out when it is closed or has been quiet.
 
         Short-lived and half-written states then never travel.
         """
-        if record.node in self._urgent or self._is_hurried(record.seq):
+        if self._is_wanted(record):
             return False
         if record.kind not in (RecordKind.STORE, RecordKind.CREATE):
             return False

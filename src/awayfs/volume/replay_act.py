@@ -34,6 +34,7 @@ from awayfs.store.server import ServerNode
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
 from awayfs.volume.fetch import Fetcher
+from awayfs.volume.journaling import Journaling
 from awayfs.volume.observe import digest_of_file, join
 from awayfs.volume.op_ids import base36
 from awayfs.volume.replay_facts import FactFinder, Places
@@ -70,6 +71,7 @@ class Actor:
     ) -> None:
         self._context = context
         self._store = context.store
+        self._journaling = Journaling(context)
         self._fetcher = fetcher
         self._finder = finder
         self._client = client
@@ -108,6 +110,7 @@ class Actor:
             self._store.journal.set_state(record.seq, RecordState.FROZEN)
             for other in self._stores(record):
                 self._store.journal.set_state(other.seq, RecordState.FROZEN)
+            self._follow_mapped(record)
         fault("replay.frozen")
 
     def freeze_as_sent(self, record: Record, before: Version) -> None:
@@ -126,6 +129,18 @@ class Actor:
         with self._store.transaction():
             for one in (record, *self._stores(record)):
                 self._store.journal.set_state(one.seq, RecordState.FROZEN)
+            self._follow_mapped(record)
+
+    def _follow_mapped(self, record: Record) -> None:
+        """What a program writes through a mapping is not seen: another record tells of it.
+
+        It is there before anything is sent, so that a daemon that dies leaves it.
+        """
+        if record.kind not in (RecordKind.STORE, RecordKind.CREATE):
+            return
+        opened = self._context.opened.get(record.node)
+        if opened is not None and opened.mappers and self._store.nodes.names(record.node):
+            self._journaling.store(record.node)
 
     def carried(self, record: Record) -> list[Record]:
         """Records that the upload of a CREATE settles along with it: the stores until then.
