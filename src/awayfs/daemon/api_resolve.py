@@ -141,7 +141,7 @@ class ResolveApi:
             raise ControlError(f"{text_of(path)}: is not in conflict any more", "not-found")
         record = next(filter(None, map(volume.store.journal.get, found.record_seqs)), None)
         volume.resolver.content.check(found, record)
-        made_from = volume.resolver.content.witness(found)
+        made_from = volume.resolver.content.witness(found.node)
         places = await self._copied(found, str(params.get("directory", "")))
         entry = found.server_entry
         return {

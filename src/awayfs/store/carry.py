@@ -37,6 +37,7 @@ _TABLES: Final = (
     ("server_names", "parent"),
     ("server_listings", "directory"),
     ("history", "id"),
+    ("history_partial", "id"),
 )
 """The tables and the number they are ordered by, the dearest first."""
 

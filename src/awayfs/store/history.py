@@ -17,13 +17,17 @@ from awayfs.store.db import Database, Row
 from awayfs.store.files import Files
 
 _FIELDS: Final = "conflict, node, path, which, mode, mtime_ns, size, kept_ns, why, result"
-_SELECT: Final = f"SELECT id, {_FIELDS} FROM history"  # noqa: S608
+_PARTIAL: Final = "id IN (SELECT id FROM history_partial)"
+_SELECT: Final = f"SELECT id, {_FIELDS}, {_PARTIAL} FROM history"  # noqa: S608
 _DECIDED: Final = "conflict NOT IN (SELECT id FROM conflicts)"
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """One variant that lost. ``result`` is the digest of what won, where that was known."""
+    """One variant that lost. ``result`` is the digest of what won, where that was known.
+
+    ``partial``: holes stand for what of it was never here.
+    """
 
     conflict: int
     node: NodeId
@@ -35,6 +39,7 @@ class Lost:
     kept_ns: int
     why: str
     result: bytes | None = None
+    partial: bool = False
     id: int = 0
 
 
@@ -62,6 +67,8 @@ class History:
                 f"INSERT INTO history ({_FIELDS}) VALUES ({marks})",  # noqa: S608
                 _values(lost),
             )
+            if lost.partial:
+                self._db.execute("INSERT INTO history_partial VALUES (?)", (number,))
             path = self.content_path(number)
             os.rename(staged_path, path)
             self._db.on_rollback(_rename_back, path, staged_path)
@@ -104,6 +111,7 @@ class History:
         with self._db.transaction():
             for number in numbers:
                 if self._db.execute("DELETE FROM history WHERE id = ?", (number,)):
+                    self._db.execute("DELETE FROM history_partial WHERE id = ?", (number,))
                     self._files.delete_after_commit(self.content_path(number))
 
     def weights(self) -> list[Weight]:
@@ -130,4 +138,5 @@ def _values(lost: Lost) -> Row:
 
 
 def _lost(row: Row) -> Lost:
-    return replace(Lost(*row[1:]), id=row[0])
+    *fields, partial = row[1:]
+    return replace(Lost(*fields), partial=bool(partial), id=row[0])

@@ -31,11 +31,10 @@ from awayfs.volume.context import Context
 from awayfs.volume.losing import Losing
 from awayfs.volume.observe import digest_of_file, join
 from awayfs.volume.resolve import Resolver
-from awayfs.volume.resolve_steps import COPY_TEMPLATE
+from awayfs.volume.resolve_steps import COPY_TEMPLATE, MOVED_ON, MovedOn, differs
 
 log = logging.getLogger(__name__)
 
-MOVED_ON = "the server has changed it again: look at the conflict as it is now, and decide anew"
 CHANGED_HERE = "it was changed here meanwhile; look at it and decide anew"
 NO_LONGER = "is not in conflict any more; see awayfs conflicts"
 
@@ -76,8 +75,12 @@ class Deciding:
 
     # -- decisions ------------------------------------------------------------------------
 
-    async def keep(self, number: int, choice: str, *, copy_name: str = "") -> Decided:
+    async def keep(
+        self, number: int, choice: str, *, copy_name: str = "", all_of_it: bool = False
+    ) -> Decided:
         """Decide for a variant, or for both. ``copy_name`` is a rule's template.
+
+        ``all_of_it``: what loses has to be in the history, else ``TooLarge`` is raised.
 
         Raises ``UsageError`` where that makes no sense or the server moved on, ``RemoteError``
         when it cannot be asked, OSError(ENOSPC).
@@ -91,7 +94,11 @@ class Deciding:
             conflict = self._again(conflict)
             unchanged = self._unchanged(conflict)
             lost = await self._losing.keep(
-                conflict, path, self._lost_by(conflict, record, choice), f"--keep {choice}"
+                conflict,
+                path,
+                self._lost_by(conflict, record, choice),
+                f"--keep {choice}",
+                all_of_it,
             )
             result = await self._digest_of_winner(conflict, choice)
             copy = await self._resolve(conflict, choice, copy_name, unchanged)
@@ -104,9 +111,11 @@ class Deciding:
         template = COPY_TEMPLATE.set(copy_name)
         try:
             return await self._resolver.resolve(conflict, Resolution(choice), unchanged)
-        except UsageError:
+        except UsageError as error:
             if choice == LOCAL:  # which drops nothing of ours
                 self._losing.cancelled(conflict.id)
+            if isinstance(error, MovedOn):
+                await self._find_anew(conflict)
             raise
         finally:
             COPY_TEMPLATE.reset(template)
@@ -158,7 +167,8 @@ class Deciding:
         there = await self._prepare(conflict, record, choice)
         conflict = self._again(conflict)
         unchanged = self._unchanged(conflict, made_from)
-        lost = await self._losing.keep(conflict, path, self._lost_by(conflict, record, choice), why)
+        given_up = self._lost_by(conflict, record, choice)
+        lost = await self._losing.keep(conflict, path, given_up, why, False)
         loop = asyncio.get_running_loop()
         result = await loop.run_in_executor(None, digest_of_file, staged)
         known = None
@@ -189,13 +199,21 @@ class Deciding:
 
     def _unchanged(self, conflict: Conflict, known: str | None = None) -> Callable[[], None]:
         """A check that our variant is what it was, or was then: what is kept is what goes."""
-        before = known or self._resolver.content.witness(conflict)
+        before = known or self._witness(conflict)
 
         def check() -> None:
-            if self._resolver.content.witness(conflict) != before:
+            if self._witness(conflict) != before:
                 raise UsageError(CHANGED_HERE)
 
         return check
+
+    def _witness(self, conflict: Conflict) -> str:
+        """Another text once our variant, or a file in it that has unsent content, was changed."""
+        node, witness = self._store.nodes.get(conflict.node), self._resolver.content.witness
+        if node is None or node.kind is not Kind.DIRECTORY:
+            return witness(conflict.node)
+        inside = self._losing.losing_here(conflict, b"")
+        return " ".join(f"{child}.{witness(child)}" for child, _ in inside)
 
     async def completed(self, number: int) -> Conflict:
         """The conflict with all of the server's variant, if that can be had now."""
@@ -223,12 +241,15 @@ class Deciding:
         there: Entry | None = None
         if overwrites(conflict.kind, choice):
             there = await self._there(conflict, record)
-            if _differs(conflict.server_entry, there):
+            if differs(conflict.server_entry, there):
                 await self._find_anew(conflict)
                 raise UsageError(MOVED_ON)
         elif record is None:
             known = self._store.server.get(conflict.node)
             there = known.entry() if known is not None else None
+            if SERVER in loses(conflict.kind, choice) and differs(conflict.server_entry, there):
+                await self._show_as_it_is(conflict, there)
+                raise UsageError(MOVED_ON)
         if SERVER in loses(conflict.kind, choice) and not conflict.server_complete:
             await self._completed(conflict.id)
         return there
@@ -257,7 +278,7 @@ class Deciding:
         places = [path for path in (target, server.path(record.node)) if path is not None]
         found = [await self._resolver.steps.stat(path) for path in places]
         there = [entry for entry in found if entry is not None]
-        shown = [entry for entry in there if not _differs(conflict.server_entry, entry)]
+        shown = [entry for entry in there if not differs(conflict.server_entry, entry)]
         return next(iter(shown or there), None)
 
     async def _find_anew(self, conflict: Conflict) -> None:
@@ -270,9 +291,16 @@ class Deciding:
         self._context.on_journal()
         await self._found_anew(conflict.node)
 
+    async def _show_as_it_is(self, conflict: Conflict, there: Entry | None) -> None:
+        """What came back was taken over in a newer revision: that is the server's variant."""
+        self._store.conflicts.update(conflict.id, server_entry=there, server_complete=False)
+        await self._completed(conflict.id)
+
     def _lost_by(self, conflict: Conflict, record: Record | None, choice: str) -> frozenset[str]:
         """Attributes and names lose no content."""
         lost = loses(conflict.kind, choice)
+        if record is None and SERVER in lost and self._store.journal.has_store(conflict.node):
+            return lost | {LOCAL}  # what came back was worked on
         if record is not None and record.kind in (RecordKind.SETATTR, RecordKind.SETXATTR):
             return frozenset()
         if record is not None and record.kind is RecordKind.LINK:
@@ -314,13 +342,6 @@ class Deciding:
             unlink_quietly(staged)
             raise
         return staged
-
-
-def _differs(shown: Entry | None, there: Entry | None) -> bool:
-    """Whether the server has another revision than the one that was shown."""
-    if shown is None or there is None:
-        return (shown is None) != (there is None)
-    return shown.kind is not there.kind or shown.token != there.token
 
 
 def _copy_regular(source: str | bytes, target: str) -> None:

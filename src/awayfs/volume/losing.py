@@ -21,10 +21,19 @@ from awayfs.store.history import Lost
 from awayfs.store.nodes import Node
 from awayfs.volume.context import SECOND_NS, Context
 from awayfs.volume.fault import fault
+from awayfs.volume.server_variants import VARIANT_LIMIT
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+NOT_HERE = (
+    "the server's version is not here, and could not be fetched now, so nothing was decided; try"
+    " again, or use --keep both or server"
+)
 TRIES = 3
 CULL_NS = 10 * SECOND_NS
+
+
+class TooLarge(UsageError):
+    """The history cannot take a variant, and it was not to be given up without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +58,18 @@ class Losing:
         return self._context.settings().history
 
     async def keep(
-        self, conflict: Conflict, path: bytes, which: frozenset[str], why: str
+        self, conflict: Conflict, path: bytes, which: frozenset[str], why: str, all_of_it: bool
     ) -> list[str]:
-        """Keep the variants of a conflict that will lose; those that cannot be kept, by name.
+        """Keep the variants of a conflict that will lose; those that are too large, by name.
 
-        Raises ``UsageError`` when there is no room for them: nothing was decided then.
+        Raises ``UsageError`` when there is no room for them, or the server's is not here, and,
+        with ``all_of_it``, ``TooLarge``: nothing was decided then.
         """
         staged: list[_Staged] = []
         too_large: list[str] = []
         try:
             if "local" in which:
-                for node_id, place in self._losing_here(conflict, path):
+                for node_id, place in self.losing_here(conflict, path):
                     one = await self._stage_local(conflict, node_id, place, why)
                     if one is None:
                         too_large.append("local")
@@ -70,7 +80,11 @@ class Losing:
                 if entry is not None and entry.kind is Kind.FILE:
                     one = self._stage_server(conflict, entry, path, why)
                     staged += [one] if one else []
+                    if one is None and entry.size <= min(self.limits.one, VARIANT_LIMIT):
+                        raise UsageError(NOT_HERE)
                     too_large += [] if one else ["server"]
+            if too_large and all_of_it:
+                raise TooLarge(f"the {too_large[0]} version is too large for the history")
             self._commit(staged)
         except OSError as error:
             if error.errno not in NO_ROOM:
@@ -90,7 +104,7 @@ class Losing:
             for one in staged:
                 self._store.history.add(one.lost, one.path)
 
-    def _losing_here(self, conflict: Conflict, path: bytes) -> Iterator[tuple[NodeId, bytes]]:
+    def losing_here(self, conflict: Conflict, path: bytes) -> Iterator[tuple[NodeId, bytes]]:
         """The file in conflict, or all files with unsent content inside the directory."""
         node = self._store.nodes.get(conflict.node)
         if node is None:
@@ -115,7 +129,9 @@ class Losing:
         node = self._context.node(node_id)
         if staged is None or node is None:
             return None
-        return _Staged(self._lost(conflict.id, node, path, "local", staged, why), staged)
+        lost = self._lost(conflict.id, node, path, "local", staged, why)
+        partial = not self._store.content.covers(node_id, 0, node.size)
+        return _Staged(replace(lost, partial=partial), staged)
 
     async def copy_of(self, node_id: NodeId) -> str | None:
         """The content of a file as a durable staging file; None when it is too large.

@@ -31,13 +31,13 @@ from awayfs.core.merge_rules import (
 )
 from awayfs.core.merging import LARGEST_TEXT, has_markers
 from awayfs.core.settings import Settings
-from awayfs.core.types import Kind, Range
+from awayfs.core.types import Kind, NodeId, Range
 from awayfs.store.conflicts import Conflict
 from awayfs.store.files import clone_or_copy, fsync_path, unlink_quietly
 from awayfs.volume import programs
 from awayfs.volume.context import Context
 from awayfs.volume.deciding import Deciding
-from awayfs.volume.losing import Losing
+from awayfs.volume.losing import Losing, TooLarge
 from awayfs.volume.share_rules import ShareRules
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class Merging:
         losing: Losing,
         path_of: Callable[[Conflict], bytes],
         base_of: Callable[[Conflict], str | None],
-        witness: Callable[[Conflict], str],
+        witness: Callable[[NodeId], str],
     ) -> None:
         self._context = context
         self._store = context.store
@@ -155,6 +155,8 @@ class Merging:
             return False
         except NotMerged as error:
             self._note(number, rule, str(error))
+        except TooLarge as error:
+            self._note(number, rule, str(error))
         except UsageError as error:
             log.info("a rule did not decide %r: %s", path, error)
             return self._store.conflicts.get(number) is None  # else something was in the way
@@ -178,7 +180,9 @@ class Merging:
             decided = choice(rule.strategy, node.mtime_ns, there.mtime_ns)
             if decided is None:
                 raise NotMerged("both have the same time")
-            await self._deciding.keep(conflict.id, str(decided), copy_name=rule.copy_name)
+            await self._deciding.keep(
+                conflict.id, str(decided), copy_name=rule.copy_name, all_of_it=True
+            )
             log.info("%r: kept %s by rule %s", path, decided, rule.pattern)
             return
         await self._merge(rule, conflict, path)
@@ -196,7 +200,7 @@ class Merging:
         scratch = self._store.content.stage_path() + ".scratch"
         os.mkdir(scratch, 0o700)
         try:
-            made_from = self._witness(conflict)
+            made_from = self._witness(conflict.node)
             places = await self._laid_out(rule, conflict, path, scratch)
             outcome = await self._outcome(rule, path, places, scratch)
             if not outcome.clean:

@@ -46,6 +46,7 @@ class PutBack:
             size=os.stat(staged).st_size,
             kept_ns=self._context.now(),
             why=WHY,
+            partial=not content.covers(node, 0, found.size),
         )
         self._store.history.add(lost, staged)
 

@@ -65,8 +65,8 @@ class Resolver:
     ) -> str | None:
         """Decide one conflict; the path of a conflict copy, if one was made.
 
-        ``saving`` is called in the transaction that drops our content for the server's; what it
-        raises keeps that from being done.
+        ``saving`` is called in the transaction that drops our content for the server's, and
+        before what came back is removed again; what it raises keeps that from being done.
 
         Raises ``RemoteError`` when the server cannot be asked and ``UsageError`` when the
         choice makes no sense for this conflict.
@@ -78,7 +78,7 @@ class Resolver:
         ]
         copy: str | None = None
         if conflict.kind == ConflictKind.REMOVE_UPDATE and not records:
-            self._resolve_removed(conflict, keep)
+            self._resolve_removed(conflict, keep, saving)
         elif not records:
             pass  # settled by other means since
         elif _is_of_two(conflict, records[0], keep):
@@ -113,10 +113,13 @@ class Resolver:
             raise UsageError("it has several names by now; remove with rm the one that is meant")
         return meant
 
-    def _resolve_removed(self, conflict: Conflict, keep: Resolution) -> None:
+    def _resolve_removed(
+        self, conflict: Conflict, keep: Resolution, saving: Callable[[], object]
+    ) -> None:
         """The server's version is back already; *local* removes it, as it is now, again."""
         if keep is not Resolution.LOCAL:
             return
+        saving()
         for parent, name in self._names_meant(conflict):
             node = self._store.nodes.get(conflict.node)
             if node is not None and node.kind is Kind.DIRECTORY:

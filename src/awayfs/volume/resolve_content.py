@@ -34,9 +34,9 @@ class TakeContent:
         self._local = local
         self._replacing = Replacing(context)
 
-    def witness(self, conflict: Conflict) -> str:
+    def witness(self, node: NodeId) -> str:
         """Another text once our variant was changed."""
-        return self._replacing.witness(conflict.node)
+        return self._replacing.witness(node)
 
     def check(self, conflict: Conflict, record: Record | None) -> None:
         """Raise ``UsageError`` where a content decides nothing."""

@@ -11,7 +11,7 @@ from awayfs.volume.context import Context
 from awayfs.volume.giving_up import GivingUp
 from awayfs.volume.journaling import Journaling
 from awayfs.volume.observe import join
-from awayfs.volume.resolve_steps import Steps
+from awayfs.volume.resolve_steps import MovedOn, Steps, differs
 from awayfs.volume.resolve_strangers import Strangers
 
 CREATING = (ConflictKind.NAME_NAME, ConflictKind.TYPE)
@@ -86,6 +86,8 @@ class KeepLocal:
         if entry is None:
             self.recreate(record)
             return
+        if conflict.kind == ConflictKind.UPDATE_UPDATE and differs(conflict.server_entry, entry):
+            raise MovedOn  # nobody has seen that one, and the history does not have it
         digest = await self._steps.variant_digest(conflict, entry)
         with self._store.transaction():
             self._store.server.set(node, entry, seen_ns=self._context.now(), digest=digest)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 
+from awayfs.core.errors import UsageError
 from awayfs.core.naming import conflict_copy_name
 from awayfs.core.records import Record, RecordState
 from awayfs.core.types import Entry, NodeId
@@ -15,8 +16,23 @@ from awayfs.store.conflicts import Conflict
 from awayfs.volume.context import Context
 from awayfs.volume.observe import Observer, digest_of_file
 
+MOVED_ON = "the server has changed it again: look at the conflict as it is now, and decide anew"
 COPY_TEMPLATE = ContextVar("COPY_TEMPLATE", default="")
 """What a rule calls conflict copies, for the decision that is being carried out."""
+
+
+class MovedOn(UsageError):
+    """The server has another revision than the one that was decided about."""
+
+    def __init__(self) -> None:
+        super().__init__(MOVED_ON)
+
+
+def differs(shown: Entry | None, there: Entry | None) -> bool:
+    """Whether the server has another revision than the one that was shown."""
+    if shown is None or there is None:
+        return (shown is None) != (there is None)
+    return shown.kind is not there.kind or shown.token != there.token
 
 
 class Steps:

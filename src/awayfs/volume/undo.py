@@ -70,6 +70,11 @@ class Undo:
             raise UsageError("the volume is mounted read-only")
         node = self._store.nodes.resolve(path)
         lost = self._chosen(path, node, which)
+        if lost.partial:
+            place = self._store.history.content_path(lost.id)
+            raise UsageError(
+                f"only a part of that version was ever here; what is known of it is in {place}"
+            )
         if node is None:
             await self._make(path, lost)
             return Undone(path, lost.which, lost.why, True)
@@ -111,6 +116,7 @@ class Undo:
     async def _replace(self, path: bytes, node: Node, lost: Lost, force: bool) -> None:
         self._check(node)
         await self._have_whole(node)
+        made_from = self._replacing.witness(node.id)
         kept = await self._losing.copy_of(node.id)
         if kept is None:
             raise UsageError("the file as it is now is too large for the history; copy it first")
@@ -125,6 +131,8 @@ class Undo:
                 )
             staged = await self._deciding.staged_copy(self._store.history.content_path(lost.id))
             result = await loop.run_in_executor(None, digest_of_file, staged)
+            if self._replacing.witness(node.id) != made_from:
+                raise UsageError("it is being changed at this moment; try again")
             self._commit(path, node, lost, kept, staged, result)
         finally:
             unlink_quietly(kept)
@@ -137,8 +145,8 @@ class Undo:
         self, path: bytes, node: Node, lost: Lost, kept: str, staged: str, result: bytes
     ) -> None:
         current = self._context.node(node.id)
-        if current is None or current.mtime_ns != node.mtime_ns or current.size != node.size:
-            raise UsageError("it is being changed at this moment; try again")
+        if current is None:
+            raise UsageError("it was removed at this moment")
         self._check(node)
         with self._store.transaction():
             self._journaling.store(node.id)
