@@ -26,6 +26,7 @@ from awayfs.volume.fault import fault
 from awayfs.volume.planning import Plan, Planner
 from awayfs.volume.put_back import PutBack
 from awayfs.volume.replay import Replay
+from awayfs.volume.returning import Returning
 from awayfs.volume.session import StoreTrees
 from awayfs.volume.slices import Slices
 
@@ -64,6 +65,7 @@ class Discarder:
         self._replay = replay
         self._trees = StoreTrees(context.store)
         self._put_back = PutBack(context)
+        self._returning = Returning(context)
         self._touched: set[NodeId] = set()
         self.planner = Planner(context.store)
 
@@ -173,6 +175,7 @@ class Discarder:
                 if node in known:
                     self._put_back.properties(node, mine)
                     self._put_back.content(node, mine)
+                    self._returning.content(node)
                 for conflict in store.conflicts.of_node(node):
                     if not any(store.journal.get(seq) for seq in conflict.record_seqs):
                         store.conflicts.remove(conflict.id)

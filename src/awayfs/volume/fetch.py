@@ -39,6 +39,7 @@ LOST = (
     "this part was never here, and the server has replaced the version that was changed here; "
     "awayfs resolve PATH --keep both saves what is known"
 )
+NAMELESS = "this part was never here, and the file was removed"
 NOWHERE = "content is neither here nor on the server"
 NO_FILE = (errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
 """What a server says of a path at which something else than a file stands by now."""
@@ -225,7 +226,8 @@ class Fetcher:
         with self._store.transaction():
             fd = content.open(node)
             try:
-                content.set_token(node, base.token)
+                if not content.ranges(node):
+                    content.set_token(node, base.token)
                 for gap in content.missing(node, wanted.start, end):
                     _copy(landing, fd, gap)
                     content.add_range(node, gap.start, gap.end)
@@ -243,7 +245,10 @@ class Fetcher:
         be completed any more.
         """
         content = self._store.content
-        if not content.ranges(node) or content.token(node) == base.token:
+        token = content.token(node)
+        if token is None:  # written to without a name
+            token = content.base_token(node)
+        if not content.ranges(node) or token == base.token:
             return True
         if (lost := self._lost(node)) is not None:
             raise lost
@@ -251,10 +256,13 @@ class Fetcher:
         return False
 
     def _lost(self, node: NodeId) -> OSError | None:
-        """What a reader is told of the gaps of a changed file whose old revision is gone."""
-        if not self._store.journal.has_store(node):
-            return None
-        return OSError(ECONFLICTED, LOST)
+        """What a reader is told of the gaps of a changed file whose old revision is gone.
+
+        What has no name may have been changed as well, and keeps what it has.
+        """
+        if self._store.journal.has_store(node):
+            return OSError(ECONFLICTED, LOST)
+        return None if self._store.nodes.names(node) else OSError(errno.ESTALE, NAMELESS)
 
     def _keep_time(self, node: NodeId) -> None:
         """The cache file of a changed node tells its time, not that of a fetch (``opened``)."""

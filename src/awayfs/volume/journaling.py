@@ -57,14 +57,23 @@ class Journaling:
 
         There is no record to send. But the record that took the name away may still wait, and
         is decided by what the server has: so what was in step with it is kept as the base, and
-        nobody takes the open file's content for it. ``changed``: it is too late for that.
+        nobody takes the open file's content for it: that is of no revision. ``changed``: it is
+        too late for a base.
         """
         store = self._context.store
-        content = store.content
-        if content.base_path(node) is not None or store.server.get(node) is None:
+        content, base = store.content, store.server.get(node)
+        if base is None or self._journal.has_store(node):
             return
-        if changed or not content.keep_base(node, self._context.options.base_limit):
-            content.keep_no_base(node)
+        if content.ranges(node) and content.token(node) is None:
+            return  # begun already
+        with store.transaction():
+            if not content.ranges(node):
+                content.set_token(node, base.token)  # what is not here has to come from it
+            if content.base_token(node) != content.token(node):
+                content.drop_base(node)
+            if changed or not content.keep_base(node, self._context.options.base_limit):
+                content.keep_no_base(node)
+            content.set_token(node, None)
 
     def _keep_base(self, node: NodeId) -> None:
         """Keep the base's content, and have the base be what the change is made to.

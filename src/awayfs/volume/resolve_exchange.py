@@ -19,6 +19,7 @@ from awayfs.volume.journaling import Journaling
 from awayfs.volume.observe import join
 from awayfs.volume.resolve_local import KeepLocal
 from awayfs.volume.resolve_steps import Steps
+from awayfs.volume.returning import Returning
 
 Place = tuple[NodeId, bytes]
 
@@ -50,6 +51,7 @@ class KeepExchange:
         self._journaling = journaling
         self._giving_up = giving_up
         self._steps = steps
+        self._returning = Returning(context)
 
     async def keep(self, record: Record, keep: Resolution) -> None:
         """Decide; what is there of both sides stays with ``both`` as with ``local``."""
@@ -129,9 +131,7 @@ class KeepExchange:
         return journal.has_any(node) or any(map(journal.has_any, self._giving_up.below(node)))
 
     def _name(self, side: _Side) -> None:
-        if self._store.nodes.child_id(*side.home) is None:
-            self._store.nodes.add_name(*side.home, side.node)
-            self._context.kernel.forget_entry(*side.home)
+        self._returning.name(*side.home, side.node)
 
 
 def _as_rename(record: Record, side: _Side) -> Record:

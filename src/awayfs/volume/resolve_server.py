@@ -15,6 +15,9 @@ from awayfs.volume.context import Context
 from awayfs.volume.giving_up import ATTRIBUTES, GivingUp
 from awayfs.volume.observe import Observer
 from awayfs.volume.resolve_steps import Steps
+from awayfs.volume.returning import Returning
+
+TAKING = (RecordKind.RENAME, RecordKind.REMOVE)
 
 
 class KeepServer:
@@ -29,6 +32,7 @@ class KeepServer:
         self._giving_up = giving_up
         self._steps = steps
         self._adopter = Adopter(context)
+        self._returning = Returning(context)
 
     async def keep(
         self,
@@ -70,7 +74,7 @@ class KeepServer:
             self._giving_up.attributes(record, entry)
             return
         journal = self._store.journal
-        displaced = [r for r in journal.of_node(node) if r.kind is RecordKind.RENAME]
+        displaced = [r for r in journal.of_node(node) if r.kind in TAKING]
         names = self._store.nodes.names(node)
         with self._store.transaction():
             self._giving_up.changes(node, below=entry is None)
@@ -82,22 +86,23 @@ class KeepServer:
             else:
                 self._adopter.adopt_revision(node, entry, Content.CHANGED)
 
-    def _names_as_on_server(self, node: NodeId, renames: list[Record]) -> None:
-        """Renames that were dropped are undone here, and what they displaced is shown again."""
-        nodes, server = self._store.nodes, self._store.server
+    def _names_as_on_server(self, node: NodeId, taking: list[Record]) -> None:
+        """Removals and renames that were dropped are undone here, and what the latter displaced
+        is shown again.
+        """
+        server = self._store.server
+        renames = [record for record in taking if record.kind is RecordKind.RENAME]
         with self._store.transaction():
             for rename in renames:
                 if server.child(rename.to_parent, rename.to_name) != node:
                     self._giving_up.name(rename.to_parent, rename.to_name, node)
-            places = [(place, node) for place in server.names(node)] if renames else []
+            places = [(place, node) for place in server.names(node)] if taking else []
             for rename in renames:
                 to = (rename.to_parent, rename.to_name)
                 if rename.replaced and server.child(*to) == rename.replaced:
                     places.append((to, rename.replaced))
             for place, owner in places:
-                if nodes.child_id(*place) is None:
-                    nodes.add_name(*place, owner)
-                    self._context.kernel.forget_entry(*place)
+                self._returning.name(*place, owner)
 
     async def _undo_rename(self, conflict: Conflict, record: Record) -> None:
         """The node goes back to its name on the server; what it displaced is shown again."""
@@ -109,13 +114,11 @@ class KeepServer:
         with self._store.transaction():
             self._store.journal.remove([record.seq])
             self._giving_up.name(record.to_parent, record.to_name, record.node)
-            if names and nodes.child_id(*names[0]) is None:
-                nodes.add_name(*names[0], record.node)
-                self._context.kernel.forget_entry(*names[0])
+            if names:
+                self._returning.name(*names[0], record.node)
             replaced = record.replaced
             if replaced and server.child(record.to_parent, record.to_name) == replaced:
-                nodes.add_name(record.to_parent, record.to_name, replaced)
-                self._context.kernel.forget_entry(record.to_parent, record.to_name)
+                self._returning.name(record.to_parent, record.to_name, replaced)
         if not nodes.names(record.node):
             self._giving_up.changes(record.node, below=True)
             self._giving_up.node(record.node)

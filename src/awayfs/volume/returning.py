@@ -1,0 +1,46 @@
+"""Giving a node a name again that was taken away here: a removal, or a rename over it, goes back.
+
+Who had it open may have written to it meanwhile. That was never to be sent, so it must not pass
+for what the server has: the base shows again, as far as it is here.
+"""
+
+from __future__ import annotations
+
+from awayfs.core.types import Kind, NodeId
+from awayfs.volume.adopt import Adopter
+from awayfs.volume.context import Context
+
+
+class Returning:
+    """Brings names back. Needs a transaction around it."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._store = context.store
+        self._adopter = Adopter(context)
+
+    def name(self, parent: NodeId, name: bytes, node: NodeId) -> None:
+        """The name is the node's again, if it is free."""
+        nodes = self._store.nodes
+        if nodes.child_id(parent, name) is None and nodes.get(parent) and nodes.get(node):
+            nodes.add_name(parent, name, node)
+            self._context.kernel.forget_entry(parent, name)
+            self.content(node)
+
+    def content(self, node: NodeId) -> None:
+        """What was written without a name goes (``Journaling.nameless``)."""
+        store, content = self._store, self._store.content
+        base = store.server.get(node)
+        if base is None or base.kind is not Kind.FILE or store.journal.has_store(node):
+            return
+        if not content.has(node) or content.token(node) is not None:
+            return
+        opened = self._context.opened.get(node)
+        if opened is None and content.base_token(node) == base.token:
+            content.restore_base(node, node)
+        else:
+            content.drop_base(node)
+            self._adopter.drop_content(node, base.size, base.token)
+        store.nodes.update(node, size=base.size, mtime_ns=base.mtime_ns)
+        if opened is not None:
+            opened.mtime_ns = base.mtime_ns

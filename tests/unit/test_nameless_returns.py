@@ -1,0 +1,139 @@
+"""Files that lost their name here while they are open: what is read, and what shows again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from tests.unit.test_volume_review import World, played
+
+from awayfs.core.conflicts import Resolution
+from awayfs.core.errors import Refused
+from awayfs.core.types import ROOT
+from awayfs.volume.discard import Discarder
+
+
+async def refuse(*_: object) -> None:
+    raise Refused(13, "not allowed")
+
+
+async def refused(world: World) -> None:
+    """What waits goes out, and the server lets nothing be taken away."""
+    remote = world.volume.link.remote
+    remote.remove = remote.rename = refuse  # type: ignore[method-assign,assignment]
+    await world.volume.link.online_by_hand()
+    await world.drained()
+    del remote.remove, remote.rename
+
+
+def take_away(world: World, how: str) -> None:
+    if how == "rm":
+        world.volume.changes.unlink(ROOT, b"f")
+    else:
+        world.volume.changes.rename(ROOT, b"other", ROOT, b"f", 0)
+
+
+async def shown(world: World, name: str) -> bytes:
+    handle = world.volume.files.open(await world.find(name), writing=False)
+    try:
+        return await world.read(handle, 0, 100)
+    finally:
+        world.volume.files.close(handle)
+
+
+def test_what_could_not_be_removed_is_there_again(tmp_path: Path) -> None:
+    async def play(world: World) -> None:
+        (world.share / "f").write_bytes(b"old content")
+        file = await world.cached("f")
+        world.volume.link.offline_by_hand()
+        world.volume.changes.unlink(ROOT, b"f")
+        await refused(world)
+        (conflict,) = world.store.conflicts.all()
+        await world.volume.resolve(conflict, Resolution.SERVER)
+        assert (await world.find("f")).id == file.id
+        assert world.store.journal.count() == 0
+
+    played(tmp_path, play)
+
+
+@pytest.mark.parametrize("how", ["rm", "mv"])
+@pytest.mark.parametrize("limit", [1 << 20, 0])
+@pytest.mark.parametrize("still_open", [True, False])
+@pytest.mark.parametrize("before", [True, False])
+def test_what_was_written_without_a_name_does_not_pass_for_the_servers(
+    tmp_path: Path, how: str, limit: int, still_open: bool, before: bool
+) -> None:
+    async def play(world: World) -> None:
+        (world.share / "f").write_bytes(b"old content")
+        (world.share / "other").write_bytes(b"O")
+        file = await world.cached("f")
+        await world.cached("other")
+        world.volume.link.offline_by_hand()
+        handle = world.volume.files.open(world.shown(file), writing=True)
+        if before:
+            world.volume.files.write(handle, 0, b"OLD")
+        take_away(world, how)
+        world.volume.files.write(handle, 0, b"NEW and longer")
+        assert await world.read(handle, 0, 100) == b"NEW and longer"
+        if not still_open:
+            world.volume.files.close(handle)
+        await refused(world)
+        (conflict,) = world.store.conflicts.all()
+        await world.volume.resolve(conflict, Resolution.SERVER)
+        assert (await world.find("f")).id == file.id
+        assert await shown(world, "f") == b"old content"
+        assert await shown(world, "other") == b"O"
+        if limit and not still_open and how == "mv" and not before:
+            world.volume.link.offline_by_hand()  # the base was kept, and has come back
+            assert await shown(world, "f") == b"old content"
+        await world.volume.link.online_by_hand()
+        await world.drained()
+        assert (world.share / "f").read_bytes() == b"old content"
+
+    played(tmp_path, play, base_limit=limit)
+
+
+def test_a_removal_that_is_discarded_shows_the_base(tmp_path: Path) -> None:
+    async def play(world: World) -> None:
+        (world.share / "f").write_bytes(b"old content")
+        file = await world.cached("f")
+        world.volume.link.offline_by_hand()
+        handle = world.volume.files.open(world.shown(file), writing=True)
+        world.volume.changes.unlink(ROOT, b"f")
+        world.volume.files.write(handle, 0, b"NEW and longer")
+        world.volume.files.close(handle)
+        discarder = Discarder(world.volume.context, world.volume.changes, world.volume.replay)
+        plan = await discarder.planner.plan({file.id})
+        assert [group async for group in discarder.discard(plan)]
+        assert await shown(world, "f") == b"old content"
+
+    played(tmp_path, play)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_what_is_read_of_the_rest_does_not_undo_what_was_written(
+    tmp_path: Path, before: bool
+) -> None:
+    """Of a placeholder that is open, removed, and then written to; and looked at by fstat(2)."""
+
+    async def play(world: World) -> None:
+        data = os.urandom(9 << 20)
+        (world.share / "f").write_bytes(data)
+        file = await world.find("f")
+        handle = world.volume.files.open(file, writing=True)
+        world.volume.link.offline_by_hand()
+        if before:
+            world.volume.files.write(handle, 2000, b"first")
+        world.volume.changes.unlink(ROOT, b"f")
+        await world.volume.replay._optimiser.run()
+        world.volume.files.write(handle, 1000, b"mine")
+        await world.volume.link.online_by_hand()
+        assert await world.read(handle, 5 << 20, 10) == data[5 << 20 :][:10]
+        await world.volume.tree._freshen(file.id)
+        assert await world.read(handle, 1000, 4) == b"mine"
+        if before:
+            assert await world.read(handle, 2000, 5) == b"first"
+        world.volume.files.close(handle)
+
+    played(tmp_path, play)
