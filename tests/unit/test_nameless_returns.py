@@ -137,3 +137,33 @@ def test_what_is_read_of_the_rest_does_not_undo_what_was_written(
         world.volume.files.close(handle)
 
     played(tmp_path, play)
+
+
+@pytest.mark.parametrize("how", ["rm", "mv"])
+@pytest.mark.parametrize("still_open", [True, False])
+def test_who_has_it_open_reads_on_when_it_is_removed(
+    tmp_path: Path, how: str, still_open: bool
+) -> None:
+    async def play(world: World) -> None:
+        data = os.urandom(9 << 20)
+        (world.share / "f").write_bytes(data)
+        (world.share / "other").write_bytes(b"O")
+        await world.cached("other")
+        file = await world.find("f")
+        handle = world.volume.files.open(file, writing=False)
+        assert await world.read(handle, 1 << 20, 10) == data[1 << 20 :][:10]
+        if not still_open:
+            world.volume.files.close(handle)
+        before = world.store.content.usage()
+        take_away(world, how)
+        await world.drained()
+        assert os.listdir(world.share) == (["other"] if how == "rm" else ["f"])
+        assert world.store.journal.count() == 0
+        if not still_open:
+            assert world.store.content.usage() <= before
+            return
+        for offset in (0, 5 << 20, (9 << 20) - 10):
+            assert await world.read(handle, offset, 10) == data[offset:][:10]
+        world.volume.files.close(handle)
+
+    played(tmp_path, play)

@@ -129,6 +129,16 @@ class Fetcher:
             offset = end
         return fetched
 
+    async def whole_while_open(self, node: NodeId) -> None:
+        """Have all of a file that somebody has open, or as much as is there when he closes it."""
+        offset, content = 0, self._store.content
+        while (opened := self._context.opened.get(node)) is not None and not opened.whole:
+            missing = content.missing(node, offset, opened.size)
+            if not missing:
+                return
+            offset = min(missing[0].start + LARGEST_WINDOW, missing[0].end)
+            await self.ensure(node, missing[0].start, offset)
+
     def _widen(self, progress: _Progress, node: NodeId, start: int, end: int) -> int:
         if start == progress.next_offset:
             progress.window = min(progress.window * 2, LARGEST_WINDOW)

@@ -14,7 +14,7 @@ import os
 from dataclasses import dataclass
 
 from awayfs.core.decide import Apply, Facts
-from awayfs.core.errors import NotFound
+from awayfs.core.errors import NotFound, Unreachable
 from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.types import (
     ABSENT,
@@ -95,8 +95,11 @@ class Actor:
             case RecordKind.LINK:
                 return await self._link(record, places)
             case RecordKind.REMOVE:
+                await self._save_for_readers(record.node)
                 return await self._remove(record, places, decision)
             case RecordKind.RENAME | RecordKind.EXCHANGE:
+                if record.kind is RecordKind.RENAME and record.replaced:
+                    await self._save_for_readers(record.replaced)
                 return await self._move(record, places, decision)
             case RecordKind.SETATTR:
                 return await self._set_attributes(record, places, decision)
@@ -232,6 +235,17 @@ class Actor:
         finally:
             os.close(fd)
         return staged, digest
+
+    async def _save_for_readers(self, node: NodeId) -> None:
+        """Who has a file open reads on after it is removed: what is not here would go with it."""
+        if len(self._store.server.names(node)) > 1:
+            return
+        try:
+            await self._fetcher.whole_while_open(node)
+        except OSError as error:
+            if not self._context.link.usable:
+                raise Unreachable(str(error)) from error
+            log.warning("node %d is removed while it is open and partly here: %s", node, error)
 
     def _save_open(self, node: NodeId) -> None:
         """Size, time and ranges of a file that is open, as they are at this moment."""
