@@ -22,6 +22,9 @@ SIZE_MAX = 256 << 20
 """Most bytes of a manifest: about a million records."""
 _NAME_MAX = 255
 _OFFSET_MAX = 1 << 62
+_NUMBER_MAX = (1 << 32) - 2
+_TWO_NAMES = (RecordKind.RENAME, RecordKind.EXCHANGE)
+_NAMED = (RecordKind.CREATE, RecordKind.LINK, RecordKind.REMOVE, *_TWO_NAMES)
 
 
 class BaseFacts(msgspec.Struct, kw_only=True):
@@ -133,7 +136,8 @@ def checked(manifest: Manifest) -> Manifest:
 
 
 def _check_node(node: NodeFacts) -> None:
-    _check_facts(node.kind, node.mode, node.size)
+    _check_facts(node)
+    _need(0 <= node.rdev <= _NUMBER_MAX, f"{node.rdev} is no device")
     _need(node.path is None or _is_inside(node.path), f"the path {node.path!r} leads out")
     _need(node.target is None or b"\0" not in node.target, "a link's target has a NUL")
     _need(node.kind != Kind.SYMLINK or bool(node.target), "a link without a target")
@@ -143,16 +147,27 @@ def _check_node(node: NodeFacts) -> None:
         end = stop
     _need(node.member is None or node.member.startswith(LOCAL), "a member has a wrong place")
     if node.base is not None:
-        _check_facts(node.base.kind, node.base.mode, node.base.size)
+        _check_facts(node.base)
+        _need(bool(node.base.path) or node.base.kind == Kind.DIRECTORY, "a root is no directory")
         _need(_is_inside(node.base.path), f"the path {node.base.path!r} leads out")
         member = node.base.member
         _need(member is None or member.startswith(BASE), "a member has a wrong place")
 
 
-def _check_facts(kind: int, mode: int, size: int) -> None:
-    _need(kind in set(Kind), f"{kind} is no kind of file")
-    _need(0 <= mode <= 0o7777, f"{mode} is no mode")
-    _need(0 <= size < _OFFSET_MAX, f"{size} is no size")
+def _check_facts(facts: NodeFacts | BaseFacts) -> None:
+    _need(facts.kind in set(Kind), f"{facts.kind} is no kind of file")
+    _need(0 <= facts.size < _OFFSET_MAX, f"{facts.size} is no size")
+    _check_attributes(facts.mode, facts.uid, facts.gid, facts.mtime_ns)
+
+
+def _check_attributes(
+    mode: int | None, uid: int | None, gid: int | None, *times: int | None
+) -> None:
+    _need(mode is None or 0 <= mode <= 0o7777, f"{mode} is no mode")
+    for number in (uid, gid):
+        _need(number is None or 0 <= number <= _NUMBER_MAX, f"{number} is no user or group")
+    for ns in times:
+        _need(ns is None or abs(ns) < _OFFSET_MAX, f"{ns} is no time")
 
 
 def _check_record(record: RecordFacts, nodes: dict[int, NodeFacts]) -> None:
@@ -164,6 +179,14 @@ def _check_record(record: RecordFacts, nodes: dict[int, NodeFacts]) -> None:
     for parent, name in names:
         _need(not parent or is_name(name), f"{name!r} is no name")
     _need(b"\0" not in record.xattr_name, "an attribute's name has a NUL")
+    _check_attributes(record.mode, record.uid, record.gid, record.mtime_ns, record.atime_ns)
+    kind, facts = record.kind, nodes[record.node]
+    _need(kind not in _NAMED or bool(record.parent), f"record {record.seq} has no directory")
+    _need(kind not in _TWO_NAMES or bool(record.to_parent), f"record {record.seq} leads nowhere")
+    _need(kind != RecordKind.SETXATTR or bool(record.xattr_name), "an attribute has no name")
+    if kind == RecordKind.STORE:
+        kinds = {facts.kind, facts.base.kind if facts.base is not None else facts.kind}
+        _need(kinds == {Kind.FILE}, f"record {record.seq} has content for what is no file")
 
 
 def is_name(name: bytes) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import stat
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any, Final
@@ -31,6 +32,10 @@ from awayfs.volume.slices import Slices
 from awayfs.volume.volume import Volume
 
 CHUNK: Final = 1 << 20
+DEVICES: Final = (Kind.CHARACTER, Kind.BLOCK)
+XATTRS: Final = (b"user.", b"system.posix_acl_")
+"""Attributes that say something to programs, and give a file no rights."""
+OURS: Final = b"user.awayfs."
 
 
 class Skipped(Exception):
@@ -51,6 +56,7 @@ class Importer:
         self._facts: dict[int, NodeFacts] = {}
         self._here: dict[int, NodeId] = {0: 0}
         self._stored: set[int] = set()
+        self._mine: set[NodeId] = {ROOT}
         self._moved_on: list[str] = []
         self._skipped: list[dict[str, str]] = []
         self._applied = 0
@@ -150,7 +156,9 @@ class Importer:
         slices = Slices()
         for done, record in enumerate(self._manifest.records, 1):
             try:
+                self._claim(record)
                 await self._play(record)
+                self._mine.update(self._touched(record))
                 self._applied += 1
             except Skipped as skipped:
                 self._skip(record, str(skipped))
@@ -162,6 +170,19 @@ class Importer:
             if done % 100 == 0:
                 yield done
             await slices.pause()
+
+    def _touched(self, record: RecordFacts) -> set[NodeId]:
+        """What is here of the nodes that a record is about."""
+        return {
+            self._here[number] for number in (record.node, record.replaced) if number in self._here
+        }
+
+    def _claim(self, record: RecordFacts) -> None:
+        """What was changed here since the import began is not an import's to replace."""
+        touched = self._touched(record) - {0}
+        if any(map(self._store.journal.has_any, touched - self._mine)):
+            raise Skipped("it was changed here meanwhile")
+        self._mine |= touched
 
     def _skip(self, record: RecordFacts, why: str) -> None:
         facts = self._facts[record.node]
@@ -185,9 +206,7 @@ class Importer:
             case RecordKind.SETATTR:
                 self._set_attributes(record)
             case RecordKind.SETXATTR:
-                node = self._node(record.node)
-                value = record.xattr_value
-                self._changes.set_xattr(node, record.xattr_name, value, 0)
+                self._set_xattr(record)
 
     def _node(self, number: int) -> NodeId:
         node = self._here.get(number)
@@ -229,9 +248,12 @@ class Importer:
         self._here[record.node] = self._make(parent, record.name, facts)
 
     def _make(self, parent: NodeId, name: bytes, facts: NodeFacts) -> NodeId:
+        kind = Kind(facts.kind)
+        if kind in DEVICES:
+            raise Skipped("it is a device; make it with mknod")
         uid, gid = self._owner(facts)
         made = self._changes.create(
-            parent, name, Kind(facts.kind), facts.mode, uid, gid,
+            parent, name, kind, _harmless(facts.mode, kind), uid, gid,
             target=facts.target, rdev=facts.rdev,
         )  # fmt: skip
         self._context.kernel.forget_entry(parent, name)
@@ -294,9 +316,18 @@ class Importer:
         there, here = self._manifest.volume, self._context.options
         uid = here.uid if record.uid == there.uid else record.uid
         gid = here.gid if record.gid == there.gid else record.gid
-        wanted = Attributes(record.mode, uid, gid, record.mtime_ns, record.atime_ns)
+        here_now = self._store.nodes.get(node)
+        assert here_now is not None
+        mode = None if record.mode is None else _harmless(record.mode, here_now.kind)
+        wanted = Attributes(mode, uid, gid, record.mtime_ns, record.atime_ns)
         self._changes.set_attributes(node, wanted)
         self._context.kernel.forget_node(node)
+
+    def _set_xattr(self, record: RecordFacts) -> None:
+        node, name = self._node(record.node), record.xattr_name
+        if not name.startswith(XATTRS) or name.startswith(OURS):
+            raise Skipped(f"{text_of(name)} is not taken from an archive")
+        self._changes.set_xattr(node, name, record.xattr_value, 0)
 
     # -- content --------------------------------------------------------------------------
 
@@ -398,6 +429,11 @@ class Importer:
 
     def _member(self, which: str, number: int) -> bytes:
         return os.path.join(self._place, b"%s-%d" % (which.encode(), number))
+
+
+def _harmless(mode: int, kind: Kind) -> int:
+    """Who wrote an archive does not say as whom its programs run."""
+    return mode if kind is Kind.DIRECTORY else mode & ~(stat.S_ISUID | stat.S_ISGID)
 
 
 def _content_of(path: bytes) -> bytes:

@@ -1,0 +1,240 @@
+"""``journal import`` of archives that nobody of ours wrote, and beside a user who works on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from tests.unit.test_volume_review import World, played
+
+from awayfs.control.manifest import (
+    BaseFacts,
+    Manifest,
+    NodeFacts,
+    RecordFacts,
+    VolumeFacts,
+)
+from awayfs.core.errors import UsageError
+from awayfs.core.types import Kind
+from awayfs.store.fsck import check
+from awayfs.volume.importing import Importer
+
+ROOT_FACTS: dict[str, Any] = {
+    "id": 1,
+    "kind": int(Kind.DIRECTORY),
+    "mode": 0o755,
+    "uid": 0,
+    "gid": 0,
+    "rdev": 0,
+    "size": 0,
+    "mtime_ns": 0,
+}
+
+
+def base(path: bytes, kind: Kind = Kind.DIRECTORY, **more: Any) -> BaseFacts:
+    facts: dict[str, Any] = {"mode": 0o755, "uid": 0, "gid": 0, "size": 0, "mtime_ns": 0}
+    return BaseFacts(
+        **{**facts, "path": path, "kind": int(kind), "token": b"", "weak": True, **more}
+    )
+
+
+def node(number: int, kind: Kind = Kind.FILE, **more: Any) -> NodeFacts:
+    return NodeFacts(**{**ROOT_FACTS, "id": number, "kind": int(kind), **more})
+
+
+def archive(place: Path, nodes: list[NodeFacts], records: list[RecordFacts]) -> bytes:
+    place.mkdir()
+    root = node(1, Kind.DIRECTORY, base=base(b""))
+    manifest = Manifest(
+        format=1,
+        volume=VolumeFacts(url="dir:/x"),
+        host="h",
+        made_ns=0,
+        nodes=[root, *nodes],
+        records=records,
+    )
+    (place / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+    return os.fsencode(place)
+
+
+async def imported(world: World, place: bytes) -> Importer:
+    importer = Importer(world.volume, place)
+    await importer.load(force=True)
+    async for _ in importer.apply():
+        pass
+    return importer
+
+
+BIG = 1 << 40
+HOSTILE: dict[str, tuple[list[NodeFacts], list[RecordFacts]]] = {
+    "a user's number": (
+        [node(2, uid=BIG)],
+        [RecordFacts(seq=1, kind="create", node=2, parent=1, name=b"x")],
+    ),
+    "a negative number": (
+        [node(2, gid=-5)],
+        [RecordFacts(seq=1, kind="create", node=2, parent=1, name=b"x")],
+    ),
+    "a device's number": (
+        [node(2, Kind.FIFO, rdev=1 << 70)],
+        [RecordFacts(seq=1, kind="create", node=2, parent=1, name=b"x")],
+    ),
+    "a mode in a record": (
+        [node(2)],
+        [
+            RecordFacts(seq=1, kind="create", node=2, parent=1, name=b"x"),
+            RecordFacts(seq=2, kind="setattr", node=2, mode=1 << 33),
+        ],
+    ),
+    "an owner in a record": (
+        [node(2)],
+        [
+            RecordFacts(seq=1, kind="create", node=2, parent=1, name=b"x"),
+            RecordFacts(seq=2, kind="setattr", node=2, uid=-2),
+        ],
+    ),
+    "a time beyond all": (
+        [node(2)],
+        [
+            RecordFacts(seq=1, kind="create", node=2, parent=1, name=b"x"),
+            RecordFacts(seq=2, kind="setattr", node=2, mtime_ns=1 << 80),
+        ],
+    ),
+    "no directory": ([node(2)], [RecordFacts(seq=1, kind="create", node=2, name=b"x")]),
+    "no new directory": (
+        [node(2)],
+        [
+            RecordFacts(seq=1, kind="create", node=2, parent=1, name=b"x"),
+            RecordFacts(seq=2, kind="rename", node=2, parent=1, name=b"x", to_name=b"y"),
+        ],
+    ),
+    "a file at the root": (
+        [node(2, base=base(b"", Kind.FILE)), node(3)],
+        [RecordFacts(seq=1, kind="create", node=3, parent=2, name=b"x")],
+    ),
+    "content of the root": (
+        [node(2, base=base(b"", Kind.FILE), stored=True)],
+        [RecordFacts(seq=1, kind="store", node=2)],
+    ),
+    "content of a directory": (
+        [node(2, base=base(b"d"), size=0, stored=True)],
+        [RecordFacts(seq=1, kind="store", node=2)],
+    ),
+    "an attribute without a name": (
+        [node(2)],
+        [
+            RecordFacts(seq=1, kind="create", node=2, parent=1, name=b"x"),
+            RecordFacts(seq=2, kind="setxattr", node=2, xattr_value=b"x"),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_manifest_that_no_export_wrote_is_refused(what: str, tmp_path: Path) -> None:
+    """Before anything was changed."""
+
+    async def play(world: World) -> None:
+        (world.share / "d").mkdir()
+        await world.find("d")
+        place = archive(tmp_path / "archive", *HOSTILE[what])
+        with pytest.raises(UsageError, match="damaged or not ours"):
+            await imported(world, place)
+        assert not world.store.journal.count() and check(world.store) == []
+
+    played(tmp_path, play)
+
+
+def test_names_and_devices_that_an_archive_may_not_make(tmp_path: Path) -> None:
+    async def play(world: World) -> None:
+        nodes = [node(2), node(3, Kind.BLOCK, rdev=0x800), node(4, mode=0o4755), node(5)]
+        records = [
+            RecordFacts(seq=1, kind="create", node=2, parent=1, name=b".awayfs"),
+            RecordFacts(seq=2, kind="create", node=3, parent=1, name=b"disk"),
+            RecordFacts(seq=3, kind="create", node=4, parent=1, name=b"suid"),
+            RecordFacts(seq=4, kind="create", node=5, parent=1, name=b"later"),
+            RecordFacts(seq=5, kind="setattr", node=5, mode=0o6755),
+        ]
+        importer = await imported(world, archive(tmp_path / "archive", nodes, records))
+        skipped = [one["why"] for one in importer.report()["skipped"]]
+        assert len(skipped) == 2 and "create of record 1" in skipped[0], skipped
+        assert "device" in skipped[1]
+        for name in (b"suid", b"later"):
+            found = world.store.nodes.resolve(name)
+            assert found is not None and found.mode == 0o755
+        assert check(world.store) == []
+
+    played(tmp_path, play)
+
+
+def test_rings_are_not_made(tmp_path: Path) -> None:
+    async def play(world: World) -> None:
+        nodes = [node(n, Kind.DIRECTORY) for n in (2, 3)]
+        records = [
+            RecordFacts(seq=1, kind="create", node=2, parent=1, name=b"a"),
+            RecordFacts(seq=2, kind="create", node=3, parent=2, name=b"b"),
+            RecordFacts(
+                seq=3, kind="rename", node=2, parent=1, name=b"a", to_parent=3, to_name=b"c"
+            ),
+            RecordFacts(seq=4, kind="link", node=2, parent=3, name=b"c"),
+            RecordFacts(
+                seq=5, kind="exchange", node=2, parent=1, name=b"a", to_parent=2, to_name=b"b",
+                replaced=3,
+            ),
+            RecordFacts(seq=6, kind="remove", node=2, parent=1, name=b"a"),
+        ]  # fmt: skip
+        importer = await imported(world, archive(tmp_path / "archive", nodes, records))
+        assert importer.report()["applied"] == 2
+        assert check(world.store) == []
+        assert world.store.nodes.resolve(b"a/b") is not None
+
+    played(tmp_path, play)
+
+
+def test_what_a_user_changes_meanwhile_is_his(tmp_path: Path) -> None:
+    """An import takes its time; what it has not come to yet may be worked on by then."""
+
+    async def play(world: World) -> None:
+        (world.share / "f").write_bytes(b"theirs")
+        (world.share / "g").write_bytes(b"theirs")
+        for name in "fg":
+            await world.cached(name)
+        nodes = [
+            node(
+                number,
+                base=base(name, Kind.FILE, size=6),
+                path=name,
+                stored=True,
+                size=3,
+                ranges=[(0, 3)],
+                member="files/" + name.decode(),
+            )
+            for number, name in ((2, b"f"), (3, b"g"))
+        ]
+        records = [
+            RecordFacts(seq=1, kind="store", node=2),
+            RecordFacts(seq=2, kind="store", node=3),
+            RecordFacts(seq=3, kind="remove", node=3, parent=1, name=b"g"),
+        ]
+        place = archive(tmp_path / "archive", nodes, records)
+        for number in (2, 3):
+            (tmp_path / "archive" / f"local-{number}").write_bytes(b"old")
+        importer = Importer(world.volume, place)
+        await importer.load(force=True)
+        world.write(await world.find("g"), 0, b"new work")
+        async for _ in importer.apply():
+            pass
+        found = world.store.nodes.resolve(b"g")
+        assert found is not None
+        path = world.store.content.fd_path(found.id)
+        assert Path(path).read_bytes() == b"new work"
+        assert ["changed here" in one["why"] for one in importer.report()["skipped"]] == [
+            True,
+            True,
+        ]
+        assert importer.report()["applied"] == 1
+
+    played(tmp_path, play)
