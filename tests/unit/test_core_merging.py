@@ -2,22 +2,62 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
+from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from awayfs.core import merging
 from awayfs.core.merging import (
     LARGEST_TEXT,
+    Hunk,
+    Merged,
     has_markers,
+    hunks_of,
     lines_of,
-    merge_text,
-    merge_union,
     why_not_text,
 )
+from awayfs.volume.merge_process import aligned
 
 BASE = b"one\ntwo\nthree\nfour\nfive\n"
+
+
+def hunks(base: bytes, local: bytes, server: bytes) -> list[Hunk]:
+    """As diff3 tells them."""
+    with tempfile.TemporaryDirectory() as place:
+        paths = [Path(place, name) for name in ("base", "local", "server")]
+        for path, content in zip(paths, (base, local, server), strict=True):
+            path.write_bytes(content)
+        return hunks_of(aligned(*map(str, paths)))
+
+
+def merge_text(base: bytes, local: bytes, server: bytes) -> Merged:
+    return merging.merge_text(base, local, server, hunks(base, local, server))
+
+
+def merge_union(base: bytes, local: bytes, server: bytes) -> Merged:
+    return merging.merge_union(base, local, server, hunks(base, local, server))
+
+
+def test_what_diff3_says_is_read() -> None:
+    base = b"".join(b"%d\n" % n for n in range(1, 9))
+    local = base.replace(b"2\n", b"two\n").replace(b"8\n", b"acht")
+    server = base.replace(b"5\n", b"").replace(b"8\n", b"eight\n") + b"9\n"
+    assert hunks(base, local, server) == [
+        Hunk("local", (1, 2), (1, 2), (1, 2)),
+        Hunk("server", (4, 5), (4, 4), (4, 5)),
+        Hunk("both", (7, 8), (6, 8), (7, 8)),
+    ]
+
+
+@pytest.mark.parametrize("answer", [b"diff3: gone\n", b"====4\n", b"====\n1:1c\nx\n"])
+def test_what_diff3_never_says(answer: bytes) -> None:
+    with pytest.raises(ValueError, match="diff3"):
+        hunks_of(answer)
+
 
 # name: base, local, server, merged
 CASES = {
@@ -104,6 +144,7 @@ text = st.lists(line, max_size=12).map(b"".join)
 any_text = st.tuples(text, st.sampled_from([b"", b"tail"])).map(b"".join)
 
 
+@settings(deadline=None, max_examples=40)  # three processes each
 @given(any_text, any_text)
 def test_one_side_unchanged_or_both_alike(base: bytes, changed: bytes) -> None:
     for merge in (merge_text, merge_union):
@@ -113,6 +154,7 @@ def test_one_side_unchanged_or_both_alike(base: bytes, changed: bytes) -> None:
         assert merge(base, changed, base).clean
 
 
+@settings(deadline=None, max_examples=40)  # three processes each
 @given(any_text, any_text, any_text)
 def test_nothing_that_a_side_added_is_lost(base: bytes, local: bytes, server: bytes) -> None:
     """Clean or with markers: lines that a side has more often than the base are there."""
@@ -124,6 +166,7 @@ def test_nothing_that_a_side_added_is_lost(base: bytes, local: bytes, server: by
                 assert merged[added] >= min(number, 1), (merge, added)
 
 
+@settings(deadline=None, max_examples=40)  # three processes each
 @given(any_text, any_text, any_text)
 def test_a_clean_merge_is_the_same_from_both_sides(
     base: bytes, local: bytes, server: bytes
@@ -135,6 +178,7 @@ def test_a_clean_merge_is_the_same_from_both_sides(
         assert set(_bare(here.content)) <= {*_bare(base), *_bare(local), *_bare(server)}
 
 
+@settings(deadline=None, max_examples=40)  # three processes each
 @given(any_text, any_text, any_text)
 def test_an_unclean_merge_is_marked(base: bytes, local: bytes, server: bytes) -> None:
     merged = merge_text(base, local, server)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +19,6 @@ from awayfs.cli.progress import Bar
 from awayfs.control import mountinfo, paths
 from awayfs.control.client import MountInfo
 from awayfs.control.messages import text_of
-from awayfs.core.merging import merge_text, why_not_text
 
 AT_ONCE = 2000
 """Paths in one request, which has a longest length."""
@@ -261,17 +262,16 @@ def _arranged(directory: str, name: str, variants: list[str]) -> dict[str, str]:
     places["MERGED"] = os.path.join(directory, f"{stem[:100]}_MERGED{extension[:32]}")
     if "merged" in variants:
         os.rename(os.path.join(directory, "merged"), places["MERGED"])
-    else:
-        _write(places["MERGED"], _first_try(places))
+    elif not _first_try(places):
+        _write(places["MERGED"], _read(places["LOCAL"]) or b"")
     return places
 
 
-def _first_try(places: dict[str, str]) -> bytes:
-    """What MERGED holds at first: a merge with markers where it is text, else ours."""
-    base, local, server = (_read(places[which]) or b"" for which in ("BASE", "LOCAL", "REMOTE"))
-    if any(why_not_text(content) for content in (base, local, server)):
-        return local
-    return merge_text(base, local, server).content
+def _first_try(places: dict[str, str]) -> bool:
+    """Put into MERGED what a tool begins with: a merge with markers, where it is text."""
+    module = [sys.executable, "-P", "-m", "awayfs.volume.merge_process", "text"]
+    command = [*module, *(places[which] for which in ("BASE", "LOCAL", "REMOTE", "MERGED"))]
+    return subprocess.run(command, stdout=subprocess.DEVNULL).returncode in (0, 1)
 
 
 def _read(path: str) -> bytes | None:

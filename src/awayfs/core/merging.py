@@ -1,8 +1,8 @@
 """What comes of merging three variants of a text, and when it is a text at all.
 
 Conservative: only UTF-8 without NUL is text, and changes that touch each other are left to a
-person. The alignment is ``merge3``'s; lines are compared as bytes with their endings, so that
-these come through as they were.
+person. Which lines belong together is diff3(1)'s to say (docs/adr/0010); lines are compared as
+bytes with their endings, so that these come through as they were.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from merge3 import Merge3
-
 LARGEST_TEXT = 4 << 20
 """Bytes of one variant: beyond, aligning lines takes longer than anybody would wait."""
 _LINE = re.compile(rb"[^\n]*\n|[^\n]+")
+_RANGE = re.compile(rb"^([123]):(\d+)(?:,(\d+))?([ac])$")
 _START, _MIDDLE, _END = b"<<<<<<<", b"=======", b">>>>>>>"
 _MARKED = re.compile(rb"^<{7} [^\n]*$.*?^={7}\r?$.*?^>{7} [^\n]*$", re.M | re.S)
 
@@ -46,7 +45,45 @@ def has_markers(content: bytes) -> bool:
     return _MARKED.search(content) is not None
 
 
-def merge_text(base: bytes, local: bytes, server: bytes) -> Merged:
+@dataclass(frozen=True, slots=True)
+class Hunk:
+    """Lines in which the three differ, as (first, after the last) from 0.
+
+    ``changed`` says by whom: ``local``, ``server``, ``alike`` (both did the same), ``both``.
+    """
+
+    changed: str
+    local: tuple[int, int]
+    server: tuple[int, int]
+    base: tuple[int, int]
+
+
+_CHANGED = {b"====": "both", b"====1": "local", b"====2": "server", b"====3": "alike"}
+
+
+def hunks_of(answer: bytes) -> list[Hunk]:
+    """What ``diff3 --text LOCAL SERVER BASE`` printed; ValueError for anything else.
+
+    The third file is the one that diff3 compares both others with. ``1:4,6c`` are the lines 4 to
+    6 of the first file, ``1:3a`` none after line 3. The files come in any order, and the lines
+    themselves begin with two spaces.
+    """
+    hunks: list[Hunk] = []
+    changed, ranges = "", dict[bytes, tuple[int, int]]()
+    for line in answer.split(b"\n"):
+        if line in _CHANGED:
+            changed, ranges = _CHANGED[line], {}
+        elif found := _RANGE.match(line):
+            file, first, last = found[1], int(found[2]), int(found[3] or found[2])
+            ranges[file] = (first, first) if found[4] == b"a" else (first - 1, last)
+            if len(ranges) == 3:
+                hunks.append(Hunk(changed, ranges[b"1"], ranges[b"2"], ranges[b"3"]))
+        elif line and not line.startswith((b"  ", b"\\ ")):
+            raise ValueError(f"not what diff3 prints: {line[:80]!r}")
+    return hunks
+
+
+def merge_text(base: bytes, local: bytes, server: bytes, hunks: Sequence[Hunk]) -> Merged:
     """Three ways; where both changed the same, both stand there between markers."""
     quick = _without_lines(base, local, server)
     if quick is not None:
@@ -54,16 +91,16 @@ def merge_text(base: bytes, local: bytes, server: bytes) -> Merged:
     merged: list[bytes] = []
     clean = True
     ending = _ending(local)
-    for what, parts in _groups(base, local, server):
-        if what == "conflict":
+    for ours, theirs in _groups(base, local, server, hunks):
+        if theirs is not None:
             clean = False
-            merged += _between_markers(parts[1], parts[2], ending)
+            merged += _between_markers(ours, theirs, ending)
         else:
-            merged += parts[0]
+            merged += ours
     return Merged(b"".join(merged), clean)
 
 
-def merge_union(base: bytes, local: bytes, server: bytes) -> Merged:
+def merge_union(base: bytes, local: bytes, server: bytes, hunks: Sequence[Hunk]) -> Merged:
     """Three ways; where both changed the same, the server's lines come first, then ours.
 
     For files that are only appended to. Lines that both sides added alike are there once.
@@ -72,11 +109,11 @@ def merge_union(base: bytes, local: bytes, server: bytes) -> Merged:
     if quick is not None:
         return Merged(quick, True)
     merged: list[bytes] = []
-    for what, parts in _groups(base, local, server):
-        if what == "conflict":
-            merged += _ended([*parts[2], *_not_in(parts[1], parts[2])], _ending(local))
+    for ours, theirs in _groups(base, local, server, hunks):
+        if theirs is not None:
+            merged += _ended([*theirs, *_not_in(ours, theirs)], _ending(local))
         else:
-            merged += parts[0]
+            merged += ours
     return Merged(b"".join(merged), True)
 
 
@@ -93,12 +130,31 @@ def lines_of(content: bytes) -> list[bytes]:
 
 
 def _groups(
-    base: bytes, local: bytes, server: bytes
-) -> Iterator[tuple[str, list[Sequence[bytes]]]]:
-    """Runs of lines: what they are, and the lines; of a ``conflict`` base's, ours, theirs."""
-    merge = Merge3(lines_of(base), lines_of(local), lines_of(server))
-    for what, *parts in merge.merge_groups():
-        yield what, list(parts)
+    base: bytes, local: bytes, server: bytes, hunks: Sequence[Hunk]
+) -> Iterator[tuple[list[bytes], list[bytes] | None]]:
+    """Runs of lines: the ones to take, or ours and theirs where both changed the same."""
+    ours, theirs, former = lines_of(local), lines_of(server), lines_of(base)
+    done = 0
+    for hunk in hunks:
+        first, after = hunk.local
+        yield ours[done:first], None
+        done = after
+        if hunk.changed == "server":
+            yield theirs[slice(*hunk.server)], None
+        elif hunk.changed != "both":
+            yield ours[first:after], None
+        else:
+            yield _parted(ours[first:after], theirs[slice(*hunk.server)], former[slice(*hunk.base)])
+    yield ours[done:], None
+
+
+def _parted(
+    ours: list[bytes], theirs: list[bytes], former: list[bytes]
+) -> tuple[list[bytes], list[bytes] | None]:
+    """What diff3 calls a change of both, for the case that one side did nothing after all."""
+    if ours == theirs or theirs == former:
+        return ours, None
+    return (theirs, None) if ours == former else (ours, theirs)
 
 
 def _between_markers(local: Sequence[bytes], server: Sequence[bytes], ending: bytes) -> list[bytes]:

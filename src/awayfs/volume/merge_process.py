@@ -8,27 +8,46 @@ with the reason in one line on standard output. Nothing else of awayfs is import
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 
-from awayfs.core.merging import merge_text, merge_union, why_not_text
+from awayfs.core.merging import hunks_of, merge_text, merge_union, why_not_text
+
+TROUBLE = 2
 
 
 def main(arguments: list[str]) -> int:
     """Merge; the exit status."""
     strategy, *places, target = arguments
-    variants: list[bytes] = []
-    for place in places:
-        with open(place, "rb") as file:
-            variants.append(file.read())
-        why = why_not_text(variants[-1])
-        if why is not None:
-            print(why)
-            return 2
+    base, local, server = (_read(place) for place in places)
+    for why in filter(None, map(why_not_text, (base, local, server))):
+        print(why)
+        return TROUBLE
+    try:
+        answer = aligned(*places)
+    except OSError as error:
+        print(f"diff3 (of the package diffutils) cannot be run: {error}")
+        return TROUBLE
     merge = {"text": merge_text, "union": merge_union}[strategy]
-    merged = merge(*variants)
+    merged = merge(base, local, server, hunks_of(answer))
     with open(target, "xb") as file:
         file.write(merged.content)
     return 0 if merged.clean else 1
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def aligned(base: str, local: str, server: str) -> bytes:
+    """What diff3(1) says of three files; OSError when it cannot be run or fails."""
+    command = ["diff3", "--text", "--", local, server, base]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "LC_ALL": "C"})
+    if done.returncode not in (0, 1):
+        raise OSError(done.stderr.decode(errors="replace").strip() or "it failed")
+    return done.stdout
 
 
 if __name__ == "__main__":
