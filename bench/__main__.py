@@ -26,6 +26,9 @@ TREE = 20_000
 SMALL = 500
 BIG = 256 << 20
 NODES = 100_000
+CHANGES = 50
+PEER_FORGETS_S = 21
+"""sshfs believes what it has seen for 20 s."""
 
 
 def make_tree(root: str, count: int, size: int) -> list[str]:
@@ -193,6 +196,72 @@ def large_volume_case(base: str) -> Iterator[str]:
         client.close()
 
 
+def absence_cases(base: str) -> Iterator[str]:
+    """What it costs to find 50 changes among 100,000 entries after an absence."""
+    for server in (DirServer(f"{base}/dir"), SftpServer(f"{base}/sftp")):
+        os.makedirs(f"{base}/{server.scheme}", exist_ok=True)
+        paths = make_tree(server.root, NODES, 0)
+        client = Client(f"{base}/{server.scheme}", server)
+        try:
+            client.mount()
+            timing.find(client.mountpoint)
+            with _peer(server, base) as (peer, name):
+                yield _after_absence(client, paths, peer, name)
+        finally:
+            client.close()
+            server.close()
+
+
+@contextlib.contextmanager
+def _peer(server: DirServer | SftpServer, base: str) -> Iterator[tuple[str, str]]:
+    """The same share without awayfs: the directory itself, or sshfs that remembers nothing."""
+    if isinstance(server, DirServer):
+        yield server.root, "native"
+        return
+    with sshfs(server, base) as mountpoint:
+        yield mountpoint, "sshfs"
+
+
+def _after_absence(client: Client, paths: list[str], peer: str, name: str) -> str:
+    ours: list[float] = []
+    theirs: list[float] = []
+    draw = random.Random(1)
+    for turn in range(3):
+        client.offline()
+        changed = _change(client.server.root, draw.sample(paths, CHANGES), turn)
+        started = time.perf_counter()
+        timing.find(peer)
+        theirs.append(time.perf_counter() - started)
+        started = time.perf_counter()
+        client.online()
+        timing.find(client.mountpoint)
+        ours.append(time.perf_counter() - started)
+        for path, size in changed.items():
+            assert os.lstat(client.path(path)).st_size == size, f"{path} was not found"
+        time.sleep(PEER_FORGETS_S)
+    a, b = sorted(ours)[1], sorted(theirs)[1]
+    return (
+        f"{client.server.scheme}: {CHANGES} changes among {len(paths)} entries: "
+        f"awayfs {a:.2f} s   find ({name}) {b:.2f} s   ratio {b / a:.2f}"
+    )
+
+
+def _change(root: str, chosen: list[str], turn: int) -> dict[str, int]:
+    """Edit, create and remove; what is to be found, with its size."""
+    found: dict[str, int] = {}
+    for number, path in enumerate(chosen):
+        place = f"{root}/{path}"
+        if number % 5 == 4 and os.path.exists(place):
+            os.rename(place, f"{place}.moved{turn}")
+            path = f"{path}.moved{turn}"
+            found[path] = os.lstat(f"{root}/{path}").st_size
+        else:
+            with open(place, "a") as file:
+                file.write("changed on the server\n")
+            found[path] = os.lstat(place).st_size
+    return found
+
+
 def _resident_kb(pid: int) -> int:
     with open(f"/proc/{pid}/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
@@ -204,6 +273,7 @@ CASES = {
     "small": small_file_cases,
     "large": large_volume_case,
     "latency": latency_cases,
+    "absence": absence_cases,
 }
 
 

@@ -205,6 +205,10 @@ CASES: dict[str, tuple[Facts, Answer]] = {
     "create: the directory is not there yet": (facts(K.CREATE, parent=Parent.UNBORN), WAIT),
     "create: the directory was removed": (facts(K.CREATE, parent=Parent.GONE), C.UPDATE_REMOVE),
     "create: the directory was replaced": (facts(K.CREATE, parent=Parent.REPLACED), C.TYPE),
+    "create: a twin by case on a server that ignores it": (
+        facts(K.CREATE, target_current=entry("mine"), twin=b"X", target_digest=b"mine", **CREATED),
+        C.NAME_NAME,
+    ),
     "create: read-only": (facts(K.CREATE, read_only=True), REFUSED),
     "create: name too long": (facts(K.CREATE, name_max=0), REFUSED),
     "create: kind unsupported": (facts(K.CREATE, Kind.SYMLINK, unsupported=True), REFUSED),
@@ -303,6 +307,10 @@ CASES: dict[str, tuple[Facts, Answer]] = {
         NeedDigest("current"),
     ),
     "store retried: ours": (store(current=STRANGER, ours=STRANGER, retried=True), DONE),
+    "store retried: ours, and edited there since": (
+        store(current=replace(STRANGER, size=9, token=b"9"), ours=STRANGER, retried=True),
+        DONE,
+    ),
     "store retried: without ids, a weak token asks for the digest of what was staged": (
         store(current=SENT, ours=SENT, ours_digest=digest("sent!"), retried=True),
         NeedDigest("current"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from awayfs.core.backoff import CAP_NS, FIRST_NS, delay_ns
 from awayfs.core.conflicts import DEFAULT, STEPS, ConflictKind, Resolution, Step, steps
 from awayfs.core.modes import TABLE, Event, Mode, ModeState, asks_server, replays, step
 from awayfs.core.naming import conflict_copy_name, is_conflict_copy, original_name
-from awayfs.core.types import Range
+from awayfs.core.types import Entry, Kind, Range
 from awayfs.store.ranges import RangeMap, pack, unpack
 
 # --- Ranges ----------------------------------------------------------------------------------
@@ -87,6 +88,52 @@ def test_mass_deletion_stops(known: int, gone: int, stops: bool) -> None:
 )
 def test_another_root_stops(known: bytes | None, seen: bytes | None, stops: bool) -> None:
     assert safety.root_replaced(known, seen) is stops
+
+
+HOUR = 3600 * safety.SECOND_NS
+
+
+def seen(mtime_ns: int, ctime_ns: int | None = None, file_id: bytes = b"1") -> Entry:
+    more = {"token": b"%d" % mtime_ns, "file_id": file_id, "ctime_ns": ctime_ns}
+    return Entry(b"x", Kind.FILE, 0o644, 0, 0, 1, mtime_ns, **more)  # type: ignore[arg-type]
+
+
+NOW = 1000 * HOUR
+DAYS = [seen(NOW - back * HOUR) for back in (24, 49, 170)]
+PUT_BACK: dict[str, tuple[list[tuple[Entry, Entry]], bool]] = {
+    "nothing is known": ([], False),
+    "as it was": ([(seen(NOW), seen(NOW))] * 5, False),
+    "one change time went back": ([(seen(NOW, NOW), seen(NOW, NOW - HOUR))], True),
+    "by a step of a clock": ([(seen(NOW, NOW), seen(NOW, NOW - 30 * safety.SECOND_NS))], False),
+    "of another object": ([(seen(NOW, NOW), seen(NOW, NOW - HOUR, b"2"))], False),
+    "all modification times went back": ([(seen(NOW), old) for old in DAYS], True),
+    "two are too few": ([(seen(NOW), old) for old in DAYS[:2]], False),
+    "one stands": ([(seen(NOW), old) for old in DAYS] + [(seen(NOW), seen(NOW))], False),
+    "one went on": ([(seen(NOW), old) for old in DAYS] + [(seen(NOW), seen(NOW + 1))], False),
+    "all by an hour": ([(seen(NOW + n), seen(NOW + n - HOUR)) for n in range(5)], False),
+    "all by an hour, in seconds": (
+        [(seen(NOW + n), seen(NOW - HOUR - safety.SECOND_NS)) for n in range(5)],
+        False,
+    ),
+    "all files, into a directory that is new": (
+        [(seen(NOW), old) for old in DAYS]
+        + [(replace(seen(NOW), kind=Kind.DIRECTORY), replace(seen(NOW + 9), kind=Kind.DIRECTORY))],
+        True,
+    ),
+    "all by the same week": ([(seen(NOW), seen(NOW - 168 * HOUR))] * 5, True),
+}
+
+
+@pytest.mark.parametrize(("witnesses", "stops"), PUT_BACK.values(), ids=PUT_BACK)
+def test_a_restored_server_stops(witnesses: list[tuple[Entry, Entry]], stops: bool) -> None:
+    assert safety.put_back(witnesses) is stops
+
+
+@pytest.mark.parametrize(
+    ("ours", "servers", "stops"), [(3, None, False), (3, 3, False), (4, 3, False), (3, 4, True)]
+)
+def test_a_restored_client_stops(ours: int, servers: int | None, stops: bool) -> None:
+    assert safety.client_put_back(ours, servers) is stops
 
 
 # --- Names of conflict copies ----------------------------------------------------------------

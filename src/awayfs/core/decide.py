@@ -75,6 +75,9 @@ def _obstacle(f: Facts) -> Decision | None:
         wanted = f.record.name if kind in (RecordKind.CREATE, RecordKind.LINK) else b""
         if max(len(wanted), len(f.record.to_name)) > f.name_max:
             return Refused(errno.ENAMETOOLONG, "the name is too long for the server")
+        if f.twin is not None:
+            shown = f.twin.decode(errors="backslashreplace")
+            return _conflict(ConflictKind.NAME_NAME, f"the server takes {shown} for the same name")
     if f.parent is Parent.UNBORN:
         return Wait("the directory is not on the server yet")
     if f.parent is Parent.GONE and kind is not RecordKind.REMOVE:
@@ -127,13 +130,16 @@ def _came_through(f: Facts, seen: Entry, digest: bytes | None) -> bool | None:
 
     Without ids, an equal weak token may be that of somebody's edit within the same second.
     """
-    if f.ours_digest is None or f.ours is None or seen.kind is not Kind.FILE:
+    ours = f.ours
+    if ours is None or ours.kind is not seen.kind or seen.kind is not Kind.FILE:
         return _is_ours(f, seen)
-    if f.ours.file_id is not None and seen.file_id is not None:
+    if ours.file_id is not None and seen.file_id is not None:
+        return ours.file_id == seen.file_id  # whatever was done to it since it came there
+    if f.ours_digest is None:
         return _is_ours(f, seen)
-    if f.ours.token != seen.token:
+    if ours.token != seen.token:
         return False
-    if seen.size == 0 or not (f.ours.weak or seen.weak):
+    if seen.size == 0 or not (ours.weak or seen.weak):
         return True
     return None if digest is None else digest == f.ours_digest
 

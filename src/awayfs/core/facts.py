@@ -52,6 +52,7 @@ class Facts:
     retried: bool = False  # an earlier attempt may have been executed
     moved: bool = False  # the node's file_id was seen elsewhere on the server
     unknown_children: int = 0  # on the server, in the directory to remove or displace
+    twin: bytes | None = None  # another node's name there that the server takes for the wanted one
     parent: Parent = Parent.PRESENT
     complete: bool = True  # the content to send is all here
     read_only: bool = False

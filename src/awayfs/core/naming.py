@@ -9,6 +9,7 @@ program loads every ``*.conf``.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Container
 
 NAME_MAX = 255
@@ -123,3 +124,8 @@ def cut(name: bytes, length: int) -> bytes:
 def _printable(host: str) -> str:
     """A host name fit to stand in a file name."""
     return re.sub(r"[^A-Za-z0-9._-]", "-", host)[:40] or "here"
+
+
+def folded(name: bytes) -> str:
+    """The same for names that a server which ignores case and normal form takes for one."""
+    return unicodedata.normalize("NFC", name.decode(errors="surrogateescape").casefold())

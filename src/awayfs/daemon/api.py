@@ -13,6 +13,7 @@ from awayfs.control.messages import ControlError, path_param, text_of
 from awayfs.control.server import Done, Handler
 from awayfs.control.urls import server_of
 from awayfs.core.errors import DISCONNECTED_NAME, RemoteError, UsageError
+from awayfs.core.modes import Mode
 from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.daemon.api_conflicts import ConflictApi
 from awayfs.daemon.api_resolve import ResolveApi
@@ -173,6 +174,9 @@ class Api:
                 "since_ns": failure.at_ns,
                 "help": HELP.get(name, []),
             }
+        state = volume.link.state
+        if state.mode is Mode.STOPPED:
+            answer |= {"text": f"the volume is stopped: {state.cause}", "since_ns": state.since_ns}
         for record in volume.store.journal.of_node(node):
             if record.state is RecordState.PARKED:
                 answer |= {"text": record.reason, "since_ns": record.at_ns}

@@ -163,6 +163,15 @@ class ServerView:
         )
         return None if row is None else row[0]
 
+    def youngest(self, limit: int, since_ns: int = 0) -> list[NodeId]:
+        """Files, and directories, that changed last there, of what was seen after ``since_ns``."""
+        query = (
+            "SELECT node FROM server_nodes WHERE seen_ns > ? AND (kind = ?) = ?"
+            " ORDER BY COALESCE(ctime_ns, mtime_ns) DESC LIMIT ?"
+        )
+        values = [(since_ns, int(Kind.DIRECTORY), wanted, limit) for wanted in (0, 1)]
+        return [node for given in values for (node,) in self._db.rows(query, given)]
+
     # -- what changes while somebody waits ----------------------------------------------
 
     @contextmanager

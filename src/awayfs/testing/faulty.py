@@ -20,6 +20,7 @@ from typing import Any, NoReturn, cast
 import msgspec
 
 from awayfs.core import errors
+from awayfs.core.types import Committed
 from awayfs.ports.remote import Intent, Remote
 from awayfs.remotes import progress, worker
 from awayfs.remotes.opening import build_adapter
@@ -50,6 +51,8 @@ class Trouble(msgspec.Struct, frozen=True):
     * ``hang``: nothing, and no sign of life, until it is lifted
     * ``hold``, ``hold-answer``: waits before, or after, it is carried out, until it is lifted
     * ``lose-answer``: carried out, and the process dies; ``once``
+    * ``rewrite:DIRECTORY``: carried out, and the file below that local directory is given other
+      line endings before the answer; ``rewrite-and-lose:DIRECTORY``: and the process dies
     """
 
     name: str
@@ -133,8 +136,7 @@ class Faulty:
                 return await operation(*args)
             await self._before(trouble)
             result = await operation(*args)
-            await self._after(trouble)
-            return result
+            return await self._after(trouble, args, result)
 
         return run
 
@@ -146,14 +148,20 @@ class Faulty:
     async def _before(self, trouble: Trouble) -> None:
         if trouble.what in ("hang", "hold"):
             await self._held(trouble)
-        elif trouble.what not in ("hold-answer", "lose-answer"):
+        elif trouble.what not in ("hold-answer", "lose-answer") and ":" not in trouble.what:
             _fail(trouble.what)
 
-    async def _after(self, trouble: Trouble) -> None:
-        if trouble.what == "hold-answer":
+    async def _after(self, trouble: Trouble, args: tuple[Any, ...], result: Any) -> Any:
+        what, _, directory = trouble.what.partition(":")
+        if what == "hold-answer":
             await self._held(trouble)
-        elif trouble.what == "lose-answer":
+        elif what.startswith("rewrite"):
+            path = next(arg for arg in args if isinstance(arg, bytes))
+            _rewrite(os.path.join(os.fsencode(directory), path))
+            result = Committed(await self._remote.stat(path))
+        if what in ("lose-answer", "rewrite-and-lose"):
             os.kill(os.getpid(), signal.SIGKILL)
+        return result
 
     async def _held(self, trouble: Trouble) -> None:
         """Not an answer; with signs of life, nobody gives the call up."""
@@ -161,6 +169,13 @@ class Faulty:
             if trouble.what != "hang":
                 progress.tick()
             await asyncio.sleep(HOLD_STEP_S)
+
+
+def _rewrite(path: bytes) -> None:
+    with open(path, "rb+") as file:
+        lines = b"\r\n".join(file.read().replace(b"\r\n", b"\n").split(b"\n"))
+        file.seek(0)
+        file.write(lines)
 
 
 def _fail(what: str) -> NoReturn:

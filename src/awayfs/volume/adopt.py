@@ -17,7 +17,6 @@ from typing import Any
 from awayfs.core import diff
 from awayfs.core.diff import Content
 from awayfs.core.records import Record, RecordKind, RecordState
-from awayfs.core.safety import MASS_DELETION_AT_LEAST, mass_deletion
 from awayfs.core.types import ROOT, Entry, Kind, NodeId
 from awayfs.store.server import Seen, ServerNode
 from awayfs.volume.context import Context
@@ -32,6 +31,8 @@ SUSPECT = b"?"
 """The token of content that must be compared with the server's before it is trusted."""
 XATTRS_LOADED = b""
 """Marks, among a node's attributes, that the server's were read."""
+OWN = b"user.awayfs."
+"""Attributes whose names begin so are ours, and no file's."""
 
 
 class Adopter:
@@ -135,16 +136,6 @@ class Adopter:
                 self._context.held.about_to_change(node)
                 self._store.db.on_commit(lambda: _empty(opened, size))
         self._context.kernel.forget_node(node)
-
-    def is_mass_deletion(self, changes: Iterable[diff.Change]) -> bool:
-        """Whether adopting these would remove more than half of the volume."""
-        gone = [c.node for c in changes if isinstance(c, diff.Removed)]
-        if not gone:
-            return False
-        count = sum(len(self._server.below(node)) for node in gone)
-        if count < MASS_DELETION_AT_LEAST:
-            return False
-        return mass_deletion(self._nodes.count(), count)
 
     def _adopt_change(self, directory: NodeId, change: diff.Change) -> Iterator[None]:
         match change:

@@ -18,16 +18,18 @@ from collections.abc import Callable, Generator, Sequence
 
 from awayfs.core.diff import (
     Change,
+    Created,
     KnownChild,
     compare_entries,
     diff_listing,
     diff_listing_steps,
 )
 from awayfs.core.errors import Implausible, NotFound, Refused, RemoteError, WrongServer
-from awayfs.core.safety import emptied_root, root_replaced
+from awayfs.core.safety import root_replaced
 from awayfs.core.types import ROOT, Entry, Kind, NodeId
 from awayfs.store.server import Seen
 from awayfs.volume.adopt import Adopter
+from awayfs.volume.brakes import Brakes
 from awayfs.volume.changes import RESERVED
 from awayfs.volume.context import SECOND_NS, Context
 from awayfs.volume.slices import Slices, in_slices
@@ -64,6 +66,7 @@ class Observer:
         self._store = context.store
         self._strays = Strays(context, client)
         self._adopter = Adopter(context)
+        self._brakes = Brakes(context)
         self._listings: dict[NodeId, asyncio.Task[None]] = {}
         self._commits: dict[NodeId, int] = {}
 
@@ -334,21 +337,25 @@ class Observer:
             raise Implausible("the root is no directory on the server") from None
         await self.directory(names[0][0])
 
-    async def _adopt_listing(self, node: NodeId, listed: list[Entry], noted: set[Seen]) -> None:
+    async def _adopt_listing(
+        self, node: NodeId, listed: list[Entry], noted: set[Seen], known: int = 0
+    ) -> None:
         """A large directory in slices; ``noted`` gets what others see or change meanwhile.
 
-        That is newer than the listing, and so it is left alone.
+        That is newer than the listing, and so it is left alone. ``known``: how many nodes there
+        were before anybody looked around for what is missing.
         """
-        if node == ROOT:  # the name means our own directory there (DESIGN section 4)
-            listed = [entry for entry in listed if entry.name != RESERVED]
         server, slices, listed_ns = self._store.server, Slices(), self._context.now()
         epoch = server.epoch
-        known: list[KnownChild] = []
-        for name, base in server.children_seen(node):
-            known.append(KnownChild(name, base.node, base.entry(name)))
-            await slices.pause()
-        changes = await in_slices(self._diff_steps(known, listed), slices)
-        self._check_brakes(node, known, listed, changes)
+        changes = await self._compare(node, listed, slices)
+        missing = [] if known or not listed else self._brakes.missing(changes)
+        if missing:
+            known = self._store.nodes.count()
+            await self._look_around(node, changes, missing, known)
+            noted.clear()
+            listed, listed_ns = await self.listed(node), self._context.now()
+            changes = await self._compare(node, listed, slices)
+        self._brakes.check(node, len(listed), changes, known)
         newer: set[Seen] = set()
         steps, ended = Adopter(self._context, newer).steps(node, changes), False
         while not ended and epoch == server.epoch:
@@ -362,24 +369,44 @@ class Observer:
             noted.clear()  # that was ourselves
             await slices.pause()
 
-    def _check_brakes(
-        self,
-        node: NodeId,
-        known: Sequence[KnownChild],
-        listed: Sequence[Entry],
-        changes: Sequence[Change],
-    ) -> None:
-        if self._context.deletions_accepted:
-            return
-        if node == ROOT and emptied_root(len(known), len(listed)):
-            self._brake("the volume is empty on the server, and was not before")
-        if self._adopter.is_mass_deletion(changes):
-            self._brake("more than half of the volume is gone on the server")
+    async def _compare(self, node: NodeId, listed: list[Entry], slices: Slices) -> list[Change]:
+        """What a listing says that happened in a directory."""
+        if node == ROOT:  # the name means our own directory there (DESIGN section 4)
+            listed = [entry for entry in listed if entry.name != RESERVED]
+        known: list[KnownChild] = []
+        for name, base in self._store.server.children_seen(node):
+            known.append(KnownChild(name, base.node, base.entry(name)))
+            await slices.pause()
+        return await in_slices(self._diff_steps(known, listed), slices)
 
-    def _brake(self, cause: str) -> None:
-        cause += "; look at the server, then run: awayfs sync --accept-deletions MOUNTPOINT"
-        self._context.link.stop(cause)
-        raise Implausible(cause)
+    async def _look_around(
+        self, node: NodeId, changes: Sequence[Change], missing: Sequence[NodeId], known: int
+    ) -> None:
+        """Before too much counts as deleted in a directory, the others are searched for it.
+
+        What is new in this one is adopted first: that is where it may have gone.
+        """
+        self._adopter.adopt(node, [c for c in changes if isinstance(c, Created)])
+        left = {n: self._store.server.names(n)[:1] for n in missing}
+        pending, reached = deque(self._directories_beside(node)), {node, *missing}
+        while pending and left and len(reached) < SEARCHED_DIRECTORIES:
+            directory = pending.popleft()
+            if directory not in reached:
+                reached.add(directory)
+                await self._list_apart(directory, known)
+                left = {n: place for n, place in left.items() if self._is_missing(n, place)}
+                pending.extend(self._directories_beside(directory))
+
+    async def _list_apart(self, directory: NodeId, known: int) -> None:
+        """List a directory in the course of listing another, whose proof it must not ask for."""
+        commits = self._commits.get(directory, 0)
+        with self._store.server.noting() as noted:
+            try:
+                listed = await self.listed(directory)
+            except (NotFound, Refused):
+                return
+            if self._commits.get(directory, 0) == commits:
+                await self._adopt_listing(directory, listed, noted, known)
 
     def _known(self, parent: NodeId, name: bytes) -> list[KnownChild]:
         child = self._store.server.child(parent, name)

@@ -21,7 +21,7 @@ import errno
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from awayfs.core.decide import (
@@ -404,6 +404,8 @@ class Replay:
             log.warning("the server is full; sending pauses: %s", error)
             self._full_until_ns = self._context.now() + FULL_PAUSE_NS
             self._waiting.add(seq)
+            with suppress(RemoteError):  # a part of an upload takes up what is left for others
+                await self._tidy(seq)
             return
         try:
             await self._tidy(seq)

@@ -13,7 +13,7 @@ from awayfs.core.diff import Content, compare_entries
 from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.types import ROOT, Entry, Kind, NodeId
 from awayfs.ports.remote import Intent
-from awayfs.volume.adopt import Adopter
+from awayfs.volume.adopt import SUSPECT, Adopter
 from awayfs.volume.changes import Changes
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
@@ -109,12 +109,12 @@ class Committer:
         return not by_others or facts.local_digest is not None or self._same_as_staged(facts)
 
     def _same_as_staged(self, facts: Facts) -> bool:
-        there = facts.target_current
-        return (
-            there is not None
-            and facts.ours is not None
-            and there.size == facts.ours.size == facts.local_size
-        )
+        there, ours = facts.target_current, facts.ours
+        if there is None or ours is None:
+            return False
+        if ours.file_id is not None and ours.file_id == there.file_id:
+            return True
+        return there.size == ours.size == facts.local_size
 
     def _apply(self, record: Record, facts: Facts, entry: Entry | None, by_others: bool) -> None:
         match record.kind:
@@ -123,7 +123,7 @@ class Committer:
                 self._created(record, facts, entry, by_others)
             case RecordKind.STORE:
                 assert entry is not None
-                self._stored(record.node, entry)
+                self._stored(record.node, entry, facts, by_others)
             case RecordKind.LINK:
                 self._name_there(record.parent, record.name, record.node)
                 self._rebase(record, facts, entry)
@@ -139,7 +139,12 @@ class Committer:
                     self._rebase(record, facts, entry)
             case RecordKind.EXCHANGE:
                 self._exchanged(record, facts, entry)
-            case RecordKind.SETATTR | RecordKind.SETXATTR:
+            case RecordKind.SETATTR:
+                self._rebase(record, facts, entry)
+            case RecordKind.SETXATTR:  # a later change of the same attribute is based on this one
+                self._store.nodes.keep_base_xattr(
+                    record.node, record.xattr_name, record.xattr_value
+                )
                 self._rebase(record, facts, entry)
 
     def _is_parted(self, record: Record, entry: Entry | None) -> bool:
@@ -160,18 +165,39 @@ class Committer:
             self._server.set(record.node, entry, seen_ns=self._context.now())
             self._server.set_listed(record.node, 0 if by_others else self._context.now())
         else:
-            self._stored(record.node, entry)
+            self._stored(record.node, entry, facts, by_others)
 
-    def _stored(self, node: NodeId, entry: Entry) -> None:
-        """The content here is the content there, of this revision."""
+    def _stored(self, node: NodeId, entry: Entry, facts: Facts, by_others: bool) -> None:
+        """The content here is the content there, of this revision or of one before it."""
         content = self._store.content
-        self._server.set(node, entry, seen_ns=self._context.now())
+        base = _as_sent(facts.ours, entry) if by_others else entry
+        self._server.set(node, base, seen_ns=self._context.now())
         if content.has(node):
             # Of a file without a name, changes after what was sent may have been dropped.
             named = self._store.journal.has_store(node) or self._store.nodes.names(node)
-            content.set_token(node, entry.token if named else None)
+            content.set_token(node, base.token if named else None)
         content.drop_base(node)  # of an edit that is on its way already, this is not the base
+        if base is not entry:
+            self._adopter.adopt_revision(node, entry, compare_entries(base, entry))
+        elif entry.kind is Kind.FILE:
+            self._adopt_rewritten(node, entry, by_others)
         self._adopt_returned(node, entry)
+
+    def _adopt_rewritten(self, node: NodeId, entry: Entry, by_others: bool) -> None:
+        """A server that rewrites what it stores (line endings, image metadata) has the last word.
+
+        Another size is told by the entry. Another time is a sign: what is here is then compared
+        before it is trusted.
+        """
+        local, connected = self._context.node(node), self._context.link.connected
+        if local is None or connected is None or self._store.journal.has_any(node):
+            return
+        if local.size != entry.size:
+            self._adopter.drop_content(node, entry.size, entry.token)
+        elif connected.capabilities.set_mtime and not by_others:
+            grain = max(connected.capabilities.time_granularity_ns, 1)
+            if abs(local.mtime_ns - entry.mtime_ns) >= grain and self._store.content.ranges(node):
+                self._store.content.set_token(node, SUSPECT)
 
     def _adopt_returned(self, node: NodeId, entry: Entry) -> None:
         """A mode or time that the server rewrote is what everybody sees from now on.
@@ -271,6 +297,15 @@ class Committer:
         """Directories whose listings under way are outdated now."""
         parents = {parent for parent, _ in self._server.names(record.node)}
         return (parents | {record.parent, record.to_parent, ROOT}) - {0}
+
+
+def _as_sent(staged: Entry | None, entry: Entry) -> Entry:
+    """The revision that an earlier try of ours left, where it was edited since; else ``entry``."""
+    if staged is None or staged.file_id is None or staged.file_id != entry.file_id:
+        return entry
+    if (staged.size, staged.mtime_ns) == (entry.size, entry.mtime_ns):
+        return entry
+    return replace(staged, name=entry.name)
 
 
 def _fields_set(record: Record) -> list[str]:

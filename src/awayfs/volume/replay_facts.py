@@ -9,6 +9,7 @@ from typing import Literal
 
 from awayfs.core.decide import Facts, Parent, same_object
 from awayfs.core.errors import NotFound
+from awayfs.core.naming import folded
 from awayfs.core.records import Record, RecordKind
 from awayfs.core.types import ROOT, Entry, Kind, NodeId, Range
 from awayfs.ports.remote import Intent
@@ -83,6 +84,7 @@ class FactFinder:
             ours=earlier[0].staged if earlier else None,
             ours_digest=earlier[0].staged_digest if earlier else None,
             retried=earlier is not None,
+            twin=self._twin(record, places),
             parent=self._parent_of(record, places),
             complete=True,
             unsupported=self._is_unsupported(record, kind),
@@ -195,6 +197,25 @@ class FactFinder:
         unborn = any(r.kind is RecordKind.CREATE for r in created)
         return Parent.UNBORN if unborn else Parent.GONE
 
+    def _twin(self, record: Record, places: Places) -> bytes | None:
+        """Another node's name beside the wanted one that the server takes for the same.
+
+        What stands there is then that other node, equal content or not.
+        """
+        capabilities = self._context.link.capabilities
+        if capabilities is None or capabilities.case_sensitive or places.target is None:
+            return None
+        wanted = places.target.rpartition(b"/")[2]
+        beside = self._store.server.children(places.target_directory)
+        return next(
+            (
+                name
+                for name, node in beside
+                if node != record.node and name != wanted and folded(name) == folded(wanted)
+            ),
+            None,
+        )
+
     def _is_unsupported(self, record: Record, kind: Kind) -> bool:
         capabilities = self._context.link.capabilities
         if capabilities is None:
@@ -220,7 +241,10 @@ class FactFinder:
             there = await self._context.link.call(lambda remote: remote.xattrs(path))
         except NotFound:
             return facts
-        return replace(facts, current_xattrs=there)
+        name, before = facts.record.xattr_name, self._store.nodes.base_xattrs(facts.record.node)
+        base = {name: before[name] or b""} if before.get(name) is not None else {}
+        known = base if name in before else None
+        return replace(facts, current_xattrs=there, base_xattrs=known)
 
     async def _with_children(self, facts: Facts, places: Places) -> Facts:
         """How much a directory that is to go holds on the server."""

@@ -7,6 +7,7 @@ from awayfs.core.errors import UsageError
 from awayfs.core.records import Record, RecordKind
 from awayfs.core.types import Kind, NodeId
 from awayfs.store.conflicts import Conflict
+from awayfs.volume.adopt import XATTRS_LOADED
 from awayfs.volume.context import Context
 from awayfs.volume.giving_up import GivingUp
 from awayfs.volume.journaling import Journaling
@@ -89,8 +90,19 @@ class KeepLocal:
         if conflict.kind == ConflictKind.UPDATE_UPDATE and differs(conflict.server_entry, entry):
             raise MovedOn  # nobody has seen that one, and the history does not have it
         digest = await self._steps.variant_digest(conflict, entry)
+        there = await self._xattrs(record, path)
         with self._store.transaction():
             self._store.server.set(node, entry, seen_ns=self._context.now(), digest=digest)
+            if there is not None:
+                value = there.get(record.xattr_name)
+                self._store.nodes.keep_base_xattr(node, record.xattr_name, value)
+                self._store.nodes.set_xattr(node, XATTRS_LOADED, None)  # others may differ too
+
+    async def _xattrs(self, record: Record, path: bytes) -> dict[bytes, bytes] | None:
+        """The server's extended attributes, where one of them is what is decided about."""
+        if record.kind is not RecordKind.SETXATTR:
+            return None
+        return await self._context.link.call(lambda remote: remote.xattrs(path))
 
     def _is_about_replaced(self, record: Record) -> bool:
         return record.kind is RecordKind.RENAME and bool(record.replaced)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from awayfs.core.errors import EDISCONDATA, EDISCONNECTED, Refused, RemoteError, Unreachable
 from awayfs.core.types import ROOT, Kind, NodeId, Space
 from awayfs.store.nodes import Node
-from awayfs.volume.adopt import XATTRS_LOADED
+from awayfs.volume.adopt import OWN, XATTRS_LOADED
 from awayfs.volume.changes import Changes
 from awayfs.volume.context import SECOND_NS, Context
 from awayfs.volume.observe import Observer
@@ -154,6 +154,7 @@ class Tree:
             found = await self._context.link.call(lambda remote: remote.xattrs(path))
         except RemoteError:
             return known
+        found = {name: value for name, value in found.items() if not name.startswith(OWN)}
         if self._store.nodes.get(node_id) is None or self._store.journal.has_any(node_id):
             return {**found, **known}
         with self._store.transaction():

@@ -15,12 +15,11 @@ from collections.abc import Callable
 from typing import Any
 
 from awayfs.core.conflicts import Resolution
-from awayfs.core.errors import WrongServer
 from awayfs.core.modes import Mode, ModeState, asks_server
 from awayfs.core.types import ROOT, NodeId, Space
-from awayfs.ports.remote import Connected
 from awayfs.store.conflicts import Conflict
 from awayfs.store.nodes import Node
+from awayfs.volume.admission import Admission
 from awayfs.volume.adopt import Adopter
 from awayfs.volume.changes import Changes
 from awayfs.volume.context import Context
@@ -55,7 +54,6 @@ log = logging.getLogger(__name__)
 COMMIT_S = 5.0
 CHECKPOINT_BYTES = 16 << 20
 SENT_S = 30.0
-ACCEPT = "if that is meant, run: awayfs online MOUNTPOINT --accept-server"
 WORKERS_END_S = 0.5
 
 
@@ -120,8 +118,8 @@ class Volume:
         self.store.conflicts.on_change.append(lambda _: self.merging.wake())
         self._adopter = Adopter(context)
         self._unsafe = False
-        self._server_accepted = False
-        self.link.admit = self._admit
+        self._admission = Admission(context, self.observer, client)
+        self.link.admit = self._admission.admit
         self.link.on_change = self._mode_changed
         context.on_journal = self._journaled
 
@@ -156,27 +154,9 @@ class Volume:
         self.context.opened.close_all()
         self.shown.end()
 
-    async def _admit(self, connected: Connected) -> None:
-        """Only the volume we know is let in; the first contact makes it known."""
-        facts = self.store.facts
-        known = facts.get("volume.identity")
-        seen = connected.identity.hex() if connected.identity is not None else None
-        if known and seen and known != seen and not self._server_accepted:
-            raise WrongServer(f"another volume, or another server, answers here; {ACCEPT}")
-        try:
-            self.observer.adopt_root(connected.root, replaced=self._server_accepted)
-        except WrongServer as error:
-            raise WrongServer(f"{error}; {ACCEPT}") from error
-        if seen and (not known or self._server_accepted):
-            facts.set("volume.identity", seen)
-        self._server_accepted = False
-        facts.set("volume.known", "1")
-
     def accept_server(self) -> None:
-        """Who answers next is our server, whatever it was known by (a new host key, a restored
-        share). What it has is compared with what is here like after any absence.
-        """
-        self._server_accepted = True
+        """Who answers next is our server, whatever it was known by."""
+        self._admission.accept_server()
 
     def _mode_changed(self, old: ModeState, new: ModeState) -> None:
         was, now = asks_server(old.mode), asks_server(new.mode)
