@@ -143,6 +143,12 @@ def test_the_share_names_no_command() -> None:
     assert "never from the share" in rules(sneaky, commands=False)[1][0]
 
 
+def test_a_path_is_no_part_of_a_command() -> None:
+    table = {"pattern": "*", "strategy": "command", "command": ["sh", "-c", "merge {path}"]}
+    rules, wrong = rules_of([table], "config.toml")
+    assert not rules and "{path} is a word of its own" in wrong[0]
+
+
 def test_the_first_place_wins() -> None:
     def one(pattern: str, strategy: str, root: bytes = b"") -> Rule:
         return Rule(pattern, Strategy(strategy), "x", root)

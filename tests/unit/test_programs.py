@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -87,12 +89,27 @@ PLACES = {"base": "/b", "local": "/l", "server": "/s", "merged": "/m"}
         (("x",), ["x", "/b", "/l", "/s", "/m"]),
         (("x", "-q"), ["x", "-q", "/b", "/l", "/s", "/m"]),
         (("x", "--out={merged}", "{local}"), ["x", "--out=/m", "/l"]),
+        (("x", "{local} {base}:{merged}"), ["x", "/l /b:/m"]),
         (("x", "{path}"), ["x", "$(touch y); {local}"]),  # what is put in is not looked at again
     ],
 )
 def test_arguments(command: tuple[str, ...], filled: list[str]) -> None:
     rule = Rule("*", Strategy.COMMAND, "c", command=command)
     assert _filled(rule, PLACES, b"$(touch y); {local}") == filled
+
+
+def test_merging_takes_no_more_than_some_memory(tmp_path: Path) -> None:
+    texts = (b"\n" * (4 << 20), b"a\n" * (2 << 20), b"\n" * ((4 << 20) - 2) + b"b\n")
+    for place, text in zip(PLACES, texts, strict=False):
+        (tmp_path / place).write_bytes(text)
+    module = [sys.executable, "-P", "-m", "awayfs.volume.merge_process", "text"]
+    done = subprocess.run([*module, *PLACES], cwd=tmp_path, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (2, b"it has too many lines\n")
+
+
+def test_no_path_is_an_option() -> None:
+    rule = Rule("*", Strategy.COMMAND, "c", command=("x", "{path}"))
+    assert _filled(rule, PLACES, b"--exec=sh/f") == ["x", "./--exec=sh/f"]
 
 
 @pytest.mark.parametrize(

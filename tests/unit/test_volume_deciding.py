@@ -215,6 +215,27 @@ def test_a_made_directory_that_is_still_filled_is_not_dropped(
     played(tmp_path, play)
 
 
+def test_a_name_of_the_share_is_no_command(tmp_path: Path) -> None:
+    """Also for a user who has a shell put a command together."""
+
+    async def play(world: World) -> None:
+        name = "$(touch pwned)`touch pwned`; touch pwned; é.txt"
+        script = f"cd {tmp_path} && cat {{local}} {{server}} > {{merged}}"
+        rule = Rule("*", Strategy.COMMAND, "test", command=("sh", "-c", script))
+        world.volume.context.settings = lambda: Settings(rules=(rule,))
+        (world.share / name).write_bytes(b"1\n")
+        node = await world.cached(name)
+        world.write(node, 0, b"o\n")
+        (world.share / name).write_bytes(b"theirs\n")
+        await world.drained()
+        await world.volume.merging._all()
+        await world.drained()
+        assert (world.share / name).read_bytes() == b"o\ntheirs\n"
+        assert not (tmp_path / "pwned").exists()
+
+    played(tmp_path, play)
+
+
 def test_an_undo_of_what_is_being_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also by a program that gives the file the size and time it had."""
 

@@ -137,6 +137,8 @@ def _command(table: dict[str, Any], strategy: Strategy, commands: bool) -> tuple
         raise BadRule("commands are taken from your own configuration only, never from the share")
     if not all(isinstance(part, str) and "\0" not in part for part in command):
         raise BadRule("command is a list of words")
+    if any("{path}" in part and part != "{path}" for part in command):
+        raise BadRule("{path} is a word of its own: a name must not become a part of a command")
     if (strategy is Strategy.COMMAND) != bool(command):
         raise BadRule('command and strategy = "command" go together')
     return tuple(command)

@@ -9,12 +9,15 @@ with the reason in one line on standard output. Nothing else of awayfs is import
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 
 from awayfs.core.merging import hunks_of, merge_text, merge_union, why_not_text
 
 TROUBLE = 2
+LARGEST_SPACE = 512 << 20
+"""Bytes of memory; the largest of ordinary texts take a tenth of it."""
 
 
 def main(arguments: list[str]) -> int:
@@ -50,5 +53,15 @@ def aligned(base: str, local: str, server: str) -> bytes:
     return done.stdout
 
 
+def bounded(arguments: list[str]) -> int:
+    """``main`` in a bounded space: millions of empty lines are a text, too."""
+    resource.setrlimit(resource.RLIMIT_AS, (LARGEST_SPACE, LARGEST_SPACE))
+    try:
+        return main(arguments)
+    except MemoryError:
+        print("it has too many lines")
+        return 2
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(bounded(sys.argv[1:]))

@@ -12,6 +12,7 @@ import asyncio
 import errno
 import logging
 import os
+import re
 import shutil
 import stat
 import sys
@@ -49,6 +50,7 @@ AGAIN_S = 5.0
 """A file that a program has open is tried again after this time."""
 NOT_BY_RULE = "; not decided by rule "
 NAMES = ("base", "local", "server", "merged")
+_MARK = re.compile(r"\{(base|local|server|merged|path)\}")
 ENVIRONMENT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ")
 
 
@@ -221,12 +223,13 @@ class Merging:
     async def _laid_out(
         self, rule: Rule, conflict: Conflict, path: bytes, scratch: str
     ) -> dict[str, str]:
-        """Copies of the variants in the scratch directory, each under the file's own name.
+        """Copies of the variants in the scratch directory, each under the file's own name, as
+        far as a shell has no use for its letters.
 
         Each has a directory to itself, so that no name from the share stands where a program
         looks for its own files. ``merged`` is where the outcome is expected.
         """
-        name = os.fsdecode(path.rpartition(b"/")[2])
+        name = _plain(os.fsdecode(path.rpartition(b"/")[2]))
         places = {which: f"{scratch}/{which}/{name}" for which in NAMES}
         for which in NAMES:
             os.mkdir(f"{scratch}/{which}", 0o700)
@@ -311,6 +314,11 @@ class Merging:
         log.info("conflict %d%s%s: %s", number, NOT_BY_RULE, rule.pattern, why)
 
 
+def _plain(name: str) -> str:
+    """A name from the share as one that is a word, and nothing else, in a user's command."""
+    return "".join(c if c.isalnum() or c in "._+,@%-" else "_" for c in name)
+
+
 def _environment(places: Mapping[str, str], path: bytes, scratch: str) -> dict[str, str]:
     """What a program of the user's is told."""
     kept = {
@@ -331,15 +339,9 @@ def _environment(places: Mapping[str, str], path: bytes, scratch: str) -> dict[s
 
 def _filled(rule: Rule, places: Mapping[str, str], path: bytes) -> list[str]:
     """The command with its places; without any, the four come last. Never a shell's business."""
-    values = {**places, "path": os.fsdecode(path)}
-    marks = {f"{{{name}}}": value for name, value in values.items()}
-    filled: list[str] = []
-    for part in rule.command[1:]:
-        for mark, value in marks.items():
-            if mark in part:
-                part = part.replace(mark, value)
-                break
-        filled.append(part)
+    shown = os.fsdecode(path)
+    values = {**places, "path": f"./{shown}" if shown.startswith("-") else shown}
+    filled = [_MARK.sub(lambda mark: values[mark[1]], part) for part in rule.command[1:]]
     if filled == list(rule.command[1:]):
         filled += [places[name] for name in NAMES]
     return [rule.command[0], *filled]
