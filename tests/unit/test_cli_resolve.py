@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.unit.test_cli_commands import Daemon, M, daemon, failed, run, worked  # noqa: F401
 
-from awayfs.cli import mergetools
+from awayfs.cli import mergetools, resolve
 from awayfs.cli.ask import Failed
 
 MANY = {
@@ -104,6 +104,14 @@ def test_a_repository_or_share_defines_no_tool(
     monkeypatch.setenv("GIT_DIR", str(repository / ".git"))
     with pytest.raises(Failed, match="not a tool known here"):
         mergetools.find("evil")
+
+
+@pytest.mark.parametrize("name", ["\u6f22" * 83 + ".txt", "a." + "x" * 250, "\udcff" * 255, "-rf"])
+def test_names_for_a_tool_are_never_too_long(name: str, tmp_path: Path) -> None:
+    (tmp_path / "local").write_bytes(b"ours")
+    places = resolve._arranged(str(tmp_path), name, ["local"])
+    assert Path(places["LOCAL"]).read_bytes() == b"ours" and os.path.exists(places["BASE"])
+    assert all(os.path.dirname(place) == str(tmp_path) for place in places.values())
 
 
 def test_variables_are_not_for_a_shell(tmp_path: Path) -> None:

@@ -10,12 +10,14 @@ import pytest
 from tests.unit.test_volume_resolve import content, edited_on_both
 from tests.unit.test_volume_review import World, played
 
+from awayfs.control.messages import ControlError
 from awayfs.core.conflicts import ConflictKind
 from awayfs.core.errors import Refused, UsageError
 from awayfs.core.history import Limits
 from awayfs.core.merge_rules import Rule, Strategy
 from awayfs.core.settings import Settings
 from awayfs.core.types import ROOT, Attributes, Kind
+from awayfs.daemon.api_resolve import ResolveApi
 from awayfs.store.fsck import check
 
 
@@ -211,6 +213,31 @@ def test_a_made_directory_that_is_still_filled_is_not_dropped(
             await world.volume.deciding.keep(conflict.id, "server")
         found = world.store.nodes.resolve(b"d/new")
         assert found is not None and content(world, found) == b"new work"
+
+    played(tmp_path, play)
+
+
+@pytest.mark.parametrize("missing", ["server", "local"])
+def test_a_tool_gets_nothing_empty_for_what_is_not_here(
+    missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play(world: World) -> None:
+        if missing == "local":
+            await changed_in_part(world)
+            (world.share / "f").write_bytes(b"y" * (1 << 20))
+            await world.volume.link.online_by_hand()
+            await world.drained()
+            said = "a part of our version is not here"
+        else:
+            _, conflict = await edited_on_both(world, b"ours\n", b"theirs\n")
+            world.store.conflicts.update(conflict.id, server_complete=False)
+            world.volume.link.offline_by_hand()
+            said = "the server's version is not here"
+        place = tmp_path / "scratch"
+        place.mkdir()
+        checkout = ResolveApi(lambda: world.volume).handlers()["conflict_checkout"]
+        with pytest.raises(ControlError, match=said):
+            await checkout({"path": "f", "directory": str(place)})  # type: ignore[misc]
 
     played(tmp_path, play)
 

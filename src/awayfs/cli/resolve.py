@@ -19,6 +19,7 @@ from awayfs.cli.progress import Bar
 from awayfs.control import mountinfo, paths
 from awayfs.control.client import MountInfo
 from awayfs.control.messages import text_of
+from awayfs.core.naming import cut
 
 AT_ONCE = 2000
 """Paths in one request, which has a longest length."""
@@ -251,15 +252,16 @@ def _merged(
 
 def _arranged(directory: str, name: str, variants: list[str]) -> dict[str, str]:
     """The variants under the names that git gives them; one that is not there is empty."""
-    stem, extension = os.path.splitext(name)
+    parts = os.path.splitext(os.fsencode(name))
+    stem, extension = (os.fsdecode(cut(p, most)) for p, most in zip(parts, (100, 32), strict=True))
     places: dict[str, str] = {}
     for variable, which in (("BASE", "base"), ("LOCAL", "local"), ("REMOTE", "server")):
-        places[variable] = os.path.join(directory, f"{stem[:100]}_{variable}{extension[:32]}")
+        places[variable] = os.path.join(directory, f"{stem}_{variable}{extension}")
         if which in variants:
             os.rename(os.path.join(directory, which), places[variable])
         else:
             _write(places[variable], b"")
-    places["MERGED"] = os.path.join(directory, f"{stem[:100]}_MERGED{extension[:32]}")
+    places["MERGED"] = os.path.join(directory, f"{stem}_MERGED{extension}")
     if "merged" in variants:
         os.rename(os.path.join(directory, "merged"), places["MERGED"])
     elif not _first_try(places):

@@ -25,6 +25,7 @@ TOLD_EVERY_S = 0.1
 FAILED_SHOWN = 1000
 """Failures told one by one; of the others, the number."""
 Chosen = tuple[Place, bytes]
+NOT_HERE = "is not here, and a tool would take it for empty; go online, or decide with --keep"
 
 
 class ResolveApi:
@@ -144,6 +145,11 @@ class ResolveApi:
         made_from = volume.resolver.content.witness(found.node)
         places = await self._copied(found, str(params.get("directory", "")))
         entry = found.server_entry
+        local = volume.store.nodes.get(found.node)
+        if entry is not None and entry.kind is Kind.FILE and "server" not in places:
+            raise ControlError(f"{text_of(path)}: the server's version {NOT_HERE}", "os")
+        if local is not None and local.kind is Kind.FILE and "local" not in places:
+            raise ControlError(f"{text_of(path)}: a part of our version {NOT_HERE}", "os")
         return {
             "id": found.id,
             "path": text_of(path),
@@ -164,6 +170,8 @@ class ResolveApi:
             target = os.path.join(directory, name.decode())
             if variant.path is not None:
                 await loop.run_in_executor(None, shutil.copyfile, variant.path, target)
+            elif variant.size:
+                continue  # whole, but in pieces
             else:
                 await loop.run_in_executor(None, _write, target, b"")
             done.append(name.decode())
