@@ -60,6 +60,8 @@ WAIT_S = 0.3
 FAILED_WAIT_S = 2.0
 FAILURES = 3
 FAILED_PAUSE_S = 1.0
+LONG_S = 2.0
+"""When nothing came back for so long, what is new since need not wait for it."""
 FULL_PAUSE_NS = 10 * SECOND_NS
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -250,23 +252,31 @@ class Replay:
         return not self._in_flight and not counts[RecordState.FROZEN]
 
     async def _pass(self) -> bool:
-        """Send what is ready until nothing is; whether anything moved."""
-        self._waiting.clear()
-        self._mapped.clear()
-        self._queue.begin_pass()
+        """Send what is ready until nothing is; whether anything moved.
+
+        What is changed meanwhile, or waits, has its turn as well when all the rest takes long.
+        """
+        self._begin_pass()
         moved = False
         while self._context.link.usable:
             await self._send_ready()
             if not self._in_flight:
                 break
             done, _ = await asyncio.wait(
-                self._in_flight.values(), return_when=asyncio.FIRST_COMPLETED
+                self._in_flight.values(), timeout=LONG_S, return_when=asyncio.FIRST_COMPLETED
             )
+            if not done:
+                self._begin_pass()
             for seq in [s for s, task in self._in_flight.items() if task in done]:
                 self._in_flight.pop(seq)
                 moved |= self._after(seq)
             await self._tell()
         return moved
+
+    def _begin_pass(self) -> None:
+        self._waiting.clear()
+        self._mapped.clear()
+        self._queue.begin_pass()
 
     async def _send_ready(self) -> None:
         if self._is_full():
@@ -277,9 +287,10 @@ class Replay:
 
     def _after(self, seq: int) -> bool:
         """A record came back; whether that changed anything."""
+        moved = self._queue.back(seq, waits=seq in self._waiting or seq in self._mapped)
         if self._store.journal.get(seq) is None:
             self._failed.pop(seq, None)
-        return self._queue.back(seq, waits=seq in self._waiting or seq in self._mapped)
+        return moved
 
     async def _guarded(self, seq: int) -> None:
         """One record; nothing it meets may stop the others."""

@@ -42,8 +42,7 @@ class Queue:
                 self._follow(self._changed.pop())
                 await slices.pause()
             if started := self._order.start(limit):
-                for seq in started:
-                    self._started[seq] = self._state(seq)
+                self._note_started(started)
                 return started
             if self._order.has_free or self._read_to >= self._until:
                 break
@@ -57,12 +56,22 @@ class Queue:
         With ``waits`` it is not tried again in this pass.
         """
         before = self._started.pop(seq)
-        self._changed.discard(seq)
-        self._follow(seq)
         if waits:
             self._order.set_waiting(seq)
         self._order.landed(seq)
+        self._changed.add(seq)  # should it be unreadable at this moment
+        self._follow(seq)
+        self._changed.discard(seq)
         return seq not in self._order or self._state(seq) is not before
+
+    def _note_started(self, started: list[int]) -> None:
+        """What cannot be read (the database's disk is full, say) is not on its way for ever."""
+        try:
+            self._started.update({seq: self._state(seq) for seq in started})
+        except OSError:
+            for seq in started:
+                self._order.landed(seq)
+            raise
 
     def _state(self, seq: int) -> RecordState:
         record = self._journal.get(seq)

@@ -12,6 +12,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 
 from awayfs.core.errors import EDISCONDATA, EDISCONNECTED, Refused, RemoteError, Unreachable
+from awayfs.core.records import RecordKind
 from awayfs.core.types import ROOT, Kind, NodeId, Space
 from awayfs.store.nodes import Node
 from awayfs.volume.adopt import OWN, XATTRS_LOADED
@@ -156,13 +157,20 @@ class Tree:
             return known
         found = {name: value for name, value in found.items() if not name.startswith(OWN)}
         if self._store.nodes.get(node_id) is None or self._store.journal.has_any(node_id):
-            return {**found, **known}
+            removed = self._removed_xattrs(node_id)
+            return {k: v for k, v in {**found, **known}.items() if k not in removed}
         with self._store.transaction():
             for name in known.keys() - found.keys():
                 self._store.nodes.set_xattr(node_id, name, None)
             for name, value in {**found, XATTRS_LOADED: b""}.items():
                 self._store.nodes.set_xattr(node_id, name, value)
         return found
+
+    def _removed_xattrs(self, node_id: NodeId) -> set[bytes]:
+        """Those that were removed here last, and still are on the server."""
+        records = self._store.journal.of_node(node_id)
+        last = {r.xattr_name: r.xattr_value for r in records if r.kind is RecordKind.SETXATTR}
+        return {name for name, value in last.items() if value is None}
 
     def _known(self, parent: NodeId, name: bytes, node: Node | None) -> Node:
         if node is not None:
