@@ -27,6 +27,14 @@ MEMBERS_MAX: Final = 2_000_000
 _SPARE: Final = 64 << 20
 """So much of the disk is left to others."""
 _CHUNK: Final = 1 << 20
+_HEADER_MAX: Final = 1 << 20
+_HEADERS: Final = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 
@@ -35,7 +43,10 @@ def unpack(archive: bytes, place: str) -> Manifest:
     """Take an archive apart into ``place``; ``Failed`` for one that is not ours, or damaged."""
     name = text_of(archive)
     try:
-        with _opened(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as members:
+        with (
+            _opened(archive) as stream,
+            tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as members,
+        ):
             return _Unpacking(members, place).run()
     except UsageError as error:
         raise Failed(f"{name}: {error}") from None
@@ -63,6 +74,15 @@ def _opened(archive: bytes) -> Iterator[IO[bytes]]:
                 yield stream
         else:
             yield file
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose name and properties, which are read into memory, are of a sane length."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _HEADERS and not 0 <= self.size <= _HEADER_MAX:
+            raise tarfile.ReadError("a header is too long")
+        return super()._proc_member(archive)  # type: ignore[misc, no-any-return]
 
 
 class _Unpacking:
