@@ -217,7 +217,13 @@ def discarded(crashes: Crashes) -> None:
     discards(crashes)
     assert crashes.ask("journal_list")["records"] == []
     has("plain", LONG)(crashes)
-    assert sorted(os.listdir(crashes.client.server.root)) == ["folder", "plain", "twin", "twin2", "unread"]
+    assert sorted(os.listdir(crashes.client.server.root)) == [
+        "folder",
+        "plain",
+        "twin",
+        "twin2",
+        "unread",
+    ]
 
 
 def exported(crashes: Crashes) -> None:
@@ -259,7 +265,6 @@ def large(crashes: Crashes) -> None:
     eventually(lambda: "large" in os.listdir(crashes.client.mountpoint), "the new file")
     assert read(crashes.client.path("large")) == LARGE
     crashes.client.offline()
-
 
 
 # What is prepared by a daemon before, what the daemon dies of, and what must be in the end.
