@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -134,6 +135,7 @@ def test_what_is_text(content: bytes, why: str | None) -> None:
 def test_a_heading_is_no_marker() -> None:
     assert not has_markers(b"Title\n=======\n\n<<<<<<< is how git marks it\n")
     assert has_markers(b"x\n<<<<<<< local\na\n=======\nb\n>>>>>>> server\n")
+    assert not has_markers(b"=======\n>>>>>>> x\n<<<<<<< x\n>>>>>>> x\n")
     assert has_markers(b"<<<<<<< HEAD\r\na\r\n=======\r\nb\r\n>>>>>>> x\r\n")
 
 
@@ -187,3 +189,11 @@ def test_an_unclean_merge_is_marked(base: bytes, local: bytes, server: bytes) ->
 
 def _bare(content: bytes) -> list[bytes]:
     return [one.rstrip(b"\r\n") for one in lines_of(content)]
+
+
+@pytest.mark.parametrize("lines", [b"<<<<<<< a\n", b"<<<<<<< a\n=======\n", b"=======\n"])
+def test_looking_for_markers_takes_no_time(lines: bytes) -> None:
+    """The daemon waits for it, and the lines come from the share."""
+    began = time.monotonic()
+    assert not has_markers(lines * ((1 << 20) // len(lines)))
+    assert time.monotonic() - began < 1.0

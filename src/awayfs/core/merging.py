@@ -16,7 +16,7 @@ LARGEST_TEXT = 4 << 20
 _LINE = re.compile(rb"[^\n]*\n|[^\n]+")
 _RANGE = re.compile(rb"^([123]):(\d+)(?:,(\d+))?([ac])$")
 _START, _MIDDLE, _END = b"<<<<<<<", b"=======", b">>>>>>>"
-_MARKED = re.compile(rb"^<{7} [^\n]*$.*?^={7}\r?$.*?^>{7} [^\n]*$", re.M | re.S)
+_MARKED = tuple(re.compile(mark, re.M) for mark in (rb"^<{7} ", rb"^={7}\r?$", rb"^>{7} "))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,13 @@ def why_not_text(content: bytes) -> str | None:
 
 def has_markers(content: bytes) -> bool:
     """Whether a merge was left unfinished in it."""
-    return _MARKED.search(content) is not None
+    at = 0
+    for mark in _MARKED:  # one after the other: what comes from the share may begin many
+        found = mark.search(content, at)
+        if found is None:
+            return False
+        at = found.end()
+    return True
 
 
 @dataclass(frozen=True, slots=True)

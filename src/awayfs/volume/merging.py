@@ -30,7 +30,7 @@ from awayfs.core.merge_rules import (
     needs_base,
     rule_for,
 )
-from awayfs.core.merging import LARGEST_TEXT, has_markers
+from awayfs.core.merging import has_markers
 from awayfs.core.settings import Settings
 from awayfs.core.types import Kind, NodeId, Range
 from awayfs.store.conflicts import Conflict
@@ -49,6 +49,8 @@ SOON_S = 0.05
 AGAIN_S = 5.0
 """A file that a program has open is tried again after this time."""
 NOT_BY_RULE = "; not decided by rule "
+LARGEST_LOOKED_AT = 64 << 20
+"""Bytes of an outcome in which markers are looked for."""
 NAMES = ("base", "local", "server", "merged")
 _MARK = re.compile(r"\{(base|local|server|merged|path)\}")
 ENVIRONMENT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ")
@@ -160,7 +162,7 @@ class Merging:
         except TooLarge as error:
             self._note(number, rule, str(error))
         except UsageError as error:
-            log.info("a rule did not decide %r: %s", path, error)
+            self._note(number, rule, str(error))
             return self._store.conflicts.get(number) is None  # else something was in the way
         except RemoteError as error:
             log.info("a rule cannot decide %r now: %s", path, error)
@@ -370,7 +372,7 @@ def _why_not_usable(places: Mapping[str, str]) -> str | None:
 
 def _has_markers(path: str) -> bool:
     """Whether conflict markers are left; only text has any. Blocking."""
-    if os.stat(path).st_size > LARGEST_TEXT:
+    if os.stat(path).st_size > LARGEST_LOOKED_AT:
         return False
     with open(path, "rb") as file:
         return has_markers(file.read())
