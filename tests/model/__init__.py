@@ -5,5 +5,5 @@
     python -m tests.model --seconds 600 --seed 1     look for failures for ten minutes
     python -m tests.model --sequences 1000 --seed 1  so many sequences; the same each time
 
-A failure is shrunk by Hypothesis and printed as a script that can be pasted into a test.
+A failure is shrunk and printed as a script that can be pasted into a test, with what happened.
 """

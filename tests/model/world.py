@@ -72,7 +72,7 @@ class World:
             self.share.note_versions()
             self.clients[name] = Client(name, self.base, self.share, self._on_call, self._seen)
             self.loop.run_until_complete(self.clients[name].sync())
-            self._quiet(self.clients[name])
+            self.quiet(self.clients[name])
         return self.clients[name]
 
     def act(self, who: str, op: tuple[Any, ...]) -> None:
@@ -99,7 +99,7 @@ class World:
         self.log.append(what)
         try:
             self.loop.run_until_complete(work)
-            self._quiet(client)
+            self.quiet(client)
             well = client.left is None
             done[_kind(what)] += 1
         except Died:
@@ -114,7 +114,7 @@ class World:
         self.share.note_versions()
         return well
 
-    def _quiet(self, client: Client) -> None:
+    def quiet(self, client: Client) -> None:
         self.loop.run_until_complete(client.quiet())
 
     def _on_call(self) -> None:

@@ -1,0 +1,93 @@
+"""A run as a list of steps: made from a seed, played, and shrunk when it breaks something."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterator
+from random import Random
+from typing import Any
+
+from tests.model.machine import MACHINES, PATHS
+from tests.model.world import Broken
+
+Step = tuple[str, dict[str, Any]]
+SHRINK_S = 120.0
+
+
+def generate(machine: str, seed: int, most: int) -> list[Step]:
+    """The steps of one run; the same for the same seed."""
+    rng = Random(f"{machine} {seed}")
+    kind = MACHINES[machine]
+    rules = {n: getattr(kind, n).rule for n in dir(kind) if hasattr(getattr(kind, n), "rule")}
+    weights = [weight for weight, _ in rules.values()]
+    without = rng.sample(PATHS, rng.choice((0, 0, 1, 2, 4)))
+    steps: list[Step] = [("begin", {"without": without, "decisions": rng.randrange(1 << 16)})]
+    for name in rng.choices(list(rules), weights, k=rng.randint(3, most)):
+        steps.append((name, {key: choose(rng) for key, choose in rules[name][1].items()}))
+    return steps
+
+
+def play(machine: str, steps: list[Step]) -> str | None:
+    """What broke, after what happened; None if nothing did."""
+    run = MACHINES[machine]()
+    try:
+        for name, arguments in steps:
+            getattr(run, name)(**arguments)
+        run.finish()
+    except Broken as broken:
+        return "\n".join([*run.world.log, str(broken)])
+    except Exception:
+        return "\n".join([*run.world.log, traceback.format_exc(limit=-6)])
+    finally:
+        if run.world is not None:
+            run.world.close()
+    return None
+
+
+def kind_of(failure: str, steps: list[Step]) -> str:
+    """What must stay the same while a failure is shrunk: its first words."""
+    for line in reversed(failure.splitlines()):
+        for words in ("lost", "torn", "not the same", "it does not come", "the second", "fsck"):
+            if line.startswith(words):
+                return words
+        for words in ("left over", "not at rest", "no decision"):
+            if line.startswith(words):
+                return words
+    return failure.strip().splitlines()[-1][:40]
+
+
+def shrink(machine: str, steps: list[Step], failure: str) -> tuple[list[Step], str]:
+    """Fewer steps and operations that break the same."""
+    wanted, until = kind_of(failure, steps), time.monotonic() + SHRINK_S
+    smaller = True
+    while smaller:
+        smaller = False
+        for candidate in _smaller(steps):
+            if time.monotonic() > until:
+                return steps, failure
+            found = play(machine, candidate)
+            if found is not None and kind_of(found, candidate) == wanted:
+                steps, failure, smaller = candidate, found, True
+                break
+    return steps, failure
+
+
+def _smaller(steps: list[Step]) -> Iterator[list[Step]]:
+    size = len(steps) // 2
+    while size:
+        for start in range(1, len(steps) - size + 1):
+            yield steps[:start] + steps[start + size :]
+        size //= 2
+    for index, (name, arguments) in enumerate(steps):
+        for key, value in arguments.items():
+            if isinstance(value, list):
+                for at in range(len(value)):
+                    less = {**arguments, key: value[:at] + value[at + 1 :]}
+                    yield [*steps[:index], (name, less), *steps[index + 1 :]]
+
+
+def shown(machine: str, steps: list[Step]) -> str:
+    """As a call of ``play``."""
+    lines = "".join(f"    {step!r},\n" for step in steps)
+    return f"play({machine!r}, [\n{lines}])"
