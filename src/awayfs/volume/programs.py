@@ -1,8 +1,8 @@
-"""Running a program for a rule: bounded in time and output, and gone afterwards, all of it.
+"""Running a program for a rule: bounded in time and output, and gone afterwards with its group.
 
 No shell. It gets a session, and so a process group, of its own; the group is killed when the
 time is up, when the daemon ends, and also after the program ended, before its number can be
-given to another group.
+given to another group. What makes a session of its own (setsid) stays: it is the user's program.
 """
 
 from __future__ import annotations
