@@ -71,9 +71,9 @@ def perform(side: Side, op: Operation) -> None:
         fd = os.open(path, flags | (os.O_TRUNC if kind == "cut" else 0))
         try:
             if kind == "write":
-                os.pwrite(fd, content(op), op["offset"])
+                _write_all(fd, content(op), op["offset"])
             elif kind == "append":
-                os.write(fd, content(op))
+                _write_all(fd, content(op))
             elif kind == "allocate":
                 os.posix_fallocate(fd, op["offset"], op["size"])
         finally:
@@ -87,12 +87,23 @@ def _open_slot(side: Side, op: Operation, path: str) -> None:
     side.slots[op["slot"]] = os.open(path, flags)
 
 
+def _write_all(fd: int, data: bytes, offset: int | None = None) -> None:
+    """The kernel sends a write in parts; when the daemon dies between, write(2) tells of the first.
+
+    What it does not tell of was not acknowledged, so the rest is asked for, and fails.
+    """
+    while data:
+        if offset is None:
+            done = os.write(fd, data)
+        else:
+            done = os.pwrite(fd, data, offset)
+            offset += done
+        data = data[done:]
+
+
 def _write_slot(side: Side, op: Operation, _path: str) -> None:
     fd = side.slots[op["slot"]]
-    if op["append"]:
-        os.write(fd, content(op))
-    else:
-        os.pwrite(fd, content(op), op["offset"])
+    _write_all(fd, content(op), None if op["append"] else op["offset"])
 
 
 def _sync(side: Side, _op: Operation, path: str) -> None:
