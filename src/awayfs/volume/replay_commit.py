@@ -243,6 +243,7 @@ class Committer:
                 return
         content = self._store.content
         owned = content.token(node) == base.token
+        self._take_rights(record, base.entry(), after)
         self._server.set(node, after, seen_ns=self._context.now(), digest=base.digest)
         if content.base_token(node) == base.token:
             content.bases.set_token(node, after.token)
@@ -250,6 +251,22 @@ class Committer:
             content.set_token(node, after.token)
         if after.kind is not Kind.DIRECTORY:
             self._adopt_returned(node, after)
+
+    def _take_rights(self, record: Record, base: Entry, after: Entry) -> None:
+        """Mode and owner that somebody else set meanwhile, where no token tells of them (SFTP)."""
+        ours = set(_fields_set(record))
+        for later in self._store.journal.of_node(record.node):
+            ours.update(_fields_set(later))
+        uid, gid = self._context.local_owner(after)
+        shown = {"mode": after.mode, "uid": uid, "gid": gid}
+        theirs = {
+            name: value
+            for name, value in shown.items()
+            if name not in ours and getattr(base, name) != getattr(after, name)
+        }
+        if theirs:
+            self._store.nodes.update(record.node, **theirs)
+            self._context.kernel.forget_node(record.node)
 
     def _removed(self, parent: NodeId, name: bytes, node: NodeId) -> None:
         if self._server.child(parent, name) == node:
