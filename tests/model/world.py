@@ -225,6 +225,9 @@ class World:
 
     def check_no_conflict(self) -> None:
         """Nobody acted beside anybody else, so nothing may be in conflict, and all is sent."""
+        for client in self.clients.values():
+            if self._differences():  # what was seen to have come from a directory is listed anew
+                self.do(client, f"{client.name}: look", client.look())
         if not self._at_rest():
             raise Broken("not at rest though there was no concurrent change" + self._pending())
         self.check_same()

@@ -90,3 +90,39 @@ def test_a_name_that_went_on_the_server_is_not_linked_again(
     world.check_no_conflict()
     world.converge()
     assert not (world.share.root / "e/b").exists()
+
+
+def test_a_name_is_not_missing_because_its_file_was_found_elsewhere(world: World) -> None:
+    client = world.client("a")
+    world.serve(("exchange", "e/a", "d/a"))
+    world.do(client, "a: sync", client.sync())
+    assert {"d/a", "e/a"} <= client.tree().keys()
+    world.converge()
+
+
+def test_what_comes_under_a_name_that_was_removed_here_stops_no_listing(world: World) -> None:
+    world.serve(("remove", "d/e"))
+    offline(world, "a", ("rename", "e/a", "d/a"), ("rmdir", "e"))
+    world.serve(("exchange", "e", "d/b"))
+    client = world.client("a")
+    assert world.do(client, "a: sync", client.sync()), world.log
+    world.converge()
+
+
+@pytest.mark.parametrize("decisions", range(3))
+def test_a_saved_file_that_was_exchanged_since_can_be_decided(world: World, decisions: int) -> None:
+    world.rng.seed(decisions)
+    offline(world, "a", ("save", "d/a", "over"), ("exchange", "a", "d/a"))
+    world.serve(("exchange", "e/a", "d/a"))
+    world.converge()
+
+
+@pytest.mark.parametrize("decisions", range(3))
+@pytest.mark.parametrize("later", [("rename", "a", "e/c"), ("unlink", "a")])
+def test_a_saved_file_that_was_moved_or_removed_since_can_be_decided(
+    world: World, later: tuple[str, ...], decisions: int
+) -> None:
+    world.rng.seed(decisions)
+    offline(world, "a", ("rename", "b", "a"), later)
+    world.serve(("write", "a", "append"))
+    world.converge()

@@ -327,7 +327,9 @@ class Adopter:
     def _taken(self, directory: NodeId, name: bytes, moves: list[diff.Moved]) -> bool:
         """Whether a name is held here by something that is not itself moving or clean."""
         holder = self._nodes.child_id(directory, name)
-        if holder is None or any(m.node == holder and m.old_name == name for m in moves):
+        if holder is None:  # what was removed or renamed here has it yet, as far as is known
+            return self._server.child(directory, name) is not None
+        if any(m.node == holder and m.old_name == name for m in moves):
             return False
         return self._remover.is_dirty_below(holder) or self._server.child(directory, name) != holder
 

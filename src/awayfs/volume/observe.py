@@ -20,6 +20,7 @@ from awayfs.core.diff import (
     Change,
     Created,
     KnownChild,
+    MovedIn,
     compare_entries,
     diff_listing,
     diff_listing_steps,
@@ -356,6 +357,7 @@ class Observer:
             listed, listed_ns = await self.listed(node), self._context.now()
             changes = await self._compare(node, listed, slices)
         self._brakes.check(node, len(listed), changes, known)
+        left = self._left_by(node, changes)
         newer: set[Seen] = set()
         steps, ended = Adopter(self._context, newer).steps(node, changes), False
         while not ended and epoch == server.epoch:
@@ -368,6 +370,18 @@ class Observer:
                     server.set_listed(node, listed_ns)
             noted.clear()  # that was ourselves
             await slices.pause()
+        for directory in left:
+            server.set_listed(directory, 0)
+            self.list_soon(directory)
+
+    def _left_by(self, node: NodeId, changes: Sequence[Change]) -> set[NodeId]:
+        """Directories that something came from: another may have its name there by now, and was
+        taken for a new content of it.
+        """
+        server = self._store.server
+        came = [c.node for c in changes if isinstance(c, MovedIn)]
+        parents = {parent for n in came for parent, _ in server.names(n)[:1]} - {node}
+        return {parent for parent in parents if server.listed_ns(parent) is not None}
 
     async def _compare(self, node: NodeId, listed: list[Entry], slices: Slices) -> list[Change]:
         """What a listing says that happened in a directory."""

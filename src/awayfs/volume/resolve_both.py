@@ -21,8 +21,6 @@ from awayfs.volume.resolve_server import KeepServer
 from awayfs.volume.resolve_steps import Steps
 from awayfs.volume.resolve_strangers import Strangers
 
-TAKING = (RecordKind.RENAME, RecordKind.EXCHANGE, RecordKind.REMOVE)
-
 
 class KeepBoth:
     """Carries out ``--keep both``."""
@@ -89,9 +87,10 @@ class KeepBoth:
         changed = replace(record, to_name=copy, replaced=0) if renaming else None
         nodes = self._store.nodes
         with self._store.transaction():
-            if nodes.child_id(parent, name) == record.node:
-                nodes.move_name(parent, name, parent, copy)
-            self._start_from(copy, parent, name, record)
+            taken = self._steps.start_from((parent, copy), (parent, name), record.node, record.seq)
+            for node in taken:
+                if nodes.child_id(parent, name) == node:
+                    nodes.move_name(parent, name, parent, copy)
             self._store.journal.replace(changed or replace(record, name=copy))
             self._adopter.show_again(parent, name)
         self._context.kernel.forget_entry(parent, name)
@@ -99,15 +98,6 @@ class KeepBoth:
         self._steps.release(self._store.journal.get(record.seq) or record)
         await self._steps.look([parent])
         return os.fsdecode(copy)
-
-    def _start_from(self, copy: bytes, parent: NodeId, name: bytes, record: Record) -> None:
-        """What took the name away again since, by a rename or removal, takes ``copy`` away."""
-        for later in self._store.journal.of_node(record.node):
-            place = (later.node, later.parent, later.name)
-            is_later = later.seq > record.seq and later.kind in TAKING
-            if is_later and place == (record.node, parent, name):
-                self._store.journal.replace(replace(later, name=copy))
-                return
 
     def _copy_local(self, conflict: Conflict) -> str | None:
         """The local content as a new file beside it, with its own records.

@@ -113,16 +113,37 @@ class KeepServer:
             self._check_home(record.node, names)
         with self._store.transaction():
             self._store.journal.remove([record.seq])
-            self._giving_up.name(record.to_parent, record.to_name, record.node)
-            if names:
-                self._returning.name(*names[0], record.node)
+            self._go_home(record, names)
             replaced = record.replaced
             if replaced and server.child(record.to_parent, record.to_name) == replaced:
                 self._returning.name(record.to_parent, record.to_name, replaced)
-        if not nodes.names(record.node):
+        if not nodes.names(record.node) and not self._is_removed(record.node):
             self._giving_up.changes(record.node, below=True)
             self._giving_up.node(record.node)
         await self._steps.look([record.parent, record.to_parent])
+
+    def _go_home(self, record: Record, names: list[tuple[NodeId, bytes]]) -> None:
+        """What stands where a rename had put its node goes to that node's name on the server.
+
+        That is the node itself, or what a later exchange put in its place; a later rename or
+        removal starts from there.
+        """
+        node, place = record.node, (record.to_parent, record.to_name)
+        if not names:
+            self._giving_up.name(*place, node)
+            return
+        standing = self._store.nodes.child_id(*place)
+        if standing in self._steps.start_from(names[0], place, node, record.seq):
+            assert standing is not None
+            self._giving_up.name(*place, standing)
+            self._returning.name(*names[0], standing)
+        if not self._store.nodes.names(node) and not self._is_removed(node):
+            self._returning.name(*names[0], node)
+
+    def _is_removed(self, node: NodeId) -> bool:
+        """Whether a removal of it is on its way."""
+        records = self._store.journal.of_node(node)
+        return any(r.kind is RecordKind.REMOVE and r.node == node for r in records)
 
     def _check_home(self, node: NodeId, names: list[tuple[NodeId, bytes]]) -> None:
         """A node with unsent work in it is not dropped for want of a free name here."""

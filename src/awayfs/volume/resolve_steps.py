@@ -7,15 +7,17 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 
 from awayfs.core.errors import UsageError
 from awayfs.core.naming import conflict_copy_name
-from awayfs.core.records import Record, RecordState
+from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.types import Entry, NodeId
 from awayfs.store.conflicts import Conflict
 from awayfs.volume.context import Context
 from awayfs.volume.observe import Observer, digest_of_file
 
+TAKING = (RecordKind.RENAME, RecordKind.EXCHANGE, RecordKind.REMOVE)
 MOVED_ON = "the server has changed it again: look at the conflict as it is now, and decide anew"
 COPY_TEMPLATE = ContextVar("COPY_TEMPLATE", default="")
 """What a rule calls conflict copies, for the decision that is being carried out."""
@@ -121,3 +123,28 @@ class Steps:
             nodes.add_name(*new, node)
         for place in (old, new):
             self._context.kernel.forget_entry(*place)
+
+    def start_from(
+        self, home: tuple[NodeId, bytes], place: tuple[NodeId, bytes], node: NodeId, seq: int
+    ) -> list[NodeId]:
+        """What a decision gives the name ``home`` did not get ``place``: what took that away
+        again since, takes ``home`` away.
+
+        Which nodes came to stand there one after the other, through exchanges: the last of them
+        does so now, unless it was renamed or removed.
+        """
+        journal = self._store.journal
+        for later in journal.of_node(node):
+            if later.seq <= seq or later.kind not in TAKING:
+                continue
+            exchanged = later.kind is RecordKind.EXCHANGE
+            if (later.node, later.parent, later.name) == (node, *place):
+                journal.replace(replace(later, parent=home[0], name=home[1]))
+                other = later.replaced
+            elif exchanged and (later.replaced, later.to_parent, later.to_name) == (node, *place):
+                journal.replace(replace(later, to_parent=home[0], to_name=home[1]))
+                other = later.node
+            else:
+                continue
+            return [node, *self.start_from(home, place, other, later.seq)] if exchanged else [node]
+        return [node]
