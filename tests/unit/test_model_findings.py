@@ -126,3 +126,22 @@ def test_a_saved_file_that_was_moved_or_removed_since_can_be_decided(
     offline(world, "a", ("rename", "b", "a"), later)
     world.serve(("write", "a", "append"))
     world.converge()
+
+
+@pytest.mark.parametrize("decisions", range(3))
+def test_a_decision_about_a_content_leaves_a_later_exchange(world: World, decisions: int) -> None:
+    world.rng.seed(decisions)
+    offline(world, "a", ("write", "b", "new"))
+    world.serve(("write", "b", "append"))
+    client = world.client("a")
+    world.do(client, "a: sync", client.sync())
+    offline(world, "a", ("exchange", "b", "d/a"))
+    world.converge()
+
+
+def test_a_directory_that_went_with_what_came_from_it_leaves_nothing(world: World) -> None:
+    world.client("b")
+    world.serve(("unlink", "a"))
+    world.serve(("link", "d/b", "a"))
+    world.serve(("remove", "d"))
+    world.converge()

@@ -30,12 +30,21 @@ class GivingUp:
         self._adopter = Adopter(context)
 
     def changes(self, node: NodeId, *, below: bool) -> None:
-        """Every record of a node goes; with ``below`` those of all that is inside it, too."""
+        """Every record of a node goes; with ``below`` those of all that is inside it, too.
+
+        An exchange of names is not the node's alone. It stays with the node; of one with a node
+        that goes, the other's renaming is left.
+        """
         journal = self._store.journal
         inside = [child for child in self.below(node) if journal.has_any(child)] if below else []
         with self._store.transaction():
             for dropped in (node, *inside):
-                journal.remove([r.seq for r in journal.of_node(dropped) if r.node == dropped])
+                records = journal.of_node(dropped)
+                exchanges = [r for r in records if r.kind is RecordKind.EXCHANGE]
+                own = [r.seq for r in records if r.node == dropped and r not in exchanges]
+                journal.remove(own)
+                for exchange in exchanges if below else ():
+                    journal.replace(_without(exchange, dropped))
                 self._store.content.drop_base(dropped)
                 for conflict in self._store.conflicts.of_node(dropped):
                     if dropped != node:
@@ -106,3 +115,18 @@ class GivingUp:
                 yield child.id
                 if child.kind is Kind.DIRECTORY:
                     pending.append(child.id)
+
+
+def _without(exchange: Record, node: NodeId) -> Record:
+    """What is left of an exchange when one of the two is gone: the other's renaming."""
+    renamed = replace(exchange, kind=RecordKind.RENAME, replaced=0)
+    if exchange.replaced == node:
+        return renamed
+    return replace(
+        renamed,
+        node=exchange.replaced,
+        parent=exchange.to_parent,
+        name=exchange.to_name,
+        to_parent=exchange.parent,
+        to_name=exchange.name,
+    )

@@ -371,8 +371,9 @@ class Observer:
             noted.clear()  # that was ourselves
             await slices.pause()
         for directory in left:
-            server.set_listed(directory, 0)
-            self.list_soon(directory)
+            if server.listed_ns(directory) is not None:
+                server.set_listed(directory, 0)
+                self.list_soon(directory)
 
     def _left_by(self, node: NodeId, changes: Sequence[Change]) -> set[NodeId]:
         """Directories that something came from: another may have its name there by now, and was
@@ -380,8 +381,7 @@ class Observer:
         """
         server = self._store.server
         came = [c.node for c in changes if isinstance(c, MovedIn)]
-        parents = {parent for n in came for parent, _ in server.names(n)[:1]} - {node}
-        return {parent for parent in parents if server.listed_ns(parent) is not None}
+        return {parent for n in came for parent, _ in server.names(n)[:1]} - {node}
 
     async def _compare(self, node: NodeId, listed: list[Entry], slices: Slices) -> list[Change]:
         """What a listing says that happened in a directory."""
