@@ -21,7 +21,6 @@ from awayfs.core.conflicts import ConflictKind, Resolution
 from awayfs.core.errors import RemoteError
 from awayfs.core.modes import Mode, ModeState
 from awayfs.core.types import ROOT, Attributes, Kind, NodeId
-from awayfs.store import store as store_module
 from awayfs.store.conflicts import Conflict
 from awayfs.store.files import FOLDERS, Files
 from awayfs.store.nodes import Node
@@ -48,13 +47,12 @@ class OneFan(Files):
         return f"{above}/{name.replace('0', str(node), 1)}"
 
 
-def _make_folders(directory: str) -> None:
+def make_folders(directory: str) -> None:
+    """As ``store.files.make_folders``, for ``OneFan``."""
     for folder in (*FOLDERS, "content/00", "base/00"):
         os.makedirs(f"{directory}/{folder}", 0o700, exist_ok=True)
 
 
-store_module.Files = OneFan  # type: ignore[misc]
-store_module.make_folders = _make_folders
 KEPT = ("variants", "history", "lost+found")
 WITHOUT_LOSS = (ConflictKind.RENAME_RENAME, ConflictKind.ATTRIBUTE)
 

@@ -14,10 +14,11 @@ from typing import Any
 
 from awayfs.core.conflicts import Resolution
 from awayfs.core.errors import RemoteError, UsageError
+from awayfs.store import store as store_module
 from awayfs.store.fsck import check
 from awayfs.volume import fault as fault_module
 from awayfs.volume import observe
-from tests.model.client import Client, Died
+from tests.model.client import Client, Died, OneFan, make_folders
 from tests.model.ledger import Ledger, is_whole
 from tests.model.remote import InlineExecutor
 from tests.model.share import Share, Tree
@@ -49,13 +50,18 @@ class World:
         self.log: list[str] = []
         self.amid: tuple[int, tuple[Any, ...]] | None = None
         self.busy = False
-        self._real_os = fault_module.os
-        self._just_now, observe.JUST_NOW_NS = observe.JUST_NOW_NS, 0
+        self._replaced = [
+            _replace(observe, "JUST_NOW_NS", 0),
+            _replace(fault_module, "os", fault_module.os),  # ``Client.arm`` does
+            _replace(store_module, "Files", OneFan),
+            _replace(store_module, "make_folders", make_folders),
+        ]
 
     def close(self) -> None:
         """Take everything away."""
-        fault_module.os, fault_module._wanted = self._real_os, ""
-        observe.JUST_NOW_NS = self._just_now
+        fault_module._wanted = ""
+        for module, name, value in self._replaced:
+            setattr(module, name, value)
         try:
             for client in self.clients.values():
                 client.way.dead = True
@@ -283,3 +289,10 @@ def _kind(what: str) -> str:
     if words[0] == "resolve":
         return f"resolve {words[1]} {words[-1]}"
     return words[0]
+
+
+def _replace(module: Any, name: str, value: Any) -> tuple[Any, str, Any]:
+    """Put something in a module, and tell what is to be put back."""
+    before = getattr(module, name)
+    setattr(module, name, value)
+    return module, name, before

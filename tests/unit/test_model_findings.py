@@ -129,13 +129,16 @@ def test_a_saved_file_that_was_moved_or_removed_since_can_be_decided(
 
 
 @pytest.mark.parametrize("decisions", range(3))
-def test_a_decision_about_a_content_leaves_a_later_exchange(world: World, decisions: int) -> None:
+@pytest.mark.parametrize("more", [(), (("rename", "d/a", "b"),)])
+def test_a_decision_about_a_content_leaves_a_later_exchange(
+    world: World, more: tuple[tuple[str, ...], ...], decisions: int
+) -> None:
     world.rng.seed(decisions)
     offline(world, "a", ("write", "b", "new"))
     world.serve(("write", "b", "append"))
     client = world.client("a")
     world.do(client, "a: sync", client.sync())
-    offline(world, "a", ("exchange", "b", "d/a"))
+    offline(world, "a", ("exchange", "b", "d/a"), *more)
     world.converge()
 
 

@@ -17,6 +17,7 @@ from awayfs.volume.adopt import XATTRS_LOADED, Adopter
 from awayfs.volume.changes import Changes
 from awayfs.volume.context import Context
 
+NAMING = (RecordKind.EXCHANGE, RecordKind.RENAME, RecordKind.LINK, RecordKind.REMOVE)
 ATTRIBUTES = (RecordKind.SETATTR, RecordKind.SETXATTR)
 
 
@@ -32,8 +33,8 @@ class GivingUp:
     def changes(self, node: NodeId, *, below: bool) -> None:
         """Every record of a node goes; with ``below`` those of all that is inside it, too.
 
-        An exchange of names is not the node's alone. It stays with the node; of one with a node
-        that goes, the other's renaming is left.
+        An exchange of names is not the node's alone. It stays with the node, and what was made
+        of its names since; of one with a node that goes, the other's renaming is left.
         """
         journal = self._store.journal
         inside = [child for child in self.below(node) if journal.has_any(child)] if below else []
@@ -41,8 +42,9 @@ class GivingUp:
             for dropped in (node, *inside):
                 records = journal.of_node(dropped)
                 exchanges = [r for r in records if r.kind is RecordKind.EXCHANGE]
-                own = [r.seq for r in records if r.node == dropped and r not in exchanges]
-                journal.remove(own)
+                kept = NAMING if exchanges and not below else (RecordKind.EXCHANGE,)
+                own = [r for r in records if r.node == dropped and r.kind not in kept]
+                journal.remove([r.seq for r in own])
                 for exchange in exchanges if below else ():
                     journal.replace(_without(exchange, dropped))
                 self._store.content.drop_base(dropped)

@@ -78,7 +78,8 @@ class KeepServer:
         names = self._store.nodes.names(node)
         with self._store.transaction():
             self._giving_up.changes(node, below=entry is None)
-            self._names_as_on_server(node, displaced)
+            dropped = [r for r in displaced if journal.get(r.seq) is None]
+            self._names_as_on_server(node, dropped)
             if entry is None:
                 self._giving_up.node(node)
                 for place in names:
