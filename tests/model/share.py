@@ -120,6 +120,8 @@ class Share:
         if how == "backup":
             os.rename(place, f"{place}~")
         aside = Path(f"{place}.tmp") if how != "backup" else place
+        if aside.is_file():
+            self.ledger.give_up(self.tokens(f"{path}.tmp"), f"s: overwrite {path}.tmp")
         aside.write_bytes(old + token)
         aside.chmod(mode)
         if how != "backup":

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
 from tests.model.world import World
+
+SETTLED_S = 0.03
+"""After so long, a token of a local file system is strong."""
 
 
 @pytest.fixture
@@ -147,4 +151,15 @@ def test_a_directory_that_went_with_what_came_from_it_leaves_nothing(world: Worl
     world.serve(("unlink", "a"))
     world.serve(("link", "d/b", "a"))
     world.serve(("remove", "d"))
+    world.converge()
+
+
+def test_an_edit_of_what_both_renamed_alike_is_not_overwritten(world: World) -> None:
+    offline(world, "a", ("rename", "b", "e/c"), ("write", "e/c", "new"))
+    world.serve(("rename", "b", "e/c"))
+    world.serve(("write", "e/c", "append"))
+    time.sleep(SETTLED_S)
+    client = world.client("a")
+    world.do(client, "a: sync", client.sync())
+    assert [c.kind for c in client.store.conflicts.all()] == ["update/update"]
     world.converge()

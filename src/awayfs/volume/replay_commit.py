@@ -232,7 +232,8 @@ class Committer:
             if after is not None:
                 self._server.set(node, after, seen_ns=self._context.now())
             return
-        moved_on = before is not None and base.token not in (before.token, after.token)
+        stood = (after,) if before is None else (before, after)  # None: others renamed it, too
+        moved_on = base.token not in [entry.token for entry in stood]
         if moved_on and not _is_only_ours(facts, base.entry(), after):
             difference = compare_entries(base.entry(), after)
             if difference is not Content.SAME or base.kind is not Kind.DIRECTORY:
