@@ -28,7 +28,7 @@ from awayfs.volume.replay_optimise import Optimiser
 from awayfs.volume.replay_queue import Queue
 
 MANY = 20_000
-LONGEST_S = 0.1
+LONGEST_S = 0.3
 
 
 class Turns:
