@@ -163,3 +163,15 @@ def test_an_edit_of_what_both_renamed_alike_is_not_overwritten(world: World) -> 
     world.do(client, "a: sync", client.sync())
     assert [c.kind for c in client.store.conflicts.all()] == ["update/update"]
     world.converge()
+
+
+@pytest.mark.parametrize("decisions", range(3))
+def test_a_ring_of_renames_of_which_one_is_not_taken_over_stops_no_listing(
+    world: World, decisions: int
+) -> None:
+    world.rng.seed(decisions)
+    offline(world, "a", ("link", "d/b", "e/c"))
+    world.serve(("exchange", "d/a", "d/b"))
+    client = world.client("a")
+    assert world.do(client, "a: sync", client.sync()), world.log
+    world.converge()

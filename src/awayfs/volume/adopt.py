@@ -300,8 +300,9 @@ class Adopter:
             for move in moves
             if not self._is_name_dirty(move.node, (directory, move.old_name))
             and self._nodes.child_id(directory, move.old_name) == move.node
-            and not self._taken(directory, move.entry.name, moves)
         ]
+        while taken := [m for m in movable if self._taken(directory, m.entry.name, movable)]:
+            movable = [move for move in movable if move not in taken]  # and so on, in a ring
         for move in moves:
             if move not in movable:
                 self._context.seen_elsewhere[move.node] = (directory, move.entry.name)
