@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 
+from tests.model.limits import bound_memory
 from tests.model.machine import MACHINES
 from tests.model.script import generate, play, shown, shrink
 from tests.model.world import done
@@ -27,6 +28,7 @@ def main() -> int:
     parser.add_argument("--verbose", action="store_true", help="count what happened")
     given = parser.parse_args()
     logging.disable(logging.CRITICAL)
+    bound_memory()
     machines = list(MACHINES) if given.machine == "both" else [given.machine]
     started, played, found = time.monotonic(), 0, 0
     while played < given.sequences or time.monotonic() - started < given.seconds:

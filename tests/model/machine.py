@@ -126,6 +126,11 @@ class Machine:
         """Everything that must hold at the end."""
         self.world.converge()
 
+    def end(self) -> None:
+        """Take everything away."""
+        if self.world is not None:
+            self.world.close()
+
     @rule(3, ops=changes)
     def server(self, ops: list[Op]) -> None:
         world = self.before("s")

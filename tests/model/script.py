@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
-from tests.model.machine import MACHINES, PATHS
+from tests.model import limits
+from tests.model.machine import MACHINES, PATHS, Machine
 from tests.model.world import Broken
 
 Step = tuple[str, dict[str, Any]]
@@ -31,17 +32,28 @@ def generate(machine: str, seed: int, most: int) -> list[Step]:
 def play(machine: str, steps: list[Step]) -> str | None:
     """What broke, after what happened; None if nothing did."""
     run = MACHINES[machine]()
+    closing: str | None = None
     try:
-        for name, arguments in steps:
-            getattr(run, name)(**arguments)
-        run.finish()
+        broken = _broken(run, lambda: _work(run, steps), limits.SECONDS)
+    finally:
+        closing = _broken(run, run.end, limits.CLOSING_S)
+    return broken or closing
+
+
+def _work(run: Machine, steps: list[Step]) -> None:
+    for name, arguments in steps:
+        getattr(run, name)(**arguments)
+    run.finish()
+
+
+def _broken(run: Machine, work: Callable[[], None], seconds: float) -> str | None:
+    try:
+        with limits.bounded_time(seconds):
+            work()
     except Broken as broken:
         return "\n".join([*run.world.log, str(broken)])
     except Exception:
         return "\n".join([*run.world.log, traceback.format_exc(limit=-6)])
-    finally:
-        if run.world is not None:
-            run.world.close()
     return None
 
 
@@ -51,7 +63,7 @@ def kind_of(failure: str, steps: list[Step]) -> str:
         for words in ("lost", "torn", "not the same", "it does not come", "the second", "fsck"):
             if line.startswith(words):
                 return words
-        for words in ("left over", "not at rest", "no decision"):
+        for words in ("left over", "not at rest", "no decision", limits.WORDS):
             if line.startswith(words):
                 return words
     return failure.strip().splitlines()[-1][:40]

@@ -63,6 +63,8 @@ class World:
         for module, name, value in self._replaced:
             setattr(module, name, value)
         try:
+            for task in asyncio.all_tasks(self.loop):
+                task.cancel()  # there are some where a sequence was broken off
             for client in self.clients.values():
                 client.way.dead = True
                 self.loop.run_until_complete(client._abandon())
