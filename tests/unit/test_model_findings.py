@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from tests.model.limits import bounded_time
 from tests.model.world import World
 
 SETTLED_S = 0.03
@@ -171,4 +172,17 @@ def test_a_ring_of_renames_of_which_one_is_not_taken_over_stops_no_listing(world
     client = world.client("a")
     world.do(client, "a: online", client.go_online())
     assert world.do(client, "a: look", client.look()), world.log
+    world.converge()
+
+
+@pytest.mark.parametrize("decisions", range(3))
+def test_what_changed_places_there_and_was_renamed_here_is_not_listed_for_ever(
+    world: World, decisions: int
+) -> None:
+    world.rng.seed(decisions)
+    offline(world, "a", ("rename", "d/b", "d/c"), ("rename", "e", "f"))
+    world.serve(("exchange", "e", "d/b"))
+    client = world.client("a")
+    with bounded_time(10):
+        world.do(client, "a: sync", client.sync())
     world.converge()

@@ -357,7 +357,7 @@ class Observer:
             listed, listed_ns = await self.listed(node), self._context.now()
             changes = await self._compare(node, listed, slices)
         self._brakes.check(node, len(listed), changes, known)
-        left = self._left_by(node, changes)
+        came = self._come_from(changes)
         newer: set[Seen] = set()
         steps, ended = Adopter(self._context, newer).steps(node, changes), False
         while not ended and epoch == server.epoch:
@@ -370,18 +370,27 @@ class Observer:
                     server.set_listed(node, listed_ns)
             noted.clear()  # that was ourselves
             await slices.pause()
-        for directory in left:
-            if server.listed_ns(directory) is not None:
-                server.set_listed(directory, 0)
-                self.list_soon(directory)
+        self._list_left(node, came)
 
-    def _left_by(self, node: NodeId, changes: Sequence[Change]) -> set[NodeId]:
-        """Directories that something came from: another may have its name there by now, and was
-        taken for a new content of it.
+    def _come_from(self, changes: Sequence[Change]) -> list[tuple[NodeId, NodeId, bytes]]:
+        """What was found to have come from another directory, and under which name it was there."""
+        names = self._store.server.names
+        came = [c.node for c in changes if isinstance(c, MovedIn)]
+        return [(node, *place) for node in came for place in names(node)[:1]]
+
+    def _list_left(self, directory: NodeId, came: Sequence[tuple[NodeId, NodeId, bytes]]) -> None:
+        """List the directories again that something left: another may have its name there by now,
+        and was taken for a new content of it.
+
+        What did not leave, since a change here stands against it, is found to have come at each
+        listing: two directories that it is so with would be listed for ever, in turns.
         """
         server = self._store.server
-        came = [c.node for c in changes if isinstance(c, MovedIn)]
-        return {parent for n in came for parent, _ in server.names(n)[:1]} - {node}
+        left = {parent for node, parent, name in came if server.child(parent, name) != node}
+        for parent in left - {directory}:
+            if server.listed_ns(parent) is not None:
+                server.set_listed(parent, 0)
+                self.list_soon(parent)
 
     async def _compare(self, node: NodeId, listed: list[Entry], slices: Slices) -> list[Change]:
         """What a listing says that happened in a directory."""
