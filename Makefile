@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Most tests wait for servers and links, not for the processor: two at a time take half as long.
+TEST_WORKERS ?= 2
 
 .PHONY: demo test lint bench clean
 
@@ -10,7 +12,7 @@ demo: $(VENV)/.runtime
 
 test: $(VENV)/.development
 	@sh scripts/install-debian-packages tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/.development
 	$(BIN)/ruff format --check src tests bench
