@@ -20,7 +20,7 @@ import asyncio
 import errno
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
@@ -171,14 +171,14 @@ class Replay:
                 self._make_room(error)
             except Exception:
                 log.exception("replay failed")
-            await asyncio.sleep(FAILED_PAUSE_S)
             self._woken.set()
+            await asyncio.sleep(FAILED_PAUSE_S)
 
     def progress(self) -> Progress:
         """Where things stand now."""
         counts = self._store.journal.counts()
         total = self._store.journal.count()
-        busy = self.active or self._woken.is_set() or self._is_patient()
+        busy = self._is_busy()
         mapped = 0 if busy else self._count_mapped()
         return Progress(
             records=total,
@@ -198,25 +198,24 @@ class Replay:
         """Until nothing that is there of a node now is left to send, or it cannot be sent now."""
         journal = self._store.journal
         last = journal.last_seq()
-        self.wake()
-        async with self._settled:
-            await self._settled.wait_for(
-                lambda: (
-                    not self._context.link.usable
-                    or all(
-                        r.state is RecordState.PARKED or r.seq > last for r in journal.of_node(node)
-                    )
-                )
+        await self._wait_until(
+            lambda: all(
+                r.state is RecordState.PARKED or r.seq > last for r in journal.of_node(node)
             )
+        )
 
     async def wait_for_all(self) -> None:
         """Until nothing that is in the journal now is left to send, or it cannot be sent now."""
         journal = self._store.journal
         last = journal.last_seq()
+        await self._wait_until(lambda: not journal.has_unparked(last))
+
+    async def _wait_until(self, settled: Callable[[], bool]) -> None:
+        """Or until the server is away, or all that is left waits for a decision."""
         self.wake()
         async with self._settled:
             await self._settled.wait_for(
-                lambda: not (self._context.link.usable and journal.has_unparked(last))
+                lambda: not self._context.link.usable or settled() or not self._is_busy()
             )
 
     async def _drain(self) -> None:
@@ -236,6 +235,10 @@ class Replay:
         if (self._waiting or self._is_full()) and self._context.link.usable:
             pause = WAIT_S if self._is_patient() else FAILED_WAIT_S
             asyncio.get_running_loop().call_later(pause, self.wake)
+
+    def _is_busy(self) -> bool:
+        """Whether something may go out without anything else happening first."""
+        return self.active or self._woken.is_set() or self._is_patient()
 
     def _is_patient(self) -> bool:
         """Whether something waits that time alone may help: it did not fail again and again."""
