@@ -20,9 +20,6 @@ SEQUENCES = 1010
 STEPS = 6
 """Fewer than the command takes by itself: this is what ninety seconds of two cores allow."""
 
-KNOWN = {"apart, seed 273", "apart, seed 679"}
-"""Faults that are not mended yet: these sequences do not come to rest. No other may fail."""
-
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
@@ -35,9 +32,8 @@ def test_no_promise_is_broken() -> None:
         for process in running:
             process.send_signal(signal.SIGINT)  # it takes away what it has in memory
             process.wait()
-    found = {seed for out in outputs for seed in re.findall(r"^---- (.+)$", out, re.M)}
-    ended = [re.search(r"^\d+ sequences, ", out, re.M) for out in outputs]
-    assert all(ended) and found <= KNOWN, "\n".join(outputs)
+    sound = [re.search(r"^\d+ sequences, 0 failures", out, re.M) for out in outputs]
+    assert all(sound), "\n".join(outputs)
 
 
 def _begun(seed: int) -> subprocess.Popen[str]:

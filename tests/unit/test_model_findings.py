@@ -9,6 +9,8 @@ import pytest
 from tests.model.limits import bounded_time
 from tests.model.world import World
 
+from awayfs.core.conflicts import Resolution
+
 SETTLED_S = 0.03
 """After so long, a token of a local file system is strong."""
 
@@ -185,4 +187,61 @@ def test_what_changed_places_there_and_was_renamed_here_is_not_listed_for_ever(
     client = world.client("a")
     with bounded_time(10):
         world.do(client, "a: sync", client.sync())
+    world.converge()
+
+
+def test_a_decision_that_came_too_late_does_not_wait_for_what_waits_for_it(world: World) -> None:
+    client = world.client("a")
+    offline(world, "a", ("write", "a", "append"))
+    world.serve(("write", "a", "append"))
+    world.do(client, "a: sync", client.sync())
+    offline(world, "a", ("rename", "a", "d/c"))
+    world.serve(("write", "a", "new"))
+    world.do(client, "a: sync", client.sync())
+    [conflict] = client.store.conflicts.all()
+    with bounded_time(10):
+        assert not world.do(client, "a: decide", client.resolve(conflict, Resolution.LOCAL))
+    assert client.store.conflicts.all() != [conflict]
+    world.converge()
+
+
+@pytest.mark.parametrize("keep", list(Resolution))
+@pytest.mark.parametrize("gone", [("unlink", "a"), ("retype", "a")])
+@pytest.mark.parametrize(
+    "later",
+    [("rename", "a", "d/c"), ("rename", "a", "b"), ("exchange", "a", "b"), ("exchange", "b", "a")],
+)
+def test_what_is_made_anew_goes_where_it_was_moved_since(
+    world: World, later: tuple[str, ...], gone: tuple[str, str], keep: Resolution
+) -> None:
+    _moved_while_in_conflict(world, ("write", "a", "append"), gone, later, keep)
+
+
+@pytest.mark.parametrize("keep", list(Resolution))
+@pytest.mark.parametrize("gone", [("remove", "d"), ("retype", "d")])
+@pytest.mark.parametrize(
+    "later",
+    [("rename", "d", "f"), ("exchange", "d", "e"), ("exchange", "e", "d"), ("exchange", "b", "d")],
+)
+def test_a_directory_that_is_made_anew_goes_where_it_was_moved_since(
+    world: World, later: tuple[str, ...], gone: tuple[str, str], keep: Resolution
+) -> None:
+    _moved_while_in_conflict(world, ("chmod", "d", 0o600), gone, later, keep)
+
+
+def _moved_while_in_conflict(
+    world: World,
+    change: tuple[object, ...],
+    gone: tuple[str, str],
+    later: tuple[str, ...],
+    keep: Resolution,
+) -> None:
+    client = world.client("a")
+    offline(world, "a", change)
+    world.serve(gone)
+    world.do(client, "a: sync", client.sync())
+    offline(world, "a", later)
+    world.do(client, "a: sync", client.sync())
+    [conflict] = client.store.conflicts.all()
+    assert world.do(client, "a: decide", client.resolve(conflict, keep)), world.log
     world.converge()

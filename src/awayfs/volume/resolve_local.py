@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from awayfs.core.conflicts import ConflictKind
+from awayfs.core.earlier_names import names_before
 from awayfs.core.errors import UsageError
 from awayfs.core.records import Record, RecordKind
 from awayfs.core.types import Kind, NodeId
@@ -40,7 +41,9 @@ class KeepLocal:
         kind = conflict.kind
         if kind == ConflictKind.UPDATE_REMOVE:
             self.check_whole(record.node)
-            self.recreate(record)
+            with self._store.transaction():
+                self.recreate(record)
+                self._steps.release(record)
             return None
         if kind in CREATING:
             return await self._win_name(self.as_creation(record))
@@ -108,11 +111,17 @@ class KeepLocal:
         return record.kind is RecordKind.RENAME and bool(record.replaced)
 
     def recreate(self, record: Record) -> None:
-        """The server has it no more: the record becomes the creation of what is here."""
-        names = self._store.nodes.names(record.node)
+        """The server has it no more: the record becomes the creation of what is here.
+
+        Under the name that it had after this record, since what was done with it later starts
+        from there. A parked record stays parked.
+        """
+        now = self._store.nodes.names(record.node)
+        later = [r for r in self._store.journal.of_node(record.node) if r.seq > record.seq]
+        names = names_before(record.node, now, later) or now
         with self._store.transaction():
             self._store.server.forget(record.node)
-            if not names:
+            if not now:
                 self._remove_displaced(record)
                 return
             for child in self._below(record.node):
@@ -126,9 +135,11 @@ class KeepLocal:
                     parent=parent,
                     name=name,
                     at_ns=record.at_ns,
+                    state=record.state,
+                    reason=record.reason,
                 )
             )
-            self._link_further(record.node, names[1:])
+            self._link_further(record.node, [name for name in names[1:] if name in now])
             self._recreate_below(record.node)
 
     def _remove_displaced(self, record: Record) -> None:
@@ -142,6 +153,8 @@ class KeepLocal:
                 parent=place[0],
                 name=place[1],
                 at_ns=record.at_ns,
+                state=record.state,
+                reason=record.reason,
             )
             journal.replace(removal)
         else:

@@ -96,7 +96,9 @@ class Steps:
         )
 
     def release(self, record: Record) -> None:
-        """Let a parked record go out."""
+        """Let a parked record go out, if there still is something to it."""
+        if self._store.journal.get(record.seq) is None:
+            return
         with self._store.transaction():
             self._store.intents.clear(record.seq)
             self._store.journal.set_state(record.seq, RecordState.PENDING)
