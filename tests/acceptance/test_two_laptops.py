@@ -157,11 +157,15 @@ class Week:
         assert laptop.conflicts() == []
         return found
 
+    def hand_over(self, laptop: Laptop) -> None:
+        """Wait until what somebody did is on the server, and must be seen by the other."""
+        laptop.client.sync()
+        time.sleep(FRESH_S + 0.1)  # what was seen for so long counts as what there is
+
     def compare(self) -> None:
         """Everybody sees everything, and it is the same; nothing waits, nothing is left over."""
-        for laptop in (self.ann, self.ben):
-            laptop.client.sync()
-        time.sleep(FRESH_S + 0.1)  # what was seen for so long counts as what there is
+        self.ann.client.sync()
+        self.hand_over(self.ben)
         for laptop in (self.ann, self.ben):
             laptop.client.awayfs("hoard", laptop.client.mountpoint)
         for laptop in (self.ann, self.ben):
@@ -246,7 +250,7 @@ def monday_clones(week: Week) -> None:
     run(*GIT, "clone", "-q", ann.path("project.git"), ann.path("work/ann"))
     ann.commit("work/ann", "main.c", "int main() { return 0; }\n")
     ann.git("work/ann", "push", "-q", "origin", "HEAD:main")
-    ann.client.sync()
+    week.hand_over(ann)
     run(*GIT, "clone", "-q", "-b", "main", ben.path("project.git"), ben.path("work/ben"))
     ben.client.sync()
     week.compare()
@@ -262,10 +266,10 @@ def monday_commits(week: Week) -> None:
     ann.git("work/ann", "remote", "set-url", "origin", "../../project.git")
     ben.git("work/ben", "remote", "set-url", "origin", "../../project.git")
     ann.git("work/ann", "push", "-q", "origin", "HEAD:main")
-    ann.client.sync()
+    week.hand_over(ann)
     ben.git("work/ben", "pull", "-q", "--no-rebase", "--no-edit", "origin", "main")
     ben.git("work/ben", "push", "-q", "origin", "HEAD:main")
-    ben.client.sync()
+    week.hand_over(ben)
     ann.git("work/ann", "pull", "-q", "--ff-only", "origin", "main")
     ann.client.sync()
     week.compare()

@@ -81,7 +81,7 @@ class NameHandlers:
             found = self._tree.lookup(request.nodeid, request.name)
         except OSError as error:
             if error.errno == errno.ENOENT:
-                return negative_entry_out(self._shared.valid_s())
+                return negative_entry_out(self._shared.absence_left_s(request.nodeid))
             raise
         if isinstance(found, Node):
             return entry_out(self._shared.looked_up(found))
@@ -91,7 +91,7 @@ class NameHandlers:
         try:
             node = await found
         except OSError as error:
-            if error.errno == errno.ENOENT:
+            if error.errno == errno.ENOENT:  # asked about just now
                 return negative_entry_out(self._shared.valid_s())
             raise
         return entry_out(self._shared.looked_up(node))
@@ -121,22 +121,21 @@ class NameHandlers:
     def getattr(self, request: rq.Getattr) -> Result:
         """Attributes; of an open file they are ours and need no look at the server."""
         if request.by_handle:
-            return attr_out(
-                self._shared.attr(self._present(request.nodeid)), self._shared.valid_s()
-            )
+            return self._attributes(self._present(request.nodeid))
         found = self._tree.attributes(request.nodeid)
-        if isinstance(found, Node):
-            return attr_out(self._shared.attr(found), self._shared.valid_s())
-        return self._getattr_later(found)
+        return self._attributes(found) if isinstance(found, Node) else self._getattr_later(found)
 
     async def _getattr_later(self, found: Awaitable[Node]) -> bytes:
-        return attr_out(self._shared.attr(await found), self._shared.valid_s())
+        return self._attributes(await found)
+
+    def _attributes(self, node: Node) -> bytes:
+        return attr_out(self._shared.attr(node), self._shared.left_s(node.id))
 
     async def statx(self, request: rq.Statx) -> bytes:
         """Attributes with the birth time."""
         found = self._tree.attributes(request.nodeid)
         node = found if isinstance(found, Node) else await found
-        return statx_out(self._shared.attr(node), self._shared.valid_s())
+        return statx_out(self._shared.attr(node), self._shared.left_s(node.id))
 
     def setattr(self, request: rq.Setattr) -> bytes:
         """chmod, chown, truncate, utimensat in one; set-id bits go as chown(2) says."""
@@ -159,7 +158,7 @@ class NameHandlers:
         if attributes:
             self._volume.check_writable()
             self._changes.set_attributes(request.nodeid, attributes)
-        return attr_out(self._shared.attr(self._present(request.nodeid)), self._shared.valid_s())
+        return self._attributes(self._present(request.nodeid))
 
     def _new_mode(self, request: rq.Setattr, node: Node) -> int | None:
         if request.valid & wire.FATTR_MODE:

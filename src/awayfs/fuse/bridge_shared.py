@@ -11,6 +11,7 @@ from awayfs.fuse.lookups import LookupCounts
 from awayfs.fuse.notify import Notifier
 from awayfs.fuse.replies import Attr, Entry
 from awayfs.store.nodes import Node
+from awayfs.volume.context import SECOND_NS
 from awayfs.volume.slices import Slices
 from awayfs.volume.volume import Volume
 
@@ -49,14 +50,37 @@ class Shared:
         return wire.FOPEN_KEEP_CACHE
 
     def valid_s(self) -> float:
-        """How long names and attributes may be trusted without asking again."""
+        """How long what was seen at this moment may be trusted without asking again."""
         if self.volume.link.usable:
             return self.volume.context.options.fresh_s
         return OFFLINE_VALID_S
 
-    def entry(self, node: Node) -> Entry:
-        """A node as a reply's entry. The caller counts the lookup once the reply is made."""
+    def left_s(self, node: NodeId) -> float:
+        """How long a node may be trusted: what is left of the time for which it is fresh.
+
+        What only exists here is as good as if it were seen at this moment.
+        """
+        return self._left_of(self.volume.store.server.seen_ns(node))
+
+    def absence_left_s(self, directory: NodeId) -> float:
+        """How long it may be trusted that a directory has no such name."""
+        return self._left_of(self.volume.store.server.listed_ns(directory))
+
+    def _left_of(self, seen_ns: int | None) -> float:
         valid = self.valid_s()
+        if seen_ns is None or not self.volume.link.usable:
+            return valid
+        age = (self.volume.context.now() - seen_ns) / SECOND_NS
+        return valid - age if 0 <= age <= valid else 0.0
+
+    def entry(self, node: Node) -> Entry:
+        """A node of a listing as a reply's entry. The caller counts the lookup.
+
+        Trusted from this moment on: who reads a long listing takes each entry as he gets to it.
+        """
+        return self._entry(node, self.valid_s())
+
+    def _entry(self, node: Node, valid: float) -> Entry:
         return Entry(node.id, self.attr(node), valid, valid)
 
     def attr(self, node: Node) -> Attr:
@@ -65,9 +89,9 @@ class Shared:
         return attr_of(shown.attributes(node) if shown.server else node)
 
     def looked_up(self, node: Node) -> Entry:
-        """As ``entry``, counted as one lookup."""
+        """A node that was looked up by its name, counted; trusted as long as it is fresh."""
         self.lookups.add(node.id)
-        return self.entry(node)
+        return self._entry(node, self.left_s(node.id))
 
 
 def attr_of(node: Node) -> Attr:

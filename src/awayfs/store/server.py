@@ -230,6 +230,13 @@ class ServerView:
         """Whether the children known here are all there are: listed once, or made here."""
         return self.listed_ns(directory) is not None or self.get(directory) is None
 
+    def seen_ns(self, node: NodeId) -> int | None:
+        """When a node was seen: None if it is not known there, 0 before the last ``stale_all``."""
+        row = self._db.row("SELECT seen_ns, epoch FROM server_nodes WHERE node = ?", (node,))
+        if row is None:
+            return None
+        return row[0] if row[1] == self._epoch else 0
+
     def listed_ns(self, directory: NodeId) -> int | None:
         """When a directory was listed: None never, 0 before the last ``stale_all``."""
         row = self._db.row(
