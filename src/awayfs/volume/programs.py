@@ -1,23 +1,28 @@
-"""Running a program for a rule: bounded in time and output, and gone afterwards with its group.
+"""Running a program for a rule: bounded in time and output, and gone afterwards with all it began.
 
-No shell. It gets a session, and so a process group, of its own; the group is killed when the
-time is up, when the daemon ends, and also after the program ended, before its number can be
-given to another group. What makes a session of its own (setsid) stays: it is the user's program.
+No shell. A keeper (``program_keeper``) runs it and has all that comes of it for its descendants,
+in whatever session. When the program ended, when the time is up, and when the daemon is gone, the
+keeper kills them and ends.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from awayfs.volume import program_keeper
 
 OUTPUT_NAME = "output"
 SAID = 2000
 """Bytes of what it said that are looked at."""
+KEEPER = (sys.executable, "-I", "-S", program_keeper.__file__)
+GONE_S = program_keeper.PATIENCE_S + 2.0
+"""So long the end of what was killed is waited for: it may be waiting for our own mount."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,32 +47,36 @@ async def run(
     output = os.path.join(directory, OUTPUT_NAME)
     fd = os.open(output, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        process = subprocess.Popen(  # noqa: ASYNC220
-            list(command),
+        keeper = subprocess.Popen(  # noqa: ASYNC220
+            [*KEEPER, str(largest), *command],
             cwd=directory,
             env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=fd,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             stderr=fd,
             start_new_session=True,
         )
-        try:
-            _bound(process.pid, largest)
-            in_time = await _ended(process.pid, limit_s)
-        finally:
-            _kill_group(process.pid)
-            status = process.wait()
-        return Ended(status if in_time else None, _last_line(fd))
+        assert keeper.stdin is not None and keeper.stdout is not None
+        with keeper.stdout:
+            try:
+                in_time = await _ended(keeper.pid, limit_s)
+            finally:
+                keeper.stdin.close()
+                gone = await _ended(keeper.pid, GONE_S) and keeper.wait() is not None
+            told = keeper.stdout.read().split() if gone else []
+        return Ended(_status(told) if in_time else None, _last_line(fd))
     finally:
         os.close(fd)
 
 
-def _bound(pid: int, largest: int) -> None:
-    try:
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (largest, largest))
-        resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
-    except (OSError, ValueError):
-        pass  # it has ended by now, or is bound more tightly already
+def _status(told: list[bytes]) -> int:
+    """The program's status by what the keeper said; OSError when it was not started."""
+    match told:
+        case [b"ended", status]:
+            return int(status)
+        case [b"failed", number]:
+            raise OSError(int(number), os.strerror(int(number)))
+    return -signal.SIGKILL  # the keeper was killed
 
 
 async def _ended(pid: int, limit_s: float) -> bool:
@@ -84,13 +93,6 @@ async def _ended(pid: int, limit_s: float) -> bool:
     finally:
         loop.remove_reader(pidfd)
         os.close(pidfd)
-
-
-def _kill_group(pid: int) -> None:
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass  # nobody is left
 
 
 def _last_line(fd: int) -> str:
