@@ -405,6 +405,27 @@ def test_open_files_keep_what_they_had(tmp_path: object) -> None:
         assert read(f"{client.server.root}/single") == "edited again\n"
 
 
+def test_a_large_file_that_is_being_written_is_not_discarded(tmp_path: object) -> None:
+    """What was given up would change with what is written later: no copy, no discarding."""
+    with offline("dir", str(tmp_path), options="base-limit=4K") as client:
+        write(client.path("other"), "made here\n")
+        with open(client.path("single"), "w") as file:
+            file.write("given up" * 1000)
+            file.flush()
+            waiting = records(client)
+            for command in (
+                ("discard", client.mountpoint, "--all"),
+                ("discard", client.path("single")),
+                ("journal", "drop", "--mount", client.mountpoint, str(waiting[-1]["seq"])),
+            ):
+                assert "single: a program is writing it" in client.fails(*command)
+            assert read(client.path("other")) == "made here\n"
+            assert records(client) == waiting
+            file.write("later")
+        client.awayfs("discard", client.mountpoint, "--all")
+        assert sorted(_history(client)) == ["given up" * 1000 + "later", "made here\n"]
+
+
 def test_a_base_that_is_not_here_comes_from_the_server_later(tmp_path: object) -> None:
     with mounted("dir", str(tmp_path), "base-limit=16") as client:
         write(f"{client.server.root}/large", "0123456789\n" * 100)
@@ -514,8 +535,14 @@ def test_journal_drop_takes_what_depends_on_it(tmp_path: object) -> None:
         assert read(client.path("single")) == "edited\n"
         said = client.awayfs(*drop, "--dry-run", str(by_kind["create", "new"]))
         assert "new/file" in said
-        client.awayfs(*drop, str(by_kind["create", "new"]))
+        waiting = records(client)
+        for flags in ((), ("--yes",)):
+            said = client.fails(*drop, *flags, str(by_kind["create", "new"]))
+            assert "more would go with it" in said and "--with-others" in said
+        assert records(client) == waiting and read(client.path("new/file")) == "inside\n"
+        client.awayfs(*drop, "--with-others", str(by_kind["create", "new"]))
         assert not os.path.exists(client.path("new"))
+        assert _history(client) == ["inside\n"]
         client.awayfs(*drop, str(by_kind["store", "single"]))
         assert read(client.path("single")) == "alone\n" and records(client) == []
 

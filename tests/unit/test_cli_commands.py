@@ -416,8 +416,10 @@ def test_journal_show_and_drop(daemon: Daemon) -> None:
     daemon.replies["journal_drop"] = {"seqs": [4, 7], "paths": [HOSTILE]}
     assert f"{M}/{SAFE}\nwith it: 7\n" in worked("journal", "drop", "4", "--dry-run")
     assert daemon.asked[-1] == ("journal_drop", {"seq": 4, "dry_run": True})
-    assert "dropped, with 1 other" in worked("journal", "drop", "4")
-    assert daemon.asked[-1] == ("journal_drop", {"seq": 4})
+    assert "dropped, with 1 other" in worked("journal", "drop", "4", "--with-others")
+    assert daemon.asked[-1] == ("journal_drop", {"seq": 4, "others": True})
+    worked("journal", "drop", "4", "--yes")
+    assert daemon.asked[-1] == ("journal_drop", {"seq": 4, "others": False})
 
 
 def test_journal_export(daemon: Daemon, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

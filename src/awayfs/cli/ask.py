@@ -172,9 +172,12 @@ def mount_option(function: Function) -> Function:
     )(function)
 
 
-def sure(question: str, yes: bool) -> None:
-    """Ask a person; a script that gives the command has decided already."""
+def sure(question: str, yes: bool) -> bool:
+    """Ask a person; a script that gives the command has decided already. Whether one was asked."""
     import sys
 
-    if not yes and sys.stdin.isatty() and not click.confirm(question, err=True):
+    if yes or not sys.stdin.isatty():
+        return False
+    if not click.confirm(question, err=True):
         raise Failed("left as it is")
+    return True

@@ -95,11 +95,17 @@ def _value(name: str, value: Any) -> str:
 @journal.command("drop")
 @click.argument("number", type=click.IntRange(min=0), metavar="N")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--with-others", is_flag=True, help="Also what depends on it.")
 @click.option("--dry-run", "-n", is_flag=True, help="Only say what would be given up.")
 @mount_option
 @json_option
-def drop(number: int, yes: bool, dry_run: bool, place: bytes | None, as_json: bool) -> None:
+def drop(
+    number: int, yes: bool, with_others: bool, dry_run: bool, place: bytes | None, as_json: bool
+) -> None:
     """Give up record N, and what depends on it: these changes will never be sent.
+
+    What is inside a directory depends on its creation. If others depend on it, all of them are
+    named, and go only with --with-others, or when a person says yes.
 
     Content that is given up is kept in the history for a while (awayfs resolve --undo).
     """
@@ -113,8 +119,11 @@ def drop(number: int, yes: bool, dry_run: bool, place: bytes | None, as_json: bo
         if others:
             click.echo(f"with it: {', '.join(map(str, others))}")
     if not dry_run:
-        sure(f"Give up {show.count(len(planned['seqs']), 'record')} of {shown(mount)}?", yes)
-        planned = request(mount, "journal_drop", {"seq": number}, what=what)
+        asked = sure(
+            f"Give up {show.count(len(planned['seqs']), 'record')} of {shown(mount)}?", yes
+        )
+        params = {"seq": number, "others": with_others or asked}
+        planned = request(mount, "journal_drop", params, what=what)
     if as_json:
         show.as_json({"seq": number, "dry_run": dry_run, **planned})
     elif not dry_run:

@@ -200,6 +200,12 @@ class SessionApi:
             seqs = plan.seqs
         paths = sorted({p for seq in seqs if (p := self._path_of(seq)) is not None})
         if not params.get("dry_run"):
+            if len(seqs) > 1 and not params.get("others"):
+                raise ControlError(
+                    f"record {record.seq}: {len(seqs) - 1} more would go with it; see what, with"
+                    " --dry-run, and give them up too, with --with-others",
+                    "depends",
+                )
             if plan.groups:
                 async for _ in discarder.discard(plan, Aspect.NAMES):
                     pass

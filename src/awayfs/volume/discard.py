@@ -76,9 +76,11 @@ class Discarder:
 
         ``aspects`` is what goes back of nodes that the base has; what only exists here goes
         altogether. Raises UsageError when something is on its way to the server and does not
-        settle, or was changed meanwhile; what was yielded is done then, and stays so.
+        settle, or was changed meanwhile; what was yielded is done then, and stays so. What cannot
+        be kept because it is being written is found before.
         """
         allowed, slices = plan.nodes, Slices()
+        self._put_back.check(allowed)
         decision = self._store.history.new_decision()
         self._touched.clear()
         for group in plan.groups:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from awayfs.core.errors import UsageError
 from awayfs.core.records import Record, RecordKind
-from awayfs.core.types import Kind, NodeId
-from awayfs.store.files import clone_or_copy
+from awayfs.core.types import Kind, NodeId, Range
+from awayfs.store.files import clone_or_copy, unlink_quietly
 from awayfs.store.history import Lost
 from awayfs.store.server import ServerNode
 from awayfs.volume.adopt import XATTRS_LOADED
@@ -24,8 +25,24 @@ class PutBack:
         self._context = context
         self._store = context.store
 
+    def check(self, nodes: Iterable[NodeId]) -> None:
+        """Raise ``UsageError`` where a content could not be kept, before anything goes."""
+        limit = self._context.options.base_limit
+        for node in nodes:
+            opened = self._context.opened.get(node)
+            if opened is None or not opened.writers or not self._store.journal.has_store(node):
+                continue
+            self._context.opened.save(opened)
+            if sum(r.end - r.start for r in self._store.content.ranges(node)) > limit:
+                probe = self._store.content.stage_path()
+                self._copy(opened, probe, (), -1)
+                unlink_quietly(probe)
+
     def keep(self, node: NodeId, decision: int) -> None:
-        """The local content goes to the history, if there is any."""
+        """The local content goes to the history, if there is any.
+
+        Raises ``UsageError`` where that takes too much of a file that is being written.
+        """
         content = self._store.content
         found = self._context.node(node)
         opened = self._context.opened.get(node)
@@ -35,7 +52,7 @@ class PutBack:
             return
         staged = content.stage_path()
         self._stage(content.fd_path(node), staged, opened)
-        path = self._store.nodes.path(node) or self._store.server.path(node) or b"?"
+        path = self._path(node)
         lost = Lost(
             conflict=decision,
             node=node,
@@ -54,9 +71,22 @@ class PutBack:
         """One more name of the file; a copy of one that a program may go on writing to."""
         if opened is not None and opened.writers:
             ranges = self._store.content.ranges(opened.node)
-            if clone_or_copy(source, staged, ranges, self._context.options.base_limit) is not None:
-                return
-        os.link(source, staged)
+            self._copy(opened, staged, ranges, self._context.options.base_limit)
+        else:
+            os.link(source, staged)
+
+    def _copy(self, opened: OpenNode, staged: str, ranges: Sequence[Range], limit: int) -> None:
+        """A reflink, or up to ``limit`` bytes; another name would show what is written later."""
+        source = self._store.content.fd_path(opened.node)
+        if clone_or_copy(source, staged, ranges, limit) is None:
+            path = os.fsdecode(self._path(opened.node))
+            raise UsageError(
+                f"{path}: a program is writing it, and it is too large to be copied for the"
+                " history; close it there, and try again"
+            )
+
+    def _path(self, node: NodeId) -> bytes:
+        return self._store.nodes.path(node) or self._store.server.path(node) or b"?"
 
     def properties(self, node: NodeId, records: Sequence[Record]) -> None:
         """Mode, owner, times and extended attributes, of those that the dropped records set.
