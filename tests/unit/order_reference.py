@@ -43,15 +43,18 @@ def ready(
     parked: Container[int] = frozenset(),
     is_directory: IsDirectory | None = None,
     limit: int | None = None,
+    not_done: Container[int] = frozenset(),
 ) -> list[Record]:
     """The records that may go out now, in journal order, at most ``limit`` of them.
+
+    A FROZEN move of a directory goes before all others, unless it is ``not_done``.
 
     ``records`` is the journal: all that is unfinished, in order. A record that is FROZEN but
     not in flight (after a restart) is offered again. ``is_directory`` tells which nodes are
     directories; without it every renamed node is taken for one.
     """
     answer: list[Record] = []
-    for record in _candidates(records, in_flight, parked, is_directory):
+    for record in _candidates(records, in_flight, parked, is_directory, not_done):
         if limit is not None and len(answer) >= limit:
             break
         answer.append(record)
@@ -63,11 +66,17 @@ def _candidates(
     in_flight: Container[int],
     parked: Container[int],
     is_directory: IsDirectory | None,
+    not_done: Container[int],
 ) -> Iterator[Record]:
     records = list(records)
     held = _Held()
     flying = any(record.seq in in_flight for record in records)  # later ones count, too
     if any(runs_alone(r, is_directory) for r in records if r.seq in in_flight):
+        return
+    out = [r for r in records if r.state is RecordState.FROZEN and runs_alone(r, is_directory)]
+    if uncertain := [r for r in out if r.seq not in not_done]:
+        if not flying:
+            yield from [r for r in uncertain if r.seq not in parked][:1]
         return
     for record in records:
         reads, writes = claims(record, is_directory)

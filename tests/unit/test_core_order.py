@@ -81,9 +81,9 @@ def test_the_order_kept_up_to_date_is_that_of_the_whole_journal(
     """Whatever is appended, sent, set aside, decided, dropped or made another record."""
     is_directory = history.is_directory if kinds_known else None
     rest, journal = list(history.records), dict[int, Record]()
-    order, flying, waiting = Order(is_directory), set[int](), set[int]()
+    order, flying, waiting, not_done = Order(is_directory), set[int](), set[int](), set[int]()
     for _ in range(4 * len(rest)):
-        match random.randrange(9):
+        match random.randrange(11):
             case 0 | 1 | 2 if rest:
                 journal[rest[0].seq] = rest[0]
                 order.put(rest.pop(0))
@@ -115,10 +115,20 @@ def test_the_order_kept_up_to_date_is_that_of_the_whole_journal(
                 order.put(journal[seq])
             case 8:
                 waiting.clear()
+                not_done.clear()
                 order.end_waiting()
+            case 9 if flying:
+                seq = random.choice(sorted(flying))
+                journal[seq] = replace(journal[seq], state=RecordState.FROZEN)
+                order.put(journal[seq])
+            case 10 if flying:
+                seq = random.choice(sorted(flying))
+                not_done.add(seq)
+                order.not_done(seq)
         records = [journal[seq] for seq in sorted(journal)]
         limit = random.randrange(3)
-        expected = [r.seq for r in ready(records, flying, waiting, is_directory, limit)]
+        going = ready(records, flying, waiting, is_directory, limit, not_done)
+        expected = [r.seq for r in going]
         assert order.has_free or not expected
         assert order.start(limit) == expected
         flying.update(expected)
@@ -238,6 +248,32 @@ def test_a_directory_is_not_renamed_while_a_later_record_is_on_its_way() -> None
     move = replace(rename(D, b"d", b"e"), seq=1)
     assert ready([move, later], in_flight={2}) == []
     assert [r.seq for r in ready([move, later])] == [1]
+
+
+@pytest.mark.parametrize("kind", [K.RENAME, K.EXCHANGE])
+def test_a_move_of_a_directory_that_may_have_been_carried_out_goes_before_all_others(
+    kind: K,
+) -> None:
+    """What is inside is not where its path says: it would count as removed on the server."""
+    store, blocked = replace(STORE_X, seq=1), replace(chmod(D), seq=2)
+    move = replace(rename(D, b"d", b"e"), kind=kind, seq=3, state=RecordState.FROZEN)
+    order = Order({D}.__contains__)
+    for record in (store, blocked, move):
+        order.put(record)
+    assert order.start(8) == [3]
+    order.set_waiting(3)
+    order.landed(3)
+    assert order.start(8) == [], "the server was not asked, or did not answer"
+    order.end_waiting()
+    assert order.start(8) == [3]
+    order.not_done(3)
+    order.set_waiting(3)
+    order.landed(3)
+    assert order.start(8) == [1, 2]
+    for seq in (1, 2):
+        order.take(seq)
+    order.end_waiting()
+    assert order.start(8) == [3]
 
 
 def test_parked_may_be_told_from_outside() -> None:

@@ -245,3 +245,23 @@ def _moved_while_in_conflict(
     [conflict] = client.store.conflicts.all()
     assert world.do(client, "a: decide", client.resolve(conflict, keep)), world.log
     world.converge()
+
+
+@pytest.mark.parametrize("move", [("rename", "d", "f"), ("exchange", "d", "e")])
+def test_an_edit_in_a_directory_whose_move_was_cut_off_meets_no_removal(
+    world: World, move: tuple[str, ...]
+) -> None:
+    """The edit is the earlier record, and waited while the file was being written."""
+    client = world.client("a")
+    offline(world, "a", ("hold", "d/a"), ("scribble",), move)
+
+    async def send() -> None:
+        await client.go_online()
+        await client.volume.replay._drain()
+
+    client.arm("replay.acted", 1)
+    world.do(client, "a: send", send())
+    assert client.deaths == 1
+    world.do(client, "a: sync", client.sync())
+    assert not client.store.conflicts.count(), client.store.conflicts.all()
+    world.converge()

@@ -13,7 +13,9 @@ A parked record holds back what depends on it and nothing else; a parked change 
 back nothing but later changes of the same node, and a parked move of a directory no other move
 (when it is decided at last, the server's tree as it is then tells whether it forms a ring).
 Renaming a directory does not hold back what is inside (records name nodes by id), but it runs
-alone, since it changes the paths that other operations on their way are using.
+alone, since it changes the paths that other operations on their way are using. One that went out
+and whose outcome nobody knows (the daemon died, the link was cut) goes before all others: until
+then no path is known, and what is not found where it should be was not removed there.
 
 ``Order`` keeps the answer up to date while records come and go, so that asking for it costs what
 changed since, and not the length of the journal.
@@ -53,6 +55,8 @@ class Order:
         self._free: list[int] = []  # a heap; some of it may not be free any more
         self._flying: set[int] = set()
         self._flying_alone = 0
+        self._gone_out: set[int] = set()  # of those that run alone
+        self._not_done: set[int] = set()  # of those: the server was asked, and it was not done
         self._waiting: set[int] = set()
 
     def __contains__(self, seq: int) -> bool:
@@ -64,7 +68,12 @@ class Order:
     @property
     def has_free(self) -> bool:
         """Whether something could go out, if need be after what is on its way."""
-        return self._first_free() is not None
+        return bool(self._uncertain) or self._first_free() is not None
+
+    @property
+    def _uncertain(self) -> set[int]:
+        """Those of which nobody knows whether they were carried out: they may have moved paths."""
+        return self._gone_out - self._not_done
 
     # -- what the journal has -------------------------------------------------------------
 
@@ -84,6 +93,10 @@ class Order:
         )
         if seq in self._flying:
             self._flying_alone += held.alone - (old is not None and old.alone)
+        if held.alone and record.state is RecordState.FROZEN:
+            self._gone_out.add(seq)
+        else:
+            self._gone_out.discard(seq)
         self._join_lines(seq, held)
         self._offer(seq, held)
 
@@ -93,6 +106,7 @@ class Order:
         if held is not None:
             self._leave_lines(seq, held)
             self._waiting.discard(seq)
+            self._gone_out.discard(seq)
             self._land(seq, held)
 
     # -- what becomes of it ---------------------------------------------------------------
@@ -101,7 +115,8 @@ class Order:
         """At most ``limit`` records that may go out now, in journal order; they are on their way.
 
         A record that is FROZEN but not on its way (after a restart) is offered again. What runs
-        alone goes when nothing else is on its way, and nothing later goes before it.
+        alone goes when nothing else is on its way, and nothing later goes before it; if it went
+        out before, nothing at all does.
         """
         started: list[int] = []
         while len(started) < limit and not self._flying_alone:
@@ -132,8 +147,13 @@ class Order:
             self._waiting.add(seq)
             self._weigh_soft(seq, held)
 
+    def not_done(self, seq: int) -> None:
+        """What had gone out was not carried out, and waits: others may go before it this time."""
+        self._not_done.add(seq)
+
     def end_waiting(self) -> None:
         """All that waits may be tried again."""
+        self._not_done.clear()
         waiting, self._waiting = self._waiting, set()
         for seq in waiting:
             held = self._held[seq]
@@ -152,6 +172,8 @@ class Order:
             heappush(self._free, seq)
 
     def _first_free(self) -> int | None:
+        if uncertain := self._uncertain:  # whatever it had to wait for, it was its turn before
+            return min(uncertain - self._waiting - self._flying, default=None)
         while self._free:
             seq = self._free[0]
             held = self._held.get(seq)

@@ -34,6 +34,7 @@ _USES_TO_NAME: Final = (
 _UNPARKED: Final = "SELECT 1 FROM journal WHERE state != ? AND seq <= ? LIMIT 1"
 _MOVES: Final = f"{_SELECT} WHERE to_parent != 0 AND to_parent != parent ORDER BY seq"
 _KINDS: Final = {str(kind): kind for kind in RecordKind}
+_LAST_FROZEN: Final = "SELECT seq FROM journal WHERE state = ? ORDER BY seq DESC LIMIT 1"
 _STATES: Final = {str(state): state for state in RecordState}
 
 
@@ -171,6 +172,12 @@ class Journal:
     def last_seq(self) -> int:
         """The seq of the last record; 0 without one."""
         return int(self._db.value("SELECT coalesce(max(seq), 0) FROM journal"))
+
+    def last_frozen(self) -> int:
+        """The latest record that has gone out, by its seq; 0 without one."""
+        if not self._states[RecordState.FROZEN]:
+            return 0
+        return int(self._db.value(_LAST_FROZEN, (str(RecordState.FROZEN),)) or 0)
 
     def has_unparked(self, until: int) -> bool:
         """Whether a record up to this seq waits for something else than a decision."""

@@ -409,6 +409,7 @@ class Replay:
             case RefusedDecision(code, reason):
                 await self._parking.refused(record, facts, code, reason)
             case Wait():
+                self._queue.not_done(record.seq)
                 self._waiting.add(record.seq)
             case _:
                 raise AssertionError(decision)

@@ -22,6 +22,8 @@ class Queue:
         self._order = Order(is_directory)
         self._read_to = 0
         self._until = 0
+        self._frozen_to = journal.last_frozen()
+        """What went out before this daemon's time is put in before anything goes."""
         self._changed: set[int] = set()
         self._started: dict[int, RecordState] = {}  # what is on its way, as it was
         journal.on_change.append(self._note)
@@ -41,6 +43,10 @@ class Queue:
             while self._changed:
                 self._follow(self._changed.pop())
                 await slices.pause()
+            if self._read_to < min(self._frozen_to, self._until):
+                self._read_on()
+                await slices.pause()
+                continue
             if started := self._order.start(limit):
                 self._note_started(started)
                 return started
@@ -49,6 +55,10 @@ class Queue:
             self._read_on()
             await slices.pause()
         return []
+
+    def not_done(self, seq: int) -> None:
+        """The server was asked about a record that had gone out: it was not carried out."""
+        self._order.not_done(seq)
 
     def back(self, seq: int, *, waits: bool) -> bool:
         """A record is not on its way any more; whether it is gone, or stands elsewhere than before.
