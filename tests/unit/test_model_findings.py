@@ -265,3 +265,21 @@ def test_an_edit_in_a_directory_whose_move_was_cut_off_meets_no_removal(
     world.do(client, "a: sync", client.sync())
     assert not client.store.conflicts.count(), client.store.conflicts.all()
     world.converge()
+
+
+@pytest.mark.parametrize("calls", range(8, 17))
+@pytest.mark.parametrize("last", [("unlink", "a"), ("write", "a", "new"), ("rename", "a", "b")])
+def test_a_time_that_was_set_during_a_cut_off_upload_is_nobody_elses_edit(
+    world: World, calls: int, last: tuple[str, ...]
+) -> None:
+    client = world.client("a")
+    offline(world, "a", ("write", "a", "append"))
+    client.way.cut = (calls, "after")
+    world.do(client, "a: sync", client.sync())
+    client.way.cut = None
+    client.go_offline()
+    world.act("a", ("utime", "a"))
+    world.act("a", last)
+    world.do(client, "a: sync", client.sync())
+    assert not client.store.conflicts.count(), client.store.conflicts.all()
+    world.converge()

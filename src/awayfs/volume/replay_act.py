@@ -313,9 +313,11 @@ class Actor:
         late = abs(node.mtime_ns - entry.mtime_ns) >= max(able.time_granularity_ns, 1)
         followed = self._store.journal.has_open_store(node.id)
         sent = entry.kind is Kind.FILE and entry.size == node.size and not followed
+        ours = facts.ours  # got its time when it was sent; another one that was set since goes out
+        timed = ours is not None and (ours.size, ours.mtime_ns) == (entry.size, entry.mtime_ns)
         return Attributes(
             mode=mode if able.mode and record.kind is RecordKind.CREATE else None,
-            mtime_ns=node.mtime_ns if late and sent and able.set_mtime else None,
+            mtime_ns=node.mtime_ns if late and sent and not timed and able.set_mtime else None,
         )
 
     async def relink(self, record: Record, path: bytes, entry: Entry | None) -> Entry | None:
