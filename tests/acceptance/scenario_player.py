@@ -412,7 +412,8 @@ class Player:
                 syncing = beside.submit(self.sync)
                 for act in meanwhile:
                     act()
-                syncing.result(SYNC_S)
+                with contextlib.suppress(ControlError):  # the server is away meanwhile, or was
+                    syncing.result(SYNC_S)
             self.client.online()
         self.sync()
 
