@@ -36,7 +36,11 @@ AT_ONCE = 2000
 @click.option("--dry-run", "-n", is_flag=True, help="Only say what would be done.")
 @click.option("--undo", is_flag=True, help="Take the last decision about PATH back.")
 @click.option("--history", is_flag=True, help="List what decisions gave up.")
-@click.option("--force", is_flag=True, help="With --undo: also where the file changed since.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Also where it could not be taken back; with --undo: where it was changed since.",
+)
 @json_option
 def resolve(
     path: tuple[bytes, ...],
@@ -66,8 +70,10 @@ def resolve(
     if not path and not kinds:
         raise click.UsageError("name a PATH, a directory, a pattern or a --kind")
     if tool is not None:
-        return _with_tool(path, kinds, tool, dry_run, as_json)
+        return _with_tool(path, kinds, tool, dry_run, force, as_json)
     asked: dict[str, Any] = {"keep": keep} if keep else {}
+    if force:
+        asked["force"] = True
     if dry_run:
         asked["dry_run"] = True
     if file is None:
@@ -186,7 +192,12 @@ def _outside(file: bytes) -> Iterator[str]:
 
 
 def _with_tool(
-    path: tuple[bytes, ...], kinds: tuple[str, ...], name: str, dry_run: bool, as_json: bool
+    path: tuple[bytes, ...],
+    kinds: tuple[str, ...],
+    name: str,
+    dry_run: bool,
+    force: bool,
+    as_json: bool,
 ) -> int:
     """One conflict after the other in a tool on this terminal."""
     tool = mergetools.find(name)
@@ -203,7 +214,7 @@ def _with_tool(
                 continue
             try:
                 results.append(
-                    {"path": place, "why": _merged(mount, item["path"], place, name, tool)}
+                    {"path": place, "why": _merged(mount, item["path"], place, name, tool, force)}
                 )
             except Failed as error:
                 results.append({"path": place, "why": error.message})
@@ -226,7 +237,7 @@ def _tell_tool(result: dict[str, Any], dry_run: bool) -> None:
 
 
 def _merged(
-    mount: MountInfo, inner: str, place: str, name: str, tool: mergetools.Tool
+    mount: MountInfo, inner: str, place: str, name: str, tool: mergetools.Tool, force: bool
 ) -> str | None:
     """Merge one conflict; None when that decided it, else why not."""
     with tempfile.TemporaryDirectory(prefix="merge-", dir=paths.ensure_runtime()) as directory:
@@ -245,6 +256,7 @@ def _merged(
             "seen": out["seen"],
             "made_from": out.get("made_from"),
             "why": f"--tool {name}",
+            **({"force": True} if force else {}),
         }
         request(mount, "resolve", params, what=place)
         return None
@@ -305,7 +317,7 @@ def _undo(path: tuple[bytes, ...], which: str | None, force: bool, as_json: bool
     names = {"local": "our version", "server": "the server's version", "current": "what it held"}
     what = names.get(str(reply.get("which")), "the version")
     line = f"{text_of(path[0])}: {what} from before {reply.get('why')!r} is back"
-    if not reply.get("made"):
+    if not reply.get("made") and reply.get("content", True):
         line += "; what it held until now is in the history"
     click.echo(show.printable(line))
     return 0
@@ -325,6 +337,7 @@ def _history(path: tuple[bytes, ...], as_json: bool) -> int:
         click.echo("nothing was given up, or it is culled by now")
     for item in found:
         place = os.path.join(item["mountpoint"], item["path"])
-        text = f"{place}  {item['which']}, {show.size(item['size'])}, given up"
+        size = show.size(item["size"]) if item.get("content", True) else "no content"
+        text = f"{place}  {item['which']}, {size}, given up"
         click.echo(show.printable(f"{text} {show.ago(item['kept_ns'])} by {item['why']}"))
     return 0

@@ -13,18 +13,21 @@ from awayfs.control.messages import ControlError, bytes_of, path_param, text_of
 from awayfs.control.server import Done, Handler
 from awayfs.core.conflicts import ConflictKind
 from awayfs.core.deciding import CHOICES, WITH, told
-from awayfs.core.errors import AwayfsError, RemoteError
+from awayfs.core.errors import AwayfsError, RemoteError, UsageError
 from awayfs.core.merge_rules import has_pattern, matches
 from awayfs.core.types import Kind
 from awayfs.daemon.shown import printable
 from awayfs.store.conflicts import Conflict, Place
 from awayfs.store.history import Lost
+from awayfs.volume.losing import TooLarge
+from awayfs.volume.slices import Slices
 from awayfs.volume.volume import Volume
 
 TOLD_EVERY_S = 0.1
 FAILED_SHOWN = 1000
 """Failures told one by one; of the others, the number."""
 Chosen = tuple[Place, bytes]
+FORCED = "; --force gives it up all the same"
 NOT_HERE = "is not here, and a tool would take it for empty; go online, or decide with --keep"
 
 
@@ -89,7 +92,7 @@ class ResolveApi:
                 f"these are {len(selected)} conflicts; a file decides one of them", "usage"
             )
         if params.get("dry_run"):
-            yield Done(_dry(selected, choice))
+            yield Done({"would": await self._dry(selected, choice)})
             return
         decided: list[dict[str, Any]] = []
         failed: list[dict[str, str]] = []
@@ -110,17 +113,37 @@ class ResolveApi:
         left = len(selected) - len(decided) - len(failed)
         yield Done(_answer(decided, failed, left))
 
+    async def _dry(self, selected: list[Chosen], choice: str) -> list[dict[str, Any]]:
+        """What a decision would do, and what of that could not be taken back."""
+        volume, slices, would = self._volume(), Slices(), []
+        for place, path in selected:
+            text, conflict = told(place.kind, choice), volume.store.conflicts.get(place.id)
+            if conflict is not None:
+                for which in volume.deciding.too_large(conflict, choice):
+                    text += f"; {volume.losing.not_kept(which)}{FORCED}"
+            would.append({"path": text_of(path), "kind": place.kind, "text": text})
+            await slices.pause()
+        return would
+
     async def _decide(self, number: int, choice: str, params: dict[str, Any]) -> dict[str, Any]:
-        deciding = self._volume().deciding
+        try:
+            return await self._decided(number, choice, params)
+        except TooLarge as error:
+            raise UsageError(f"{error}{FORCED}") from error
+
+    async def _decided(self, number: int, choice: str, params: dict[str, Any]) -> dict[str, Any]:
+        deciding, force = self._volume().deciding, bool(params.get("force"))
         if choice == WITH:
             staged = await deciding.staged_copy(bytes_of(str(params["with"])))
             seen = params.get("seen")
             token = bytes.fromhex(seen) if isinstance(seen, str) else None
             why = str(params.get("why") or "--with a file")
             made_from = str(params["made_from"]) if params.get("made_from") else None
-            decided = await deciding.take(number, staged, why=why, seen=token, made_from=made_from)
+            decided = await deciding.take(
+                number, staged, why=why, seen=token, made_from=made_from, all_of_it=not force
+            )
         else:
-            decided = await deciding.keep(number, choice)
+            decided = await deciding.keep(number, choice, all_of_it=not force)
         return {
             "path": text_of(decided.path),
             "kind": decided.kind,
@@ -223,15 +246,6 @@ def _nothing(path: bytes, kinds: list[str]) -> str:
     return f"{where}: is not in conflict{what}; see awayfs conflicts"
 
 
-def _dry(selected: list[Chosen], choice: str) -> dict[str, Any]:
-    return {
-        "would": [
-            {"path": text_of(path), "kind": place.kind, "text": told(place.kind, choice)}
-            for place, path in selected
-        ]
-    }
-
-
 def _answer(
     decided: list[dict[str, Any]], failed: list[dict[str, str]], left: int
 ) -> dict[str, Any]:
@@ -257,6 +271,7 @@ def _lost(lost: Lost) -> dict[str, Any]:
         "decision": lost.conflict,
         "path": text_of(lost.path),
         "which": lost.which,
+        "content": lost.content,
         "size": lost.size,
         "mtime_ns": lost.mtime_ns,
         "kept_ns": lost.kept_ns,

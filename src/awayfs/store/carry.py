@@ -12,6 +12,7 @@ from awayfs.core.records import RecordKind, RecordState
 from awayfs.core.types import ROOT, Entry, Kind, NodeId
 from awayfs.ports.remote import Intent
 from awayfs.store.db import Database, Row
+from awayfs.store.history import decode_shape
 from awayfs.store.nodes import KINDS
 
 BAD_VALUE: Final = (KeyError, TypeError, ValueError, msgspec.MsgspecError)
@@ -38,6 +39,7 @@ _TABLES: Final = (
     ("server_listings", "directory"),
     ("history", "id"),
     ("history_partial", "id"),
+    ("history_shapes", "id"),
 )
 """The tables and the number they are ordered by, the dearest first."""
 
@@ -189,6 +191,7 @@ _CHECKS: Final[dict[str, Callable[[Row], Any]]] = {
     "bases": lambda row: _require(len(row[3]) % 16 == 0),
     "conflicts": _check_conflict,
     "history": _check_lost,
+    "history_shapes": lambda row: [decode_shape(blob) for blob in row[1:3] if blob is not None],
 }
 
 

@@ -237,7 +237,9 @@ def _strays(store: Store) -> Iterator[Found]:
 
 def _history(store: Store) -> Iterator[Found]:
     """A variant that lost has its file, whole, and a file in history/ has its row."""
-    rows: dict[int, int] = dict(store.db.rows("SELECT id, size FROM history"))
+    bare = "SELECT id FROM history_shapes WHERE content = 0"
+    query = f"SELECT id, size FROM history WHERE id NOT IN ({bare})"  # noqa: S608
+    rows: dict[int, int] = dict(store.db.rows(query))
     for number, size in rows.items():
         path = store.history.content_path(number)
         if not os.path.exists(path) or os.stat(path).st_size != size:

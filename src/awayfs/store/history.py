@@ -8,8 +8,11 @@ cut off; deciding anew replaces them, and nobody is shown them.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
 
 from awayfs.core.history import Weight
 from awayfs.core.types import NodeId
@@ -17,16 +20,43 @@ from awayfs.store.db import Database, Row
 from awayfs.store.files import Files
 
 _FIELDS: Final = "conflict, node, path, which, mode, mtime_ns, size, kept_ns, why, result"
-_PARTIAL: Final = "id IN (SELECT id FROM history_partial)"
-_SELECT: Final = f"SELECT id, {_FIELDS}, {_PARTIAL} FROM history"  # noqa: S608
+_PARTIAL: Final = "history.id IN (SELECT id FROM history_partial)"
+_SELECT: Final = (
+    f"SELECT history.id, {_FIELDS}, {_PARTIAL}, before, after, content"  # noqa: S608
+    " FROM history LEFT JOIN history_shapes ON history_shapes.id = history.id"
+)
 _DECIDED: Final = "conflict NOT IN (SELECT id FROM conflicts)"
+
+
+class Shape(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A node beside its content. ``kind`` 0: there is none. ``xattrs`` None: not known.
+
+    ``copy`` is the node of the conflict copy that a decision made, 0 for none.
+    """
+
+    kind: int = 0
+    parent: NodeId = 0
+    name: bytes = b""
+    mode: int = 0
+    uid: int = 0
+    gid: int = 0
+    mtime_ns: int = 0
+    rdev: int = 0
+    target: bytes | None = None
+    xattrs: dict[bytes, bytes] | None = None
+    copy: NodeId = 0
+
+
+_encode = msgspec.msgpack.Encoder().encode
+decode_shape = msgspec.msgpack.Decoder(Shape).decode
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
     """One variant that lost. ``result`` is the digest of what won, where that was known.
 
-    ``partial``: holes stand for what of it was never here.
+    ``partial``: holes stand for what of it was never here. ``before`` is what was given up beside
+    the content, ``after`` what took its place; ``content``: whether there is one.
     """
 
     conflict: int
@@ -41,6 +71,9 @@ class Lost:
     result: bytes | None = None
     partial: bool = False
     id: int = 0
+    before: Shape | None = None
+    after: Shape | None = None
+    content: bool = True
 
 
 class History:
@@ -50,8 +83,8 @@ class History:
         self._db = db
         self._files = files
 
-    def add(self, lost: Lost, staged_path: str) -> Lost:
-        """Keep a staged file (of the same file system) as this variant.
+    def add(self, lost: Lost, staged_path: str | None) -> Lost:
+        """Keep a staged file (of the same file system) as this variant; None: it has no content.
 
         One of the same conflict, path and kind is replaced: it was of a decision that was cut
         off. A rollback moves the file back to ``staged_path``.
@@ -69,30 +102,35 @@ class History:
             )
             if lost.partial:
                 self._db.execute("INSERT INTO history_partial VALUES (?)", (number,))
-            path = self.content_path(number)
-            os.rename(staged_path, path)
-            self._db.on_rollback(_rename_back, path, staged_path)
+            if lost.before is not None:
+                after = None if lost.after is None else _encode(lost.after)
+                shapes = (number, _encode(lost.before), after, int(staged_path is not None))
+                self._db.execute("INSERT INTO history_shapes VALUES (?, ?, ?, ?)", shapes)
+            if staged_path is not None:
+                path = self.content_path(number)
+                os.rename(staged_path, path)
+                self._db.on_rollback(_rename_back, path, staged_path)
         kept = self.get(number)
         assert kept is not None
         return kept
 
     def get(self, number: int) -> Lost | None:
-        row = self._db.row(f"{_SELECT} WHERE id = ?", (number,))
+        row = self._db.row(f"{_SELECT} WHERE history.id = ?", (number,))
         return None if row is None else _lost(row)
 
     def all(self) -> list[Lost]:
         """What decisions that were carried out gave up, oldest first."""
-        return [_lost(r) for r in self._db.rows(f"{_SELECT} WHERE {_DECIDED} ORDER BY id")]
+        return [_lost(r) for r in self._db.rows(f"{_SELECT} WHERE {_DECIDED} ORDER BY history.id")]
 
     def of_conflict(self, conflict: int) -> list[Lost]:
         """What lost in one decision, carried out or not."""
-        rows = self._db.rows(f"{_SELECT} WHERE conflict = ? ORDER BY id", (conflict,))
+        rows = self._db.rows(f"{_SELECT} WHERE conflict = ? ORDER BY history.id", (conflict,))
         return [_lost(row) for row in rows]
 
     def of(self, path: bytes, node: NodeId | None) -> list[Lost]:
         """What lost at a path, or of the node that is there now, wherever it was then."""
         rows = self._db.rows(
-            f"{_SELECT} WHERE (path = ? OR node = ?) AND {_DECIDED} ORDER BY id",
+            f"{_SELECT} WHERE (path = ? OR node = ?) AND {_DECIDED} ORDER BY history.id",
             (path, node or 0),
         )
         return [_lost(row) for row in rows]
@@ -106,12 +144,19 @@ class History:
         with self._db.transaction():
             self._db.execute("UPDATE history SET result = ? WHERE conflict = ?", (digest, conflict))
 
-    def remove(self, numbers: list[int]) -> None:
+    def set_shapes(self, number: int, before: Shape, after: Shape | None) -> None:
+        """What was given up beside content, and for what, is known by now."""
+        values = (_encode(before), None if after is None else _encode(after), number)
+        with self._db.transaction():
+            self._db.execute("UPDATE history_shapes SET before = ?, after = ? WHERE id = ?", values)
+
+    def remove(self, numbers: Iterable[int]) -> None:
         """Forget variants: the rows now, the files after the commit."""
         with self._db.transaction():
             for number in numbers:
                 if self._db.execute("DELETE FROM history WHERE id = ?", (number,)):
                     self._db.execute("DELETE FROM history_partial WHERE id = ?", (number,))
+                    self._db.execute("DELETE FROM history_shapes WHERE id = ?", (number,))
                     self._files.delete_after_commit(self.content_path(number))
 
     def weights(self) -> list[Weight]:
@@ -138,5 +183,12 @@ def _values(lost: Lost) -> Row:
 
 
 def _lost(row: Row) -> Lost:
-    *fields, partial = row[1:]
-    return replace(Lost(*fields), partial=bool(partial), id=row[0])
+    *fields, partial, before, after, content = row[1:]
+    return replace(
+        Lost(*fields),
+        partial=bool(partial),
+        id=row[0],
+        before=None if before is None else decode_shape(before),
+        after=None if after is None else decode_shape(after),
+        content=content is None or bool(content),
+    )

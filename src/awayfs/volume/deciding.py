@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
-from awayfs.core.conflicts import Resolution
+from awayfs.core.conflicts import ConflictKind, Resolution
 from awayfs.core.deciding import BASE, BOTH, LOCAL, SERVER, WITH, has_base, loses, overwrites
 from awayfs.core.errors import UsageError
 from awayfs.core.records import Record, RecordKind, RecordState
@@ -86,7 +86,7 @@ class Deciding:
         when it cannot be asked, OSError(ENOSPC).
         """
         if choice == BASE:
-            return await self._keep_base(number)
+            return await self._keep_base(number, all_of_it)
         async with self._locked(number) as conflict:
             path = self._path_of(conflict)
             record = self._record(conflict)
@@ -99,10 +99,11 @@ class Deciding:
                 self._lost_by(conflict, record, choice),
                 f"--keep {choice}",
                 all_of_it,
+                choice,
             )
             result = await self._digest_of_winner(conflict, choice)
             copy = await self._resolve(conflict, choice, copy_name, unchanged)
-            self._losing.decided(conflict.id, result)
+            self._losing.decided(conflict, path, result, copy)
             return Decided(path, conflict.kind, choice, copy, lost)
 
     async def _resolve(
@@ -120,7 +121,7 @@ class Deciding:
         finally:
             COPY_TEMPLATE.reset(template)
 
-    async def _keep_base(self, number: int) -> Decided:
+    async def _keep_base(self, number: int, all_of_it: bool) -> Decided:
         conflict = self._get(number)
         base = self._base_of(conflict) if has_base(conflict.kind) else None
         if not has_base(conflict.kind):
@@ -128,7 +129,7 @@ class Deciding:
         if base is None:
             raise UsageError("the content from before both changes is not here any more")
         staged = await self.staged_copy(base)
-        return await self.take(number, staged, BASE, "--keep base")
+        return await self.take(number, staged, BASE, "--keep base", all_of_it=all_of_it)
 
     async def take(
         self,
@@ -138,6 +139,7 @@ class Deciding:
         why: str = "--with a file",
         seen: bytes | None = None,
         made_from: str | None = None,
+        all_of_it: bool = False,
     ) -> Decided:
         """Decide for a content, in a durable staging file that is ours from now on.
 
@@ -146,7 +148,7 @@ class Deciding:
         """
         try:
             async with self._locked(number) as conflict:
-                return await self._take(conflict, staged, choice, why, seen, made_from)
+                return await self._take(conflict, staged, choice, why, seen, made_from, all_of_it)
         finally:
             unlink_quietly(staged)
 
@@ -158,6 +160,7 @@ class Deciding:
         why: str,
         seen: bytes | None,
         made_from: str | None,
+        all_of_it: bool,
     ) -> Decided:
         path, record = self._path_of(conflict), self._record(conflict)
         self._resolver.content.check(conflict, record)
@@ -168,7 +171,7 @@ class Deciding:
         conflict = self._again(conflict)
         unchanged = self._unchanged(conflict, made_from)
         given_up = self._lost_by(conflict, record, choice)
-        lost = await self._losing.keep(conflict, path, given_up, why, False)
+        lost = await self._losing.keep(conflict, path, given_up, why, all_of_it, choice)
         loop = asyncio.get_running_loop()
         result = await loop.run_in_executor(None, digest_of_file, staged)
         known = None
@@ -179,7 +182,7 @@ class Deciding:
         unchanged()
         self._resolver.content.take(conflict, record, staged, there, known)
         self._resolver.ended(conflict)
-        self._losing.decided(conflict.id, result)
+        self._losing.decided(conflict, path, result)
         return Decided(path, conflict.kind, choice, None, lost)
 
     # -- steps ----------------------------------------------------------------------------
@@ -296,8 +299,13 @@ class Deciding:
         self._store.conflicts.update(conflict.id, server_entry=there, server_complete=False)
         await self._completed(conflict.id)
 
+    def too_large(self, conflict: Conflict, choice: str) -> list[str]:
+        """The variants that a decision would give up and the history could not take."""
+        which = self._lost_by(conflict, self._record(conflict), choice)
+        return self._losing.too_large(conflict, which, self._path_of(conflict))
+
     def _lost_by(self, conflict: Conflict, record: Record | None, choice: str) -> frozenset[str]:
-        """Attributes and names lose no content."""
+        """The contents that a decision gives up. Attributes and names lose none."""
         lost = loses(conflict.kind, choice)
         if record is None and SERVER in lost and self._store.journal.has_store(conflict.node):
             return lost | {LOCAL}  # what came back was worked on
@@ -311,7 +319,8 @@ class Deciding:
         """So that an undo knows the file that was decided for; None where it is not here."""
         loop = asyncio.get_running_loop()
         path: str | None = None
-        if choice == SERVER:
+        both = choice == BOTH and conflict.kind != ConflictKind.UPDATE_REMOVE
+        if choice == SERVER or both:  # which has the name then
             path = conflict.server_variant if conflict.server_complete else None
         elif choice in (LOCAL, BOTH):
             node = self._context.node(conflict.node)

@@ -12,6 +12,8 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from awayfs.core.conflicts import ConflictKind
+from awayfs.core.deciding import BOTH
 from awayfs.core.errors import UsageError
 from awayfs.core.history import Limits, to_cull
 from awayfs.core.types import Entry, Kind, NodeId, Range
@@ -22,12 +24,16 @@ from awayfs.store.nodes import Node
 from awayfs.volume.context import SECOND_NS, Context
 from awayfs.volume.fault import fault
 from awayfs.volume.server_variants import VARIANT_LIMIT
+from awayfs.volume.shapes import ABSENT, Bare, shape_of, shape_of_entry
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 NOT_HERE = (
     "the server's version is not here, and could not be fetched now, so nothing was decided; try"
     " again, or use --keep both or server"
 )
+COPIED = (ConflictKind.UPDATE_UPDATE, ConflictKind.NAME_NAME)
+"""Conflicts of two contents: to keep both makes a conflict copy of ours."""
+UNDONE = "undone"
 TRIES = 3
 CULL_NS = 10 * SECOND_NS
 
@@ -41,7 +47,7 @@ class _Staged:
     """A variant on its way into the history."""
 
     lost: Lost
-    path: str
+    path: str | None
 
 
 class Losing:
@@ -50,6 +56,7 @@ class Losing:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._store = context.store
+        self._bare = Bare(context)
         self._culled_ns = 0
 
     @property
@@ -58,12 +65,19 @@ class Losing:
         return self._context.settings().history
 
     async def keep(
-        self, conflict: Conflict, path: bytes, which: frozenset[str], why: str, all_of_it: bool
+        self,
+        conflict: Conflict,
+        path: bytes,
+        which: frozenset[str],
+        why: str,
+        all_of_it: bool,
+        choice: str,
     ) -> list[str]:
         """Keep the variants of a conflict that will lose; those that are too large, by name.
 
-        Raises ``UsageError`` when there is no room for them, or the server's is not here, and,
-        with ``all_of_it``, ``TooLarge``: nothing was decided then.
+        With them goes what ``choice`` gives up beside contents. Raises ``UsageError`` when there
+        is no room for them, or the server's is not here, and, with ``all_of_it``, ``TooLarge``:
+        nothing was decided then.
         """
         staged: list[_Staged] = []
         too_large: list[str] = []
@@ -84,7 +98,11 @@ class Losing:
                         raise UsageError(NOT_HERE)
                     too_large += [] if one else ["server"]
             if too_large and all_of_it:
-                raise TooLarge(f"the {too_large[0]} version is too large for the history")
+                raise TooLarge(self.not_kept(too_large[0]))
+            staged += await self._going_on(conflict, path, which, choice, why)
+            have = {(one.lost.path, one.lost.which) for one in staged}
+            bare = self._bare.given_up(conflict, path, choice, why)
+            staged += [_Staged(one, None) for one in bare if (one.path, one.which) not in have]
             self._commit(staged)
         except OSError as error:
             if error.errno not in NO_ROOM:
@@ -95,9 +113,49 @@ class Losing:
             ) from error
         finally:
             for one in staged:
-                unlink_quietly(one.path)
+                if one.path is not None:
+                    unlink_quietly(one.path)
         fault("resolve.kept")
         return sorted(set(too_large))
+
+    def not_kept(self, which: str) -> str:
+        """What is said before a variant is given up that the history cannot take."""
+        return f"the {which} version is too large for the history: it could not be taken back"
+
+    def too_large(self, conflict: Conflict, which: frozenset[str], path: bytes) -> list[str]:
+        """The variants that a decision would give up for good, before it is carried out."""
+        found: list[str] = []
+        entry, limit = conflict.server_entry, self.limits.one
+        if "local" in which:
+            sizes = [self._context.node(node) for node, _ in self.losing_here(conflict, path)]
+            if any(node is not None and node.size > limit for node in sizes):
+                found += [] if self._shares_blocks() else ["local"]
+        fetched = conflict.server_complete and conflict.server_variant is not None
+        if "server" in which and entry is not None and entry.kind is Kind.FILE and not fetched:
+            found += ["server"] if entry.size > VARIANT_LIMIT else []
+        return found
+
+    def _shares_blocks(self) -> bool:
+        """Whether the history can have a file without a copy of its bytes."""
+        source, target = self._store.content.stage_path(), self._store.content.stage_path()
+        try:
+            os.close(os.open(source, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            return clone_or_copy(source, target, (), -1) is not None
+        finally:
+            unlink_quietly(source)
+            unlink_quietly(target)
+
+    async def _going_on(
+        self, conflict: Conflict, path: bytes, which: frozenset[str], choice: str, why: str
+    ) -> list[_Staged]:
+        """Ours, where it goes on as a conflict copy: taken back, it is under its name again."""
+        node = self._store.nodes.get(conflict.node)
+        if choice != BOTH or conflict.kind not in COPIED or "local" in which:
+            return []
+        if node is None or node.kind is not Kind.FILE:
+            return []
+        one = await self._stage_local(conflict, node.id, path, why)
+        return [one] if one is not None else []
 
     def _commit(self, staged: list[_Staged]) -> None:
         with self._store.transaction():
@@ -130,6 +188,7 @@ class Losing:
         if staged is None or node is None:
             return None
         lost = self._lost(conflict.id, node, path, "local", staged, why)
+        lost = replace(lost, before=shape_of(self._context, node))
         partial = not self._store.content.covers(node_id, 0, node.size)
         return _Staged(replace(lost, partial=partial), staged)
 
@@ -198,6 +257,7 @@ class Losing:
             size=os.stat(staged).st_size,
             kept_ns=self._context.now(),
             why=why,
+            before=shape_of_entry(self._context, entry),
         )
         return _Staged(lost, staged)
 
@@ -216,17 +276,36 @@ class Losing:
             why=why,
         )
 
-    def current(self, node: Node, path: bytes, staged: str, result: bytes) -> Lost:
-        """What an undo displaces: a loss of its own, that can be undone like any other."""
-        number = self._store.history.new_decision()
-        lost = self._lost(number, node, path, "current", staged, "undone")
-        return self._store.history.add(replace(lost, result=result), staged)
+    def current(self, node: Node, path: bytes, staged: str | None, result: bytes | None) -> Lost:
+        """What an undo displaces: a loss of its own, that can be undone like any other.
 
-    def decided(self, conflict: int, result: bytes | None) -> None:
+        ``staged`` None: it changes no content.
+        """
+        number, shape = self._store.history.new_decision(), shape_of(self._context, node)
+        if staged is None:
+            lost = self._bare.lost(number, node.id, path, "current", shape, UNDONE)
+        else:
+            lost = self._lost(number, node, path, "current", staged, UNDONE)
+        return self._store.history.add(replace(lost, result=result, before=shape), staged)
+
+    def made(self, path: bytes, made: NodeId) -> Lost:
+        """An undo has made something anew: taking that back has it go."""
+        number = self._store.history.new_decision()
+        lost = self._bare.lost(number, made, path, "current", ABSENT, UNDONE)
+        return self._store.history.add(lost, None)
+
+    def decided(
+        self, conflict: Conflict, path: bytes, result: bytes | None, copy: str | None = None
+    ) -> None:
         """The decision was carried out; ``result`` is the digest of what won. Culls, too."""
         history = self._store.history
-        if history.of_conflict(conflict):
-            history.set_result(conflict, result)
+        lost = history.of_conflict(conflict.id)
+        if lost:
+            history.set_result(conflict.id, result)
+        for one in lost:
+            if one.before is not None and one.path == path:
+                before = self._bare.with_name(conflict, one)
+                history.set_shapes(one.id, before, self._bare.after(conflict, one, path, copy))
         self.cull_now_and_then()
 
     def cancelled(self, conflict: int) -> None:

@@ -14,6 +14,7 @@ from awayfs.store.server import ServerNode
 from awayfs.volume.adopt import XATTRS_LOADED
 from awayfs.volume.context import Context
 from awayfs.volume.opened import OpenNode
+from awayfs.volume.shapes import shape_of
 
 WHY = "discarded"
 
@@ -64,6 +65,7 @@ class PutBack:
             kept_ns=self._context.now(),
             why=WHY,
             partial=not content.covers(node, 0, found.size),
+            before=shape_of(self._context, found),
         )
         self._store.history.add(lost, staged)
 

@@ -1,4 +1,4 @@
-"""Taking a decision back: a variant that lost becomes the file's content again.
+"""Taking a decision back: what was given up is there again, its content, name and attributes.
 
 It is a change like any other: journaled here, sent guarded, in conflict if the server has
 changed the file meanwhile. What the file held goes to the history in its place.
@@ -7,7 +7,6 @@ changed the file meanwhile. What the file held goes to the history in its place.
 from __future__ import annotations
 
 import asyncio
-import stat
 from dataclasses import dataclass
 
 from awayfs.core.errors import EDISCONDATA, UsageError
@@ -22,6 +21,7 @@ from awayfs.volume.fault import fault
 from awayfs.volume.fetch import Fetcher
 from awayfs.volume.journaling import Journaling
 from awayfs.volume.losing import Losing
+from awayfs.volume.making import Making
 from awayfs.volume.observe import digest_of_file
 from awayfs.volume.replacing import Replacing
 
@@ -54,11 +54,11 @@ class Undo:
         self._context = context
         self._store = context.store
         self._journaling = journaling
-        self._changes = changes
         self._fetcher = fetcher
         self._losing = losing
         self._deciding = deciding
         self._replacing = Replacing(context)
+        self._making = Making(context, journaling, changes, self._replacing)
 
     async def undo(self, path: bytes, which: str | None = None, *, force: bool = False) -> Undone:
         """Take back the last decision about a path.
@@ -68,18 +68,31 @@ class Undo:
         """
         if self._context.options.read_only:
             raise UsageError("the volume is mounted read-only")
-        node = self._store.nodes.resolve(path)
-        lost = self._chosen(path, node, which)
+        lost = self._chosen(path, self._store.nodes.resolve(path), which)
+        node, before = self._standing(path, lost), lost.before
         if lost.partial:
             place = self._store.history.content_path(lost.id)
             raise UsageError(
                 f"only a part of that version was ever here; what is known of it is in {place}"
             )
-        if node is None:
+        if before is not None and not before.kind:
+            await self._take_away(path, node, lost, force)
+        elif node is None:
             await self._make(path, lost)
-            return Undone(path, lost.which, lost.why, True)
-        await self._replace(path, node, lost, force)
-        return Undone(path, lost.which, lost.why, False)
+        elif before is not None and node.kind is not Kind(before.kind):
+            raise UsageError("another kind of thing has its name by now; move that away first")
+        elif lost.content:
+            await self._replace(path, node, lost, force)
+        else:
+            self._reshape(path, node, lost, force)
+        return Undone(path, lost.which, lost.why, node is None)
+
+    def _standing(self, path: bytes, lost: Lost) -> Node | None:
+        """The node that a decision was about, or that has its place."""
+        nodes = self._store.nodes
+        same = nodes.get(lost.node) if nodes.names(lost.node) else None
+        there = nodes.resolve(path)
+        return there or same if lost.content else same or there
 
     def _chosen(self, path: bytes, node: Node | None, which: str | None) -> Lost:
         found = self._store.history.of(path, node.id if node is not None else None)
@@ -92,48 +105,95 @@ class Undo:
         return together[which or next(name for name in ORDER if name in together)]
 
     async def _make(self, path: bytes, lost: Lost) -> None:
-        """The decision took the file away: it is created again."""
-        above, _, name = path.rpartition(b"/")
-        parent = self._store.nodes.resolve(above)
-        if parent is None or parent.kind is not Kind.DIRECTORY:
-            raise UsageError("its directory is gone; make it again first")
-        staged = await self._deciding.staged_copy(self._store.history.content_path(lost.id))
-        options = self._context.options
+        """The decision took it away: it is made again, with what was given up inside of it."""
+        together = self._store.history.of_conflict(lost.conflict)
+        below = [one for one in together if one.which == lost.which]
+        below = [one for one in below if one.path.startswith(path + b"/")]
+        wanted = [lost, *sorted(below, key=lambda one: one.path)]
+        staged: dict[int, str] = {}
         try:
+            for one in wanted:
+                if one.content:
+                    place = self._store.history.content_path(one.id)
+                    staged[one.id] = await self._deciding.staged_copy(place)
             with self._store.transaction():
-                mode = stat.S_IMODE(lost.mode)
-                made = self._changes.create(
-                    parent.id, name, Kind.FILE, mode, options.uid, options.gid
-                )
-                self._journaling.store(made.id)
-                self._replacing.replace(made.id, staged, None)
+                for one in wanted:
+                    made = self._making.make(one.path, one, staged.get(one.id), together)
+                    if one is lost:
+                        self._losing.made(path, made)
+                self._store.history.remove(one.id for one in wanted)
+        finally:
+            for place in staged.values():
+                unlink_quietly(place)
+        fault("resolve.undone")
+
+    async def _take_away(self, path: bytes, node: Node | None, lost: Lost, force: bool) -> None:
+        """The decision brought it back, or made it: it goes, and what it held is kept."""
+        if node is None:
+            raise UsageError("it is gone already")
+        kept = None
+        try:
+            if node.kind is Kind.FILE:
+                self._check(node)
+                await self._have_whole(node)
+                kept = await self._kept(node)
+                await self._check_unchanged(node, lost, kept, force)
+            with self._store.transaction():
+                if kept is not None:
+                    self._losing.current(node, path, kept, None)
+                else:
+                    self._losing.current(node, path, None, None)
+                self._making.remove(node)
                 self._store.history.remove([lost.id])
         finally:
-            unlink_quietly(staged)
+            if kept is not None:
+                unlink_quietly(kept)
         fault("resolve.undone")
-        self._context.kernel.forget_entry(parent.id, name)
 
-    async def _replace(self, path: bytes, node: Node, lost: Lost, force: bool) -> None:
-        self._check(node)
-        await self._have_whole(node)
-        made_from = self._replacing.witness(node.id)
+    def _reshape(self, path: bytes, node: Node, lost: Lost, force: bool) -> None:
+        """Only names, attributes or a link's target go back."""
+        if self._store.conflicts.of_node(node.id):
+            raise UsageError("it is in conflict; decide that first")
+        self._making.check(node, lost, force)
+        with self._store.transaction():
+            current = self._losing.current(node, path, None, None)
+            shaped = self._making.reshape(node, lost)
+            self._store.history.set_shapes(current.id, current.before or shaped, shaped)
+            self._store.history.remove([lost.id])
+        fault("resolve.undone")
+
+    async def _kept(self, node: Node) -> str:
+        """What it holds now, as a staging file."""
         kept = await self._losing.copy_of(node.id)
         if kept is None:
             raise UsageError("the file as it is now is too large for the history; copy it first")
+        return kept
+
+    async def _check_unchanged(self, node: Node, lost: Lost, kept: str, force: bool) -> None:
+        loop = asyncio.get_running_loop()
+        now = await loop.run_in_executor(None, digest_of_file, kept)
+        if not force and self._is_changed(node, lost, now):
+            raise UsageError(
+                "it was changed since that decision; --force takes the decision back all the"
+                " same, and keeps the file as it is now in the history"
+            )
+
+    async def _replace(self, path: bytes, node: Node, lost: Lost, force: bool) -> None:
+        self._check(node)
+        self._making.check(node, lost, force)
+        await self._have_whole(node)
+        made_from = self._replacing.witness(node.id)
+        kept = await self._kept(node)
         staged = None
         try:
+            await self._check_unchanged(node, lost, kept, force)
             loop = asyncio.get_running_loop()
-            now = await loop.run_in_executor(None, digest_of_file, kept)
-            if not force and self._is_changed(node, lost, now):
-                raise UsageError(
-                    "it was changed since that decision; --force takes the decision back all the"
-                    " same, and keeps the file as it is now in the history"
-                )
             staged = await self._deciding.staged_copy(self._store.history.content_path(lost.id))
             result = await loop.run_in_executor(None, digest_of_file, staged)
+            copy = await self._copy_made(lost, result)
             if self._replacing.witness(node.id) != made_from:
                 raise UsageError("it is being changed at this moment; try again")
-            self._commit(path, node, lost, kept, staged, result)
+            self._commit(path, node, lost, kept, staged, result, copy)
         finally:
             unlink_quietly(kept)
             if staged is not None:
@@ -141,8 +201,29 @@ class Undo:
         fault("resolve.undone")
         self._losing.cull()
 
+    async def _copy_made(self, lost: Lost, content: bytes) -> Node | None:
+        """The conflict copy that the decision made, if it still is what it was."""
+        number = lost.after.copy if lost.after is not None else 0
+        copy = self._context.node(number) if number else None
+        if copy is None or not self._store.nodes.names(number):
+            return None
+        if self._store.conflicts.of_node(number) or self._context.opened.get(number) is not None:
+            return None
+        if not self._store.content.covers(number, 0, copy.size):
+            return None
+        path = self._store.content.fd_path(number)
+        found = await asyncio.get_running_loop().run_in_executor(None, digest_of_file, path)
+        return copy if found == content else None
+
     def _commit(
-        self, path: bytes, node: Node, lost: Lost, kept: str, staged: str, result: bytes
+        self,
+        path: bytes,
+        node: Node,
+        lost: Lost,
+        kept: str,
+        staged: str,
+        result: bytes,
+        copy: Node | None,
     ) -> None:
         current = self._context.node(node.id)
         if current is None:
@@ -150,8 +231,13 @@ class Undo:
         self._check(node)
         with self._store.transaction():
             self._journaling.store(node.id)
-            self._losing.current(current, path, kept, result)
+            now = self._losing.current(current, path, kept, result)
             self._replacing.replace(node.id, staged, self._store.content.token(node.id))
+            shaped = self._making.reshape(current, lost)
+            if now.before is not None:
+                self._store.history.set_shapes(now.id, now.before, shaped)
+            if copy is not None:
+                self._making.remove(copy)
             self._store.history.remove([lost.id])
 
     def _is_changed(self, node: Node, lost: Lost, now: bytes) -> bool:
