@@ -281,6 +281,41 @@ def crashed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return here / "crashed"
 
 
+def sent(store: Store, count: int) -> int:
+    """Records come and go; the last one's number."""
+    seq = 0
+    for _ in range(count):
+        seq = store.journal.append(RecordKind.SETXATTR, ROOT, xattr_name=b"user.x").seq
+        store.journal.remove([seq])
+    return seq
+
+
+def test_no_number_of_a_record_is_given_out_again_after_a_salvage(tmp_path: Path) -> None:
+    """Operation ids are made of them, and name what is staged on the server."""
+    store = Store.open(str(tmp_path / "v"), create=True)
+    last = sent(store, 3000)
+    store.close()
+    database = tmp_path / "v" / "volume.db"
+    database.write_bytes(b"\xff" * len(database.read_bytes()))
+    (tmp_path / "v" / "running").write_text("another boot\n")
+    store = Store.open(str(tmp_path / "v"))
+    assert store.salvaged is not None and sent(store, 1) > last
+    store.close()
+
+
+def test_no_number_of_a_record_is_given_out_again_after_a_power_cut(tmp_path: Path) -> None:
+    """What was sent and then lost with the log's end had numbers, too."""
+    store = Store.open(str(tmp_path / "v"), create=True, boot_id="before")
+    sent(store, 10)
+    store.sync([])
+    shutil.copytree(tmp_path / "v", tmp_path / "cut")
+    last = sent(store, 500)
+    store.close()
+    store = Store.open(str(tmp_path / "cut"), boot_id="after")
+    assert store.salvaged is None and sent(store, 1) > last
+    store.close()
+
+
 def all_contents(directory: Path) -> set[bytes]:
     files = [p for d in ("content", "lost+found") for p in (directory / d).rglob("*")]
     return {p.read_bytes() for p in files if p.is_file()}

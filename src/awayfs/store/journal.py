@@ -169,6 +169,15 @@ class Journal:
         slot = (parent, name)
         return bool(self._db.rows(_USES_NAME, slot) or self._db.rows(_USES_TO_NAME, slot))
 
+    def skip(self, count: int) -> None:
+        """Leave out so many numbers: records that had them may be lost, and sent all the same."""
+        with self._db.transaction():
+            changed = self._db.execute(
+                "UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'journal'", (count,)
+            )
+            if not changed:
+                self._db.execute("INSERT INTO sqlite_sequence VALUES ('journal', ?)", (count,))
+
     def last_seq(self) -> int:
         """The seq of the last record; 0 without one."""
         return int(self._db.value("SELECT coalesce(max(seq), 0) FROM journal"))

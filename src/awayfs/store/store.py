@@ -44,6 +44,8 @@ from awayfs.store.server import ServerView
 T = TypeVar("T")
 _WAL_LIMIT: Final = 256 * 1024 * 1024
 """A log beyond this is emptied even if the event loop has to wait for it."""
+LOST_RECORDS: Final = 100_000
+"""More than are made between two syncs of the log."""
 _SIGNS: Final = ("volume.db", "volume.db.salvaged", "running")
 """One of these says that a directory holds a volume."""
 
@@ -124,6 +126,7 @@ class Store:
                 store._after_salvage(report)
             if unclean and last_boot != boot_id:
                 store.suspect = store._after_power_cut()
+                store.journal.skip(LOST_RECORDS)
             store.facts.set("store.boot_id", boot_id)
             _write_marker(directory, boot_id)
         except BaseException:
