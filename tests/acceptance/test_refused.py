@@ -187,8 +187,10 @@ def test_a_server_that_is_full_pauses_uploads(small: Client) -> None:
     assert small.status()["pending"]["records"] > 0
     assert read(small.path("large")) == content
     assert os.listdir(small.server.root) in ([], ["d"]), "a part of it was left there"
+    said = small.fails("sync", "--wait", small.mountpoint, timeout=30)
+    assert "the server is full: " in said and "wait for room there" in said
     remount(small, f"size={LARGE_KIB}k")
-    eventually(lambda: not small.status()["pending"]["records"], "the end of the pause", 40)
+    small.sync()  # which asks at once, and not only after the pause
     assert read(f"{small.server.root}/large") == content
     assert small.conflicts() == []
 

@@ -106,7 +106,10 @@ def _report(name: str, reply: dict[str, Any], wait: bool) -> None:
     pending, parked = reply.get("pending", 0), reply.get("parked", 0)
     conflicts, mode = reply.get("conflicts", 0), reply.get("mode", "")
     if wait and _left(reply):
-        show.complain(f"{name}: {_stuck(pending, parked, conflicts, mode)}")
+        said = _stuck(pending, parked, conflicts, mode)
+        if reply.get("full"):
+            said = f"the server is full: {show.count(pending, 'change')} wait for room there"
+        show.complain(f"{name}: {said}")
     elif pending:
         click.echo(show.printable(f"{name}: {show.count(pending, 'change')} pending ({mode})"))
     else:

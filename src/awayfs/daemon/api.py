@@ -288,6 +288,7 @@ class Api:
                 "mapped": progress.mapped,
                 "conflicts": volume.store.conflicts.count(),
                 "stuck": progress.stuck,
+                "full": progress.full,
                 "mode": str(volume.mode),
             }
         )

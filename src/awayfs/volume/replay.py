@@ -74,7 +74,8 @@ def _told(record: Record) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a drain stands; ``stuck`` when what is left cannot go out without a decision.
+    """Where a drain stands; ``stuck`` when what is left cannot go out by waiting a moment: it needs
+    a decision, or, with ``full``, room on the server.
 
     ``mapped``: what would tell of writes through a mapping, of which there need not be any; it
     goes out when the file is closed. 0 while something is on its way.
@@ -85,6 +86,7 @@ class Progress:
     parked: int
     mapped: int
     stuck: bool
+    full: bool = False
 
     @property
     def over(self) -> bool:
@@ -138,7 +140,11 @@ class Replay:
         self._woken.set()
 
     def hurry(self) -> None:
-        """Send what there is, files that are still being written included."""
+        """Send what there is, files that are still being written included.
+
+        A server that was full is asked once more.
+        """
+        self._full_until_ns = 0
         self._hurried_to = self._store.journal.last_seq()
         self._restless.clear()
         self.wake()
@@ -178,14 +184,15 @@ class Replay:
         """Where things stand now."""
         counts = self._store.journal.counts()
         total = self._store.journal.count()
-        busy = self._is_busy()
+        busy, held_up = self._is_busy(), self._is_held_up()
         mapped = 0 if busy else self._count_mapped()
         return Progress(
             records=total,
             bytes=self._store.journal.pending_bytes(),
             parked=counts[RecordState.PARKED],
             mapped=mapped,
-            stuck=total > mapped and not busy and self._context.link.usable,
+            stuck=total > mapped and self._context.link.usable and (held_up or not busy),
+            full=held_up,
         )
 
     def _count_mapped(self) -> int:
@@ -211,12 +218,14 @@ class Replay:
         await self._wait_until(lambda: not journal.has_unparked(last))
 
     async def _wait_until(self, settled: Callable[[], bool]) -> None:
-        """Or until the server is away, or all that is left waits for a decision."""
+        """Or until the server is away, or full, or all that is left waits for a decision."""
         self.wake()
+
+        def is_over() -> bool:
+            return not self._context.link.usable or settled() or not self._is_busy()
+
         async with self._settled:
-            await self._settled.wait_for(
-                lambda: not self._context.link.usable or settled() or not self._is_busy()
-            )
+            await self._settled.wait_for(lambda: is_over() or self._is_held_up())
 
     async def _drain(self) -> None:
         """One pass after the other until nothing moves."""
@@ -249,6 +258,10 @@ class Replay:
     def _is_full(self) -> bool:
         """Whether the server had no room a moment ago."""
         return self._full_until_ns > self._context.now()
+
+    def _is_held_up(self) -> bool:
+        """Whether nothing goes out until the server has room again."""
+        return self._is_full() and not self._in_flight
 
     def _drained(self) -> bool:
         counts = self._store.journal.counts()
