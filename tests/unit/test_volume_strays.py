@@ -11,6 +11,7 @@ from tests.unit.test_volume_review import World, played
 from awayfs.core.types import ROOT, Attributes, Kind
 from awayfs.remotes.directory import DirectoryRemote
 from awayfs.remotes.names import is_hidden
+from awayfs.volume.op_ids import move_op
 
 CLIENT = "testclient"
 
@@ -53,6 +54,44 @@ def test_what_a_late_session_left_is_reaped_when_it_is_seen(tmp_path: Path) -> N
         assert sorted(os.listdir(world.share / "d")) == sorted(others)
         shown = [name for name, _ in world.store.nodes.children(directory.id)]
         assert shown == [b".awayfs-testclientx"]
+
+    played(tmp_path, play)
+
+
+def test_what_a_cut_move_staged_may_be_the_only_name(tmp_path: Path) -> None:
+    """Its directory was moved to where nobody looked for it: it is named, not reaped."""
+
+    async def play(world: World) -> None:
+        as_client(world)
+        directory = world.volume.changes.create(ROOT, b"d", Kind.DIRECTORY, 0o755, 0, 0)
+        await world.drained()
+        place = world.share / "d"
+        (place / ".awayfs-testclient04.new").write_bytes(b"the only one")
+        os.symlink("nowhere", place / ".awayfs-testclient05.new")
+        (place / "target").write_bytes(b"there as well")
+        os.link(place / "target", place / ".awayfs-testclient06.new")
+        await world.volume.observer.directory(directory.id)
+        names = {b"recovered (conflict testclient0%d)" % n for n in (4, 5)} | {b"target"}
+        assert {os.fsencode(name) for name in os.listdir(place)} == names
+        assert {name for name, _ in world.store.nodes.children(directory.id)} == names
+        assert (place / "recovered (conflict testclient04)").read_bytes() == b"the only one"
+
+    played(tmp_path, play)
+
+
+def test_what_a_move_under_way_has_staged_is_left_alone(tmp_path: Path) -> None:
+    async def play(world: World) -> None:
+        as_client(world)
+        (world.share / "f").write_bytes(b"content")
+        await world.volume.observer.directory(ROOT)
+        world.volume.link.offline_by_hand()
+        world.volume.changes.rename(ROOT, b"f", ROOT, b"g", 0)
+        (record,) = world.store.journal.all()
+        await world.volume.link.online_by_hand()
+        staged = f".awayfs-{move_op(CLIENT, record.seq)}.new"
+        os.rename(world.share / "f", world.share / staged)
+        await world.volume.observer.directory(ROOT)
+        assert os.listdir(world.share) == [staged]
 
     played(tmp_path, play)
 

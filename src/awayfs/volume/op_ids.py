@@ -2,10 +2,13 @@
 
 An operation that goes with a record's own has a letter and more: ``CLIENT SEQ l INDEX`` for a
 hard link that is made anew, ``CLIENT r SEQ d NODE`` for a directory that comes back,
-``CLIENT m SEQ`` for a stranger that goes aside.
+``CLIENT 0m SEQ`` for a stranger that goes aside. What is moved has ``0`` before the number, with
+which no number begins: what such an operation stages may be the only name of somebody's file.
 """
 
 from __future__ import annotations
+
+from awayfs.core.types import OpId
 
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -17,3 +20,18 @@ def base36(number: int) -> str:
         number, digit = divmod(number, 36)
         text = DIGITS[digit] + text
     return text or "0"
+
+
+def move_op(client: str, seq: int) -> OpId:
+    """The operation of a record that moves what stands on the server."""
+    return f"{client}0{base36(seq)}"
+
+
+def aside_op(client: str, seq: int) -> OpId:
+    """The operation that moves a stranger aside for a record."""
+    return f"{client}0m{base36(seq)}"
+
+
+def is_move(op: OpId, client: str) -> bool:
+    """Whether an operation of a client's may have staged the only name of a file."""
+    return op.startswith(f"{client}0")

@@ -36,7 +36,7 @@ from awayfs.volume.fault import fault
 from awayfs.volume.fetch import Fetcher
 from awayfs.volume.journaling import Journaling
 from awayfs.volume.observe import digest_of_file, join
-from awayfs.volume.op_ids import base36
+from awayfs.volume.op_ids import base36, move_op
 from awayfs.volume.replay_facts import FactFinder, Places
 
 log = logging.getLogger(__name__)
@@ -413,7 +413,7 @@ class Actor:
     async def _move(self, record: Record, places: Places, decision: Apply) -> Outcome:
         source, target = places.path, places.target
         assert source is not None and target is not None
-        op = self.op_id(record)
+        op = move_op(self._client, record.seq)
         intent = Intent(
             op=op,
             path=target,

@@ -15,6 +15,7 @@ from awayfs.ports.remote import Intent
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
 from awayfs.volume.observe import Observer, join
+from awayfs.volume.op_ids import aside_op
 from awayfs.volume.resolve_steps import Steps
 
 ASIDE = "moving aside"
@@ -65,7 +66,7 @@ class Strangers:
         copy = self._steps.copy_name(parent, name, {e.name for e in listed})
         source, target = join(directory, name), join(directory, copy)
         expected = Expected(entry.token, entry.file_id, entry.kind)
-        op = f"{self._client}m{record.seq}"
+        op = aside_op(self._client, record.seq)
         self._store.intents.set(record.seq, Intent(op, target, ABSENT, source, expected), ASIDE)
         fault("resolve.moving")
         outcome = await self._context.link.call(

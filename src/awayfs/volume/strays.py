@@ -3,6 +3,10 @@
 A session that was frozen may wake up when its work was done again by another one, and still
 make the staged file that it was asked for. Only files staged by this client are looked at, and
 only those whose operation is settled: no record of the journal has it for its own.
+
+What a move had staged when it was cut off, in a directory that somebody else then moved to where
+nobody looked, may be the only name of a file. It is removed only where the same content stands
+beside it or has other names; else it gets a name that is seen.
 """
 
 from __future__ import annotations
@@ -11,12 +15,15 @@ import logging
 
 from awayfs.core.errors import RemoteError
 from awayfs.core.records import Record
-from awayfs.core.types import Entry, Kind, OpId, RemotePath
+from awayfs.core.types import ABSENT, Entry, Expected, Kind, Mismatch, OpId, RemotePath
 from awayfs.ports.remote import STAGED_PREFIX, STAGED_SUFFIX
+from awayfs.remotes.names import conflict_name
 from awayfs.volume.context import Context
-from awayfs.volume.op_ids import base36
+from awayfs.volume.op_ids import base36, is_move
 
 log = logging.getLogger(__name__)
+
+RECOVERED = b"recovered"
 
 
 class Strays:
@@ -33,28 +40,74 @@ class Strays:
         staged = [entry for entry in entries if self._is_ours(entry.name)]
         if not staged:
             return entries
-        await self._reap(path, staged)
-        return [entry for entry in entries if not self._is_ours(entry.name)]
+        others = [entry for entry in entries if not self._is_ours(entry.name)]
+        return others + await self._reap(path, staged, others)
 
     def _is_ours(self, name: bytes) -> bool:
         return name.startswith(self._prefix) and name.endswith(STAGED_SUFFIX)
 
-    async def _reap(self, path: RemotePath, staged: list[Entry]) -> None:
+    async def _reap(
+        self, path: RemotePath, staged: list[Entry], others: list[Entry]
+    ) -> list[Entry]:
+        """What is nobody's goes; what may have no other name gets one, and is the answer."""
         records = self._context.store.journal.all()
+        named: list[Entry] = []
         for entry in staged:
             op = entry.name[len(STAGED_PREFIX) : -len(STAGED_SUFFIX)].decode("ascii")
-            if entry.kind is not Kind.FILE or any(self._may_be_of(op, r) for r in records):
+            if any(self._may_be_of(op, r) for r in records):
                 continue
-            log.info("reaping %r, left by a session that was given up", entry.name)
             try:
-                await self._context.link.call(
-                    lambda remote, op=op: remote.discard_staged(op, path)  # type: ignore[misc]
-                )
+                if is_move(op, self._client) and not await self._is_twice(path, entry, others):
+                    named += await self._name(path, entry, op)
+                elif entry.kind is Kind.FILE or is_move(op, self._client):
+                    log.info("reaping %r, left by a session that was given up", entry.name)
+                    await self._context.link.call(
+                        lambda remote, op=op: remote.discard_staged(op, path)  # type: ignore[misc]
+                    )
             except RemoteError as error:
                 log.warning("%r stays: %s", entry.name, error)
+        return named
+
+    async def _is_twice(self, path: RemotePath, entry: Entry, others: list[Entry]) -> bool:
+        """Whether what is staged stands under another name as well."""
+        if entry.kind is Kind.DIRECTORY:
+            return False
+        if entry.file_id is not None:
+            return entry.nlink > 1
+        for other in others:
+            if (other.kind, other.token) != (entry.kind, entry.token):
+                continue
+            if entry.kind is not Kind.FILE:
+                return other.target == entry.target
+            if await self._digest(path, entry) == await self._digest(path, other):
+                return True
+        return False
+
+    async def _digest(self, path: RemotePath, entry: Entry) -> bytes:
+        place = _join(path, entry.name)
+        return (await self._context.link.call(lambda remote: remote.digest(place))).blake2b
+
+    async def _name(self, path: RemotePath, entry: Entry, op: OpId) -> list[Entry]:
+        """Give it a name that is free; the entry as it is listed then, none if it stays."""
+        expected = Expected(entry.token, entry.file_id, entry.kind)
+        name = conflict_name(RECOVERED, op)
+        source, target = _join(path, entry.name), _join(path, name)
+        outcome = await self._context.link.call(
+            lambda remote: remote.rename(f"{op}k", source, target, expected, ABSENT)
+        )
+        if isinstance(outcome, Mismatch):
+            log.warning("%r stays: it changed, or %r is taken", entry.name, name)
+            return []
+        log.warning("%r had no other name: it is %r now", entry.name, name)
+        return [await self._context.link.call(lambda remote: remote.stat(target))]
 
     def _may_be_of(self, op: OpId, record: Record) -> bool:
         """Whether a record has this operation, or one that goes with it (see ``op_ids``)."""
         rest = op.removeprefix(self._client)
         number = base36(record.seq)
-        return rest.startswith((number, f"r{number}d", f"m{record.seq}"))
+        own = (number, f"r{number}d", f"m{record.seq}")
+        return rest.startswith((*own, f"0{number}", f"0m{number}"))
+
+
+def _join(directory: RemotePath, name: bytes) -> RemotePath:
+    return directory + b"/" + name if directory else name
