@@ -10,10 +10,12 @@ import asyncio
 import contextlib
 import errno
 import os
+import shutil
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,7 +23,10 @@ from awayfs.core.errors import NotFound, Refused
 from awayfs.core.types import ABSENT, Attributes, Committed, Expected, Kind, Mismatch, Outcome
 from awayfs.ports.remote import Intent
 from awayfs.remotes import faults, sftp_guard
+from awayfs.remotes.names import is_own
 from awayfs.remotes.sftp import SftpRemote
+from awayfs.volume.op_ids import move_op
+from awayfs.volume.strays import Strays
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -30,6 +35,7 @@ from sshd import Sshd, needs_sshd, serving
 pytestmark = needs_sshd
 
 PLAIN = "hardlink,posix-rename,fsync,lsetstat,statvfs,limits,copy-data"
+CLIENT = "testclient"
 LONG_AGO = 1_600_000_000
 
 
@@ -526,3 +532,53 @@ def test_kind_of_make(run):
             await place.remote.make("op", b"f", Kind.FILE, Attributes())
 
     run(body)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cut_move_whose_directory_went_out_of_reach(run, kind):
+    """Settling finds nothing then. Once the directory is listed, the file has a name again."""
+    op = move_op(CLIENT, 7)
+
+    async def call(operation: Callable[[SftpRemote], Awaitable[object]], place: Place) -> object:
+        return await operation(place.remote)
+
+    async def one(place: Place, nth: int) -> bool:
+        for directory in (b"a", b"b"):
+            os.makedirs(place.root + b"/" + directory)
+        place.write(b"a/f", b"the only one")
+        source = await place.there(b"a/f")
+        faults.arm(nth)
+        cut = False
+        try:
+            await place.remote.rename(op, b"a/f", b"b/g", source, ABSENT)
+        except faults.Cut:
+            cut = True
+        faults.disarm()
+        os.rename(place.root + b"/b", place.root + b"/c")
+        await place.remote.close()
+        await place.remote.connect()
+        await place.remote.settle(Intent(op, b"b/g", ABSENT, b"a/f", source))
+        context = SimpleNamespace(
+            store=SimpleNamespace(journal=SimpleNamespace(all=list)),
+            link=SimpleNamespace(call=lambda operation: call(operation, place)),
+        )
+        shown = await Strays(context, CLIENT).listed(b"c")
+        seen = {b"c/" + entry.name for entry in shown} | set(place.tree())
+        names = {n for n in place.tree() if not is_own(os.path.basename(n))}
+        assert names, f"cut at {faults.reached[-1]}: {place.tree()}"
+        assert {place.tree()[n] for n in names} == {b"the only one"}
+        assert names <= seen
+        shutil.rmtree(place.root + b"/a")
+        shutil.rmtree(place.root + b"/c")
+        return cut
+
+    async def body(place: Place) -> None:
+        place.remote._options = {**place.remote._options, "client": CLIENT}
+        await place.remote.close()
+        await place.remote.connect()
+        cuts = 0
+        while await one(place, cuts + 1):
+            cuts += 1
+        assert cuts
+
+    run(body, kind)
