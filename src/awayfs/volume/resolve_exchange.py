@@ -63,16 +63,16 @@ class KeepExchange:
     async def _keep_server(self, record: Record) -> None:
         """Both go back to their names; what is gone there, and unchanged here, goes."""
         sides = await self._sides(record)
-        for side in sides:
-            self._check_home(side, record)
         with self._store.transaction():
             self._store.journal.remove([record.seq])
-            for side in sides:
-                self._giving_up.name(*side.to, side.node)
-            for side in sides:
-                if side.stands or self._has_work(side.node):
-                    self._name(side)
-                elif not self._store.nodes.names(side.node):
+            standing = [self._what_stands(side, record) for side in sides]
+            for side, node in zip(sides, standing, strict=True):
+                self._giving_up.name(*side.to, node)
+            for side, node in zip(sides, standing, strict=True):
+                if node and (node != side.node or side.stands or self._has_work(node)):
+                    self._check_home(side)
+                    self._returning.name(*side.home, node)
+                elif not side.stands and not self._store.nodes.names(side.node):
                     self._giving_up.changes(side.node, below=True)
                     self._giving_up.node(side.node)
         await self._steps.look([record.parent, record.to_parent])
@@ -119,19 +119,25 @@ class KeepExchange:
         entry = await self._steps.stat(join(directory, home[1]))
         return entry is not None and _is_same(base, entry)
 
-    def _check_home(self, side: _Side, record: Record) -> None:
+    def _what_stands(self, side: _Side, record: Record) -> NodeId:
+        """What stands now where the exchange had put a node: that one, what a later exchange put
+        in its place, or nothing of it (0).
+
+        What was done with it later starts from the name that it has on the server.
+        """
+        came = self._steps.start_from(side.home, side.to, side.node, record.seq)
+        standing = self._store.nodes.child_id(*side.to)
+        return standing if standing is not None and standing in came else 0
+
+    def _check_home(self, side: _Side) -> None:
         """A name that something else took here since cannot be given back."""
-        holder = self._store.nodes.child_id(*side.home)
-        if holder not in (None, record.node, record.replaced):
+        if self._store.nodes.child_id(*side.home) is not None:
             raise UsageError("another has its name here; rename that one, or use --keep local")
 
     def _has_work(self, node: NodeId) -> bool:
         """Whether something unsent would go along: that is a matter of its own."""
         journal = self._store.journal
         return journal.has_any(node) or any(map(journal.has_any, self._giving_up.below(node)))
-
-    def _name(self, side: _Side) -> None:
-        self._returning.name(*side.home, side.node)
 
 
 def _as_rename(record: Record, side: _Side) -> Record:
