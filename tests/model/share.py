@@ -118,7 +118,7 @@ class Share:
         old = place.read_bytes()
         mode = stat.S_IMODE(place.stat().st_mode)
         if how == "backup":
-            os.rename(place, f"{place}~")
+            self._rename(path, f"{path}~")
         aside = Path(f"{place}.tmp") if how != "backup" else place
         if aside.is_file():
             self.ledger.give_up(self.tokens(f"{path}.tmp"), f"s: overwrite {path}.tmp")
