@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from awayfs.core.order import Claim, IsDirectory, claims, runs_alone
+from awayfs.core.order import Claim, IsDirectory, claims, made, runs_alone
 from awayfs.core.records import Record, RecordState
 
 
@@ -26,6 +26,10 @@ def dependencies(
             if claim in writer:
                 found.add(writer[claim])
             readers.setdefault(claim, []).append(record.seq)
+        for claim in made(record):
+            if claim in writer:
+                found.add(writer[claim])
+            writer[claim] = record.seq
         for claim in writes:
             found.update(readers.pop(claim, ()))
             if claim in writer:
@@ -80,10 +84,10 @@ def _candidates(
         return
     for record in records:
         reads, writes = claims(record, is_directory)
-        free = held.allows(reads, writes)
+        free = held.allows([*reads, *made(record)], writes)
         is_parked = record.state is RecordState.PARKED or record.seq in parked
         lasting = [w for w in writes if not (is_parked and is_soft(w, record))]
-        held.add(reads, lasting)
+        held.add(reads, [*lasting, *made(record)])
         if record.seq not in in_flight and free and not is_parked:
             if runs_alone(record, is_directory):
                 if not flying:

@@ -313,3 +313,11 @@ def test_a_directorys_time_is_set_after_what_happens_inside() -> None:
     assert dependencies([made, timed, later])[2] == {1}
     assert 2 in dependencies([made, timed, later])[3]
     assert [r.seq for r in ready([made, timed, later])] == [1]
+
+
+def test_a_directory_that_is_made_anew_does_not_wait_for_what_was_made_in_it() -> None:
+    inside = Record(1, K.CREATE, F, parent=X, name=b"f")
+    made = Record(2, K.CREATE, X, parent=ROOT, name=b"x")
+    later = Record(3, K.CREATE, G, parent=X, name=b"g")
+    assert [record.seq for record in ready([inside, made, later])] == [1, 2]
+    assert not dependencies([inside, made])[made.seq]

@@ -86,6 +86,7 @@ class Order:
         reads, writes = claims(record, self._is_directory)
         held = self._held[seq] = _Held(
             reads=tuple({claim: None for claim in reads if claim not in writes}),
+            made=tuple(made(record)),
             soft=tuple({c: None for c in writes if _is_soft(c, record.state)}),
             hard=tuple({c: None for c in writes if not _is_soft(c, record.state)}),
             parked=record.state is RecordState.PARKED,
@@ -189,6 +190,8 @@ class Order:
     def _join_lines(self, seq: int, held: _Held) -> None:
         for claim in held.reads:
             self._join(claim, seq, held, writes=False, holds=False)
+        for claim in held.made:
+            self._join(claim, seq, held, writes=False, holds=True)
         for claim in held.hard:
             self._join(claim, seq, held, writes=True, holds=True)
         for claim in held.soft:
@@ -209,7 +212,7 @@ class Order:
         held.blocked += seq > line.bars()[writes]
 
     def _leave_lines(self, seq: int, held: _Held) -> None:
-        for claim in (*held.reads, *held.hard, *held.soft):
+        for claim in held.claims:
             line = self._lines[claim]
             if isinstance(line, int):
                 del self._lines[claim]
@@ -257,15 +260,22 @@ class _Held:
     """One record: its claims, and at how many of them it waits for an earlier one.
 
     ``hard`` claims are written and hold others back, ``soft`` ones only while it is not set aside.
+    ``made`` hold others back as well, and wait only for what does so.
     """
 
     reads: tuple[Claim, ...]
+    made: tuple[Claim, ...]
     soft: tuple[Claim, ...]
     hard: tuple[Claim, ...]
     parked: bool
     alone: bool
     blocked: int = 0
     offered: bool = False
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        """All of them, each once."""
+        return (*self.reads, *self.made, *self.hard, *self.soft)
 
 
 @dataclass(slots=True)
@@ -306,7 +316,7 @@ def runs_alone(record: Record, is_directory: IsDirectory | None = None) -> bool:
 def claims(
     record: Record, is_directory: IsDirectory | None = None
 ) -> tuple[list[Claim], list[Claim]]:
-    """What a record reads (may be shared) and writes (may not)."""
+    """What a record reads (may be shared) and writes (may not), beside what it makes."""
     reads: list[Claim] = []
     writes: list[Claim] = [("node", record.node, b"")]
     if record.replaced:
@@ -314,13 +324,22 @@ def claims(
     for parent, name in _slots(record):
         reads += [("directory", parent, b""), ("rights", parent, b"")]
         writes.append(("slot", parent, name))
-    if record.kind in (RecordKind.CREATE, RecordKind.REMOVE):
+    if record.kind is RecordKind.REMOVE:
         writes.append(("directory", record.node, b""))
     if record.kind is RecordKind.SETATTR and _sets_rights(record):
         writes.append(("rights", record.node, b""))
     if record.kind in _STRUCTURAL and _may_form_ring(record, is_directory):
         writes.append(("moves", 0, b""))
     return reads, writes
+
+
+def made(record: Record) -> list[Claim]:
+    """What others need and have from this record.
+
+    It does not wait for those that came before: they are from when the directory was there
+    already, and wait for it themselves. It is being made anew then.
+    """
+    return [("directory", record.node, b"")] if record.kind is RecordKind.CREATE else []
 
 
 def _slots(record: Record) -> list[tuple[NodeId, bytes]]:
