@@ -26,7 +26,13 @@ from awayfs.volume.superseded import Superseded
 
 log = logging.getLogger(__name__)
 
-TAKING_NAMES = (RecordKind.CREATE, RecordKind.LINK, RecordKind.REMOVE, RecordKind.RENAME)
+TAKING_NAMES = (
+    RecordKind.CREATE,
+    RecordKind.LINK,
+    RecordKind.REMOVE,
+    RecordKind.RENAME,
+    RecordKind.EXCHANGE,
+)
 SUSPECT = b"?"
 """The token of content that must be compared with the server's before it is trusted."""
 XATTRS_LOADED = b""
