@@ -46,20 +46,25 @@ class GivingUp:
                 own = [r for r in records if r.node == dropped and r.kind not in kept]
                 journal.remove([r.seq for r in own])
                 for exchange in exchanges if below else ():
-                    journal.replace(_without(exchange, dropped))
+                    journal.replace(without(exchange, dropped))
                 self._store.content.drop_base(dropped)
                 for conflict in self._store.conflicts.of_node(dropped):
                     if dropped != node:
                         self._store.conflicts.remove(conflict.id)
 
     def node(self, node: NodeId) -> None:
-        """The node goes here, with all below it; open files live on until closed."""
+        """The node goes here, with all below it; open files live on until closed.
+
+        What the server has of it, or gets again, is taken for new.
+        """
+        going = [*reversed(list(self.below(node))), node]
         with self._store.transaction():
-            for child in reversed(list(self.below(node))):
-                self._names(child)
-            self._names(node)
-            self._store.server.forget(node)
-        self._changes.discard_if_unused(node)
+            for one in going:
+                self._names(one)
+                if one == node or not self._store.nodes.names(one):
+                    self._store.server.forget(one)
+            for one in going:
+                self._changes.discard_if_unused(one)
 
     def name(self, parent: NodeId, name: bytes, node: NodeId) -> None:
         """One name of a node goes, if it still is the node's."""
@@ -119,7 +124,7 @@ class GivingUp:
                     pending.append(child.id)
 
 
-def _without(exchange: Record, node: NodeId) -> Record:
+def without(exchange: Record, node: NodeId) -> Record:
     """What is left of an exchange when one of the two is gone: the other's renaming."""
     renamed = replace(exchange, kind=RecordKind.RENAME, replaced=0)
     if exchange.replaced == node:
