@@ -282,4 +282,66 @@ def test_a_time_that_was_set_during_a_cut_off_upload_is_nobody_elses_edit(
     world.act("a", last)
     world.do(client, "a: sync", client.sync())
     assert not client.store.conflicts.count(), client.store.conflicts.all()
+
+
+@pytest.mark.parametrize("keep", [Resolution.LOCAL, Resolution.SERVER])
+@pytest.mark.parametrize(
+    ("there", "later"),
+    [
+        (("unlink", "a"), ("rename", "d/a", "a")),
+        (("unlink", "a"), ("write", "b", "new")),
+        (("unlink", "a"), ("rename", "b", "a")),
+        (("unlink", "b"), ("rename", "b", "d/c")),
+        (("rename", "b", "x"), ("exchange", "a", "b")),
+        (("rename", "a", "b"), ("unlink", "b")),
+        (("rename", "a", "b"), ("rename", "b", "a")),
+    ],
+)
+def test_what_is_done_with_an_exchange_in_conflict_goes_on_from_the_decision(
+    world: World, there: tuple[str, ...], later: tuple[str, ...], keep: Resolution
+) -> None:
+    _worked_on_while_in_conflict(world, ("exchange", "a", "b"), there, [later], keep)
+
+
+@pytest.mark.parametrize("keep", [Resolution.LOCAL, Resolution.SERVER])
+@pytest.mark.parametrize(
+    "later",
+    [
+        [("write", "a/new", "create"), ("mkdir", "a/dir"), ("write", "a/dir/x", "create")],
+        [("rename", "a", "f"), ("rename", "d/a", "f/b"), ("rename", "f", "d/f")],
+    ],
+)
+def test_what_is_made_in_an_exchanged_directory_that_is_gone_there_comes_along(
+    world: World, later: list[tuple[str, ...]], keep: Resolution
+) -> None:
+    _worked_on_while_in_conflict(world, ("exchange", "a", "e"), ("remove", "e"), later, keep)
+
+
+@pytest.mark.parametrize("keep", list(Resolution))
+@pytest.mark.parametrize("change", [("chmod", "e", 0o600), ("rename", "e", "f")])
+def test_what_is_moved_into_a_directory_that_is_gone_there_comes_along(
+    world: World, change: tuple[object, ...], keep: Resolution
+) -> None:
+    at = change[2] if change[0] == "rename" else "e"
+    later = [("rename", at, "g"), ("write", "g/new", "create"), ("rename", "d/a", "g/b")]
+    _worked_on_while_in_conflict(
+        world, change, ("remove", "e"), [*later, ("rename", "g", "d/g")], keep
+    )
+
+
+def _worked_on_while_in_conflict(
+    world: World,
+    change: tuple[object, ...],
+    there: tuple[str, ...],
+    later: list[tuple[object, ...]],
+    keep: Resolution,
+) -> None:
+    client = world.client("a")
+    offline(world, "a", change)
+    world.serve(there)
+    world.do(client, "a: sync", client.sync())
+    offline(world, "a", *later)
+    world.do(client, "a: sync", client.sync())
+    for conflict in client.store.conflicts.all():
+        world.do(client, "a: decide", client.resolve(conflict, keep))
     world.converge()

@@ -6,7 +6,7 @@ decision that looked at one alone would leave the other one under different name
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from awayfs.core.conflicts import Resolution
 from awayfs.core.errors import UsageError
@@ -14,7 +14,7 @@ from awayfs.core.records import Record, RecordKind
 from awayfs.core.types import Entry, NodeId
 from awayfs.store.server import ServerNode
 from awayfs.volume.context import Context
-from awayfs.volume.giving_up import GivingUp
+from awayfs.volume.giving_up import GivingUp, without
 from awayfs.volume.journaling import Journaling
 from awayfs.volume.observe import join
 from awayfs.volume.resolve_local import KeepLocal
@@ -72,9 +72,8 @@ class KeepExchange:
                 if node and (node != side.node or side.stands or self._has_work(node)):
                     self._check_home(side)
                     self._returning.name(*side.home, node)
-                elif not side.stands and not self._store.nodes.names(side.node):
-                    self._giving_up.changes(side.node, below=True)
-                    self._giving_up.node(side.node)
+                elif not self._store.nodes.names(side.node):
+                    self._come_back(side)
         await self._steps.look([record.parent, record.to_parent])
 
     async def _keep_local(self, record: Record) -> None:
@@ -93,16 +92,36 @@ class KeepExchange:
             else:
                 self._store.journal.remove([record.seq])
             for node in gone:
-                self._make_anew(node)
+                self._make_anew(node, record.seq)
         await self._steps.look([record.parent, record.to_parent])
 
-    def _make_anew(self, node: NodeId) -> None:
-        names = self._store.nodes.names(node)
-        if names:
-            parent, name = names[0]
-            self._local.recreate(
-                self._journaling.append(RecordKind.CREATE, node, parent=parent, name=name)
-            )
+    def _make_anew(self, node: NodeId, seq: int) -> None:
+        """What was done with it since is part of what is made, and nothing apart from it."""
+        names, journal = self._store.nodes.names(node), self._store.journal
+        later = [record for record in journal.of_node(node) if record.seq > seq]
+        for record in later:
+            left = _without(record, node)
+            if left is None:
+                journal.remove([record.seq])
+            else:
+                journal.replace(left)
+        if not names:
+            self._giving_up.node(node)
+            return
+        parent, name = names[0]
+        made = self._journaling.append(RecordKind.CREATE, node, parent=parent, name=name)
+        self._local.recreate(made)
+        for record in later:
+            if record.kind is RecordKind.SETXATTR:
+                self._journaling.append(
+                    RecordKind.SETXATTR,
+                    node,
+                    xattr_name=record.xattr_name,
+                    xattr_value=record.xattr_value,
+                )
+        for conflict in self._store.conflicts.of_node(node):
+            if not any(map(journal.get, conflict.record_seqs)):
+                self._store.conflicts.remove(conflict.id)
 
     async def _sides(self, record: Record) -> tuple[_Side, _Side]:
         here, there = (record.parent, record.name), (record.to_parent, record.to_name)
@@ -118,6 +137,14 @@ class KeepExchange:
             return False
         entry = await self._steps.stat(join(directory, home[1]))
         return entry is not None and _is_same(base, entry)
+
+    def _come_back(self, side: _Side) -> None:
+        """A node that lost its name here: removed since, displaced since, or gone there, too."""
+        if not side.stands:
+            self._giving_up.changes(side.node, below=True)
+            self._giving_up.node(side.node)
+        elif not self._steps.is_taken_away(side.node):
+            self._returning.name(*side.home, side.node)
 
     def _what_stands(self, side: _Side, record: Record) -> NodeId:
         """What stands now where the exchange had put a node: that one, what a later exchange put
@@ -149,6 +176,24 @@ def _as_rename(record: Record, side: _Side) -> Record:
         name=side.home[1],
         to_parent=side.to[0],
         to_name=side.to[1],
+        at_ns=record.at_ns,
+    )
+
+
+def _without(record: Record, node: NodeId) -> Record | None:
+    """What a record does to others than a node."""
+    if record.kind is RecordKind.EXCHANGE:
+        return without(record, node)
+    if record.node != node:
+        return replace(record, replaced=0)
+    if record.kind is not RecordKind.RENAME or record.replaced in (0, node):
+        return None
+    return Record(
+        seq=record.seq,
+        kind=RecordKind.REMOVE,
+        node=record.replaced,
+        parent=record.to_parent,
+        name=record.to_name,
         at_ns=record.at_ns,
     )
 

@@ -118,7 +118,7 @@ class KeepServer:
             replaced = record.replaced
             if replaced and server.child(record.to_parent, record.to_name) == replaced:
                 self._returning.name(record.to_parent, record.to_name, replaced)
-        if not nodes.names(record.node) and not self._is_removed(record.node):
+        if not nodes.names(record.node) and not self._steps.is_taken_away(record.node):
             self._giving_up.changes(record.node, below=True)
             self._giving_up.node(record.node)
         await self._steps.look([record.parent, record.to_parent])
@@ -134,17 +134,13 @@ class KeepServer:
             self._giving_up.name(*place, node)
             return
         standing = self._store.nodes.child_id(*place)
-        if standing in self._steps.start_from(names[0], place, node, record.seq):
+        came = self._steps.start_from(names[0], place, node, record.seq, record.replaced)
+        if standing in came:
             assert standing is not None
             self._giving_up.name(*place, standing)
             self._returning.name(*names[0], standing)
-        if not self._store.nodes.names(node) and not self._is_removed(node):
+        if not self._store.nodes.names(node) and not self._steps.is_taken_away(node):
             self._returning.name(*names[0], node)
-
-    def _is_removed(self, node: NodeId) -> bool:
-        """Whether a removal of it is on its way."""
-        records = self._store.journal.of_node(node)
-        return any(r.kind is RecordKind.REMOVE and r.node == node for r in records)
 
     def _check_home(self, node: NodeId, names: list[tuple[NodeId, bytes]]) -> None:
         """A node with unsent work in it is not dropped for want of a free name here."""

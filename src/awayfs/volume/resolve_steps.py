@@ -103,6 +103,11 @@ class Steps:
             self._store.intents.clear(record.seq)
             self._store.journal.set_state(record.seq, RecordState.PENDING)
 
+    def is_taken_away(self, node: NodeId) -> bool:
+        """Whether a removal of it, or a rename over it, is on its way."""
+        records = self._store.journal.of_node(node)
+        return any(r.kind is RecordKind.REMOVE or r.replaced == node for r in records)
+
     async def find_on_server(self, record: Record) -> None:
         """Where the server has the node now becomes the name that our rename starts from."""
         await self._observer.search(record.node)
@@ -127,13 +132,19 @@ class Steps:
             self._context.kernel.forget_entry(*place)
 
     def start_from(
-        self, home: tuple[NodeId, bytes], place: tuple[NodeId, bytes], node: NodeId, seq: int
+        self,
+        home: tuple[NodeId, bytes],
+        place: tuple[NodeId, bytes],
+        node: NodeId,
+        seq: int,
+        heir: NodeId = 0,
     ) -> list[NodeId]:
         """What a decision gives the name ``home`` did not get ``place``: what took that away
         again since, takes ``home`` away.
 
         Which nodes came to stand there one after the other, through exchanges: the last of them
-        does so now, unless it was renamed or removed.
+        does so now, unless it was renamed or removed. What was renamed over it has displaced
+        ``heir`` instead, which stood there before.
         """
         journal = self._store.journal
         for later in journal.of_node(node):
@@ -146,7 +157,15 @@ class Steps:
             elif exchanged and (later.replaced, later.to_parent, later.to_name) == (node, *place):
                 journal.replace(replace(later, to_parent=home[0], to_name=home[1]))
                 other = later.node
+            elif not exchanged and (later.replaced, later.to_parent, later.to_name) == (
+                node,
+                *place,
+            ):
+                journal.replace(replace(later, replaced=heir))
+                return [node]
             else:
                 continue
-            return [node, *self.start_from(home, place, other, later.seq)] if exchanged else [node]
+            if not exchanged:
+                return [node]
+            return [node, *self.start_from(home, place, other, later.seq, heir)]
         return [node]
