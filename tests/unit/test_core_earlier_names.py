@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_core_namespace import History, histories
 
-from awayfs.core.earlier_names import names_before
+from awayfs.core.earlier_names import name_after, names_before
 from awayfs.core.records import Record, RecordKind
 
 
@@ -17,9 +17,12 @@ def test_the_names_before_are_those_that_it_had(history: History, data: st.DataO
     before, later = history.replay(history.records[:kept]), history.records[kept:]
     for node in before.nodes:
         own = [r for r in later if node in (r.node, r.replaced)]
-        assert sorted(names_before(node, history.tree.slots(node), own)) == sorted(
-            before.slots(node)
-        )
+        now, then = history.tree.slots(node), before.slots(node)
+        assert sorted(names_before(node, now, own)) == sorted(then)
+        left = [after for name in then if (after := name_after(node, name, own)) is not None]
+        assert len(set(left)) == len(left) and set(left) <= set(now)
+        if not any(record.kind is RecordKind.LINK for record in own):
+            assert sorted(left) == sorted(now)
 
 
 def test_what_was_taken_away_comes_first() -> None:

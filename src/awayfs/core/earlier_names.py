@@ -26,6 +26,17 @@ def names_before(node: NodeId, now: Iterable[Slot], records: Sequence[Record]) -
     return names
 
 
+def name_after(node: NodeId, name: Slot, records: Sequence[Record]) -> Slot | None:
+    """What became of a name that a node had before ``records``; None where it was taken away."""
+    for record in records:
+        gained, lost = _effect(node, record)
+        if name in lost:
+            if not gained:
+                return None
+            name = gained[0]
+    return name
+
+
 def _effect(node: NodeId, record: Record) -> tuple[list[Slot], list[Slot]]:
     """The names that a record gave the node, and took away from it."""
     here, there = (record.parent, record.name), (record.to_parent, record.to_name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from awayfs.core.conflicts import ConflictKind
-from awayfs.core.earlier_names import names_before
+from awayfs.core.earlier_names import name_after, names_before
 from awayfs.core.errors import UsageError
 from awayfs.core.records import Record, RecordKind
 from awayfs.core.types import Kind, NodeId
@@ -118,7 +118,9 @@ class KeepLocal:
         """
         now = self._store.nodes.names(record.node)
         later = [r for r in self._store.journal.of_node(record.node) if r.seq > record.seq]
-        names = names_before(record.node, now, later) or now
+        then = names_before(record.node, now, later) or now
+        # first one that it keeps, whatever it is called by now: it is never without a name
+        names = sorted(then, key=lambda name: name_after(record.node, name, later) is None)
         with self._store.transaction():
             self._store.server.forget(record.node)
             if not now:
