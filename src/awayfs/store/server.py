@@ -187,6 +187,10 @@ class ServerView:
         finally:
             self._noting = [one for one in self._noting if one is not noted]
 
+    def seen(self, parent: NodeId, name: bytes) -> None:
+        """A name was seen to lead where it is known to lead."""
+        self._note((parent, name))
+
     def _note(self, *seen: Seen) -> None:
         for noted in self._noting:
             noted.update(seen)
