@@ -345,3 +345,75 @@ def _worked_on_while_in_conflict(
     for conflict in client.store.conflicts.all():
         world.do(client, "a: decide", client.resolve(conflict, keep))
     world.converge()
+
+
+@pytest.mark.parametrize("keep", list(Resolution))
+def test_a_conflict_copy_is_shown_though_something_was_renamed_over_it_since(
+    world: World, keep: Resolution
+) -> None:
+    change, there = ("rename", "d/a", "d/b"), ("write", "d/b", "new")
+    _worked_on_while_in_conflict(world, change, there, [("rename", "a", "d/b")], keep)
+
+
+@pytest.mark.parametrize("decisions", range(3))
+@pytest.mark.parametrize("change", [("save", "b", "backup"), ("write", "b", "new")])
+def test_a_link_to_another_file_in_the_place_of_ours_is_that_other_file(
+    world: World, change: tuple[str, ...], decisions: int
+) -> None:
+    world.rng.seed(decisions)
+    offline(world, "a", change)
+    world.serve(("unlink", "b"))
+    world.serve(("link", "d/b", "b"))
+    client = world.client("a")
+    world.do(client, "a: sync", client.sync())
+    world.converge()
+
+
+def test_a_directory_made_on_both_sides_has_the_rights_that_it_has_there(world: World) -> None:
+    offline(world, "a", ("mkdir", "f"))
+    world.serve(("mkdir", "f"))
+    world.serve(("chmod", "f", 0o600))
+    client = world.client("a")
+    world.do(client, "a: sync", client.sync())
+    world.check_no_conflict()
+
+
+@pytest.mark.parametrize("decisions", range(3))
+def test_a_directory_that_lost_its_name_to_one_made_anew_is_found_again(
+    world: World, decisions: int
+) -> None:
+    world.rng.seed(decisions)
+    for path in ("d/e/a", "e/a"):
+        world.serve(("unlink", path))
+    offline(world, "a", ("rename", "e", "d/e"))
+    world.serve(("rename", "d/e", "e"))
+    client = world.client("a")
+    world.do(client, "a: sync", client.sync())
+    world.converge()
+
+
+@pytest.mark.parametrize("keep", list(Resolution))
+def test_a_file_is_made_anew_under_a_name_that_it_keeps(world: World, keep: Resolution) -> None:
+    change, later = ("link", "d/a", "e/c"), [("retype", "d/a")]
+    _worked_on_while_in_conflict(world, change, ("retype", "d"), later, keep)
+
+
+def test_each_name_of_a_file_is_taken_over_though_the_file_was_just_seen(world: World) -> None:
+    client = world.client("a")
+    world.serve(("link", "e/a", "c"))
+    world.serve(("exchange", "d/e", "e/a"))
+    world.do(client, "a: sync", client.sync())
+    world.check_no_conflict()
+
+
+@pytest.mark.parametrize("decisions", range(6))
+def test_a_rename_that_is_given_up_brings_no_name_back_that_is_gone(
+    world: World, decisions: int
+) -> None:
+    world.rng.seed(decisions)
+    client = world.client("a")
+    for there in (("retype", "d/b"), ("remove", "d")):
+        offline(world, "a", ("save", "d/b", "over"))
+        world.serve(there)
+        world.do(client, "a: sync", client.sync())
+    world.converge()

@@ -84,8 +84,14 @@ class Adopter:
             if known is None or not self._journal.has_any(ROOT):
                 self._set_local(ROOT, entry, frozenset())
 
+    def is_link_to_another(self, node: NodeId, entry: Entry) -> bool:
+        """Whether what stands in a node's place is one more name of another file that we know."""
+        if entry.file_id is None or entry.nlink < 2 or entry.kind is Kind.DIRECTORY:
+            return False
+        return self._server.by_file_id(entry.file_id) not in (None, node)
+
     def part(self, directory: NodeId, entry: Entry, node: NodeId) -> None:
-        """A name of a file that has others is another file by now: it gets a node of its own."""
+        """A name is another file's by now: that of a known one, or of one that becomes known."""
         with self._store.transaction():
             if self._server.child(directory, entry.name) == node:
                 self._server.remove_name(directory, entry.name)
@@ -146,15 +152,17 @@ class Adopter:
     def _adopt_change(self, directory: NodeId, change: diff.Change) -> Iterator[None]:
         match change:
             case diff.Unchanged(node, entry):
+                self._server.seen(directory, entry.name)
                 self._server.touch(node, self._context.now())
                 if entry.kind is Kind.DIRECTORY:
                     self._directory_time(node, entry)
             case diff.Updated(node, entry, content):
+                self._server.seen(directory, entry.name)
                 self._updated(node, entry, content)
             case diff.Created(entry):
                 self._created(directory, entry)
             case diff.Removed(node, name):
-                if not self._is_outdated(directory, name, node):
+                if not self._is_name_outdated(directory, name, node):
                     yield from self._remover.steps(directory, name, node)
             case diff.Moved():
                 pass  # done by _move_names
@@ -169,7 +177,7 @@ class Adopter:
             case diff.Linked(node, entry):
                 self._linked(directory, node, entry)
             case diff.Replaced(name, old_node, entry):
-                if not self._is_outdated(directory, name, old_node):
+                if not self._is_name_outdated(directory, name, old_node):
                     yield from self._remover.steps(directory, name, old_node)
                     self._created(directory, entry)
 
@@ -177,8 +185,14 @@ class Adopter:
         names = (move.old_name, move.entry.name)
         return any(self._is_outdated(directory, name) for name in names)
 
-    def _is_outdated(self, directory: NodeId, name: bytes, node: NodeId = 0) -> bool:
-        return (directory, name) in self._outdated or node in self._outdated
+    def _is_outdated(self, directory: NodeId, name: bytes) -> bool:
+        return (directory, name) in self._outdated
+
+    def _is_name_outdated(self, directory: NodeId, name: bytes, node: NodeId) -> bool:
+        """Whether more is known of a name: of a file with several, of this one."""
+        if len(self._server.names(node)) < 2 and node in self._outdated:
+            return True
+        return self._is_outdated(directory, name)
 
     def _created(self, directory: NodeId, entry: Entry) -> None:
         """A new object, or one more name of a known one.

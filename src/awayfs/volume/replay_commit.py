@@ -70,6 +70,8 @@ class Committer:
                 self._note_digest(record.node, entry, started[0])
             if left is not None:
                 self._left_names.adopt(left)
+            for place in self._server.names(record.node):
+                self._server.seen(*place)
         if not self._store.journal.has_store(record.node):
             self._context.opened.sent(record.node)
         self._observer.committed(*self._directories(record))
@@ -148,22 +150,30 @@ class Committer:
                 self._rebase(record, facts, entry)
 
     def _is_parted(self, record: Record, entry: Entry | None) -> bool:
-        """Whether what was renamed there is a file that was saved over this name of ours.
+        """Whether what was renamed there is a file that was saved over this name of ours, or one
+        more name of another file that we know.
 
-        The others still are what they were, and so is our node.
+        The other names still are what they were, and so is our node.
         """
         base = self._server.get(record.node)
-        if base is None or entry is None or len(self._server.names(record.node)) < 2:
+        if base is None or entry is None or entry.file_id is None or base.file_id is None:
             return False
-        if None in (base.file_id, entry.file_id) or base.file_id == entry.file_id:
+        if base.file_id == entry.file_id:
             return False
-        return self._store.nodes.child_id(record.to_parent, record.to_name) == record.node
+        if self._store.nodes.child_id(record.to_parent, record.to_name) != record.node:
+            return False
+        if len(self._server.names(record.node)) > 1:
+            return True
+        clean = not self._store.journal.has_any(record.node)
+        return clean and self._adopter.is_link_to_another(record.node, entry)
 
     def _created(self, record: Record, facts: Facts, entry: Entry, by_others: bool) -> None:
         self._name_there(record.parent, record.name, record.node)
         if facts.kind is Kind.DIRECTORY:
             self._server.set(record.node, entry, seen_ns=self._context.now())
             self._server.set_listed(record.node, 0 if by_others else self._context.now())
+            if by_others:  # one directory from now on, with the rights that it has there
+                self._adopter.adopt_revision(record.node, entry, None)
         else:
             self._stored(record.node, entry, facts, by_others)
 
@@ -307,8 +317,9 @@ class Committer:
         standing = self._server.child(parent, name)
         if standing == node:
             return
-        if standing is not None:
-            self._server.remove_name(parent, name)
+        if standing is not None:  # it is gone, or will be found where it is
+            self._removed(parent, name, standing)
+            self._changes.discard_if_unused(standing)
         self._server.add_name(parent, name, node)
 
     def _directories(self, record: Record) -> set[NodeId]:

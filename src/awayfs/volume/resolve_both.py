@@ -20,6 +20,7 @@ from awayfs.volume.resolve_local import CREATING, KeepLocal
 from awayfs.volume.resolve_server import KeepServer
 from awayfs.volume.resolve_steps import Steps
 from awayfs.volume.resolve_strangers import Strangers
+from awayfs.volume.returning import Returning
 
 
 class KeepBoth:
@@ -46,6 +47,7 @@ class KeepBoth:
         self._local = local
         self._server = server
         self._adopter = Adopter(context)
+        self._returning = Returning(context)
 
     async def keep(self, conflict: Conflict, record: Record) -> str | None:
         kind = conflict.kind
@@ -87,10 +89,13 @@ class KeepBoth:
         changed = replace(record, to_name=copy, replaced=0) if renaming else None
         nodes = self._store.nodes
         with self._store.transaction():
-            taken = self._steps.start_from((parent, copy), (parent, name), record.node, record.seq)
-            for node in taken:
-                if nodes.child_id(parent, name) == node:
-                    nodes.move_name(parent, name, parent, copy)
+            home, place = (parent, copy), (parent, name)
+            heir = record.replaced if renaming else 0
+            for node in self._steps.start_from(home, place, record.node, record.seq, heir):
+                if nodes.child_id(*place) == node:
+                    nodes.move_name(*place, *home)
+            if not nodes.names(record.node) and not self._steps.is_taken_away(record.node):
+                self._returning.name(*home, record.node)  # what displaced it displaces theirs
             self._store.journal.replace(changed or replace(record, name=copy))
             self._adopter.show_again(parent, name)
         self._context.kernel.forget_entry(parent, name)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from awayfs.core.conflicts import ConflictKind
+from awayfs.core.decide import same_object
 from awayfs.core.diff import Content
 from awayfs.core.errors import UsageError
 from awayfs.core.records import Record, RecordKind
-from awayfs.core.types import Entry, NodeId
+from awayfs.core.types import Entry, Kind, NodeId
 from awayfs.store.conflicts import Conflict
 from awayfs.volume.adopt import Adopter
 from awayfs.volume.context import Context
@@ -84,8 +86,17 @@ class KeepServer:
                 self._giving_up.node(node)
                 for place in names:
                     self._adopter.show_again(*place)
+            elif self._adopter.is_link_to_another(node, entry):
+                self._part(node, entry)
             else:
                 self._adopter.adopt_revision(node, entry, Content.CHANGED)
+
+    def _part(self, node: NodeId, entry: Entry) -> None:
+        """One more name of another file has taken the place of this one."""
+        for directory, name in self._store.server.names(node)[:1]:
+            self._adopter.part(directory, replace(entry, name=name), node)
+        if not self._store.nodes.names(node):
+            self._giving_up.node(node)
 
     def _names_as_on_server(self, node: NodeId, taking: list[Record]) -> None:
         """Removals and renames that were dropped are undone here, and what the latter displaced
@@ -112,6 +123,8 @@ class KeepServer:
         names = server.names(record.node)
         if conflict.kind == ConflictKind.RENAME_RENAME:
             self._check_home(record.node, names)
+        elif not await self._stands(record.node):
+            names = []
         with self._store.transaction():
             self._store.journal.remove([record.seq])
             self._go_home(record, names)
@@ -122,6 +135,14 @@ class KeepServer:
             self._giving_up.changes(record.node, below=True)
             self._giving_up.node(record.node)
         await self._steps.look([record.parent, record.to_parent])
+
+    async def _stands(self, node: NodeId) -> bool:
+        """Whether the server has a node where it is known to be: no listing has told yet."""
+        base, path = self._store.server.get(node), self._store.server.path(node)
+        entry = await self._steps.stat(path) if path is not None else None
+        if base is None or entry is None or entry.kind is not base.kind:
+            return False
+        return base.kind is not Kind.DIRECTORY or same_object(base.entry(), entry)
 
     def _go_home(self, record: Record, names: list[tuple[NodeId, bytes]]) -> None:
         """What stands where a rename had put its node goes to that node's name on the server.
