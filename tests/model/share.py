@@ -162,7 +162,7 @@ class Share:
         gone: set[bytes] = set()
         if target.is_file() and not target.is_symlink():
             gone = self.tokens(to)
-            if source.is_file() and source.samefile(target):
+            if os.path.samestat(source.lstat(), target.lstat()):
                 gone = set()
         os.rename(source, target)
         self.ledger.give_up(gone, f"s: rename over {to}")
