@@ -123,7 +123,7 @@ class Fetcher:
             if last:
                 await self._calm.wait()
             end = min(offset + LARGEST_WINDOW, current.size)
-            missing = self._store.content.missing(node, offset, end)
+            missing = self._missing(node, offset, end)
             await self.ensure(node, offset, end)
             fetched += sum(r.end - r.start for r in missing)
             offset = end
@@ -158,7 +158,7 @@ class Fetcher:
             current = self._context.node(node)
             if current is None:
                 raise OSError(errno.ESTALE, "the file is gone")
-            missing = self._store.content.missing(node, start, min(end, current.size))
+            missing = self._missing(node, start, min(end, current.size))
             if not missing:
                 self._note_whole(node)
                 return
@@ -238,7 +238,7 @@ class Fetcher:
             try:
                 if not content.ranges(node):
                     content.set_token(node, base.token)
-                for gap in content.missing(node, wanted.start, end):
+                for gap in self._missing(node, wanted.start, self._within(node, end)):
                     _copy(landing, fd, gap)
                     content.add_range(node, gap.start, gap.end)
             finally:
@@ -247,6 +247,19 @@ class Fetcher:
             fault("fetch.landed")
         fault("fetch.taken")
         return True
+
+    def _missing(self, node: NodeId, start: int, end: int) -> list[Range]:
+        """What is not here. Of a file that is open and whole, the ranges tell of nothing that was
+        written since (``opened``): what comes for it now must not be laid over that.
+        """
+        opened = self._context.opened.get(node)
+        whole = opened is not None and opened.whole
+        return [] if whole or end <= start else self._store.content.missing(node, start, end)
+
+    def _within(self, node: NodeId, end: int) -> int:
+        """Not beyond the end that a file has by now: it may have been cut off meanwhile."""
+        current = self._context.node(node)
+        return min(end, current.size) if current is not None else end
 
     def _joins(self, node: NodeId, base: ServerNode) -> bool:
         """Whether what is cached belongs to the revision that is fetched from.
@@ -283,7 +296,7 @@ class Fetcher:
 
     def _note_whole(self, node: NodeId) -> None:
         opened = self._context.opened.get(node)
-        if opened is not None:
+        if opened is not None and not opened.whole:
             opened.whole = self._store.content.covers(node, 0, opened.size)
 
     def _as_os_error(self, node: NodeId, error: RemoteError) -> OSError:
