@@ -20,7 +20,7 @@ CLIENT = "testclient"
     ("name", "hidden"),
     [
         (b".awayfs-testclient4.new", False),
-        (b".awayfs-testclient4.old", True),
+        (b".awayfs-testclient4.old", False),
         (b".awayfs-testclien4.new", True),
         (b".awayfs-otherclient4.new", True),
         (b".awayfs-testclient4.txt", False),
@@ -47,7 +47,7 @@ def test_what_a_late_session_left_is_reaped_when_it_is_seen(tmp_path: Path) -> N
         as_client(world)
         directory = world.volume.changes.create(ROOT, b"d", Kind.DIRECTORY, 0o755, 0, 0)
         await world.drained()
-        others = (".awayfs-otherclient4.new", ".awayfs-testclient4.old", ".awayfs-testclientx")
+        others = (".awayfs-otherclient4.new", ".awayfs-otherclient4.old", ".awayfs-testclientx")
         for name in (".awayfs-testclient4.new", *others):
             (world.share / "d" / name).write_bytes(b"late")
         await world.volume.observer.directory(directory.id)
@@ -68,10 +68,12 @@ def test_what_a_cut_move_staged_may_be_the_only_name(tmp_path: Path) -> None:
         place = world.share / "d"
         (place / ".awayfs-testclient04.new").write_bytes(b"the only one")
         os.symlink("nowhere", place / ".awayfs-testclient05.new")
+        (place / ".awayfs-testclient7.old").write_bytes(b"set aside")
         (place / "target").write_bytes(b"there as well")
         os.link(place / "target", place / ".awayfs-testclient06.new")
         await world.volume.observer.directory(directory.id)
-        names = {b"recovered (conflict testclient0%d)" % n for n in (4, 5)} | {b"target"}
+        names = {b"recovered (conflict testclient%s)" % n for n in (b"04", b"05", b"7")}
+        names.add(b"target")
         assert {os.fsencode(name) for name in os.listdir(place)} == names
         assert {name for name, _ in world.store.nodes.children(directory.id)} == names
         assert (place / "recovered (conflict testclient04)").read_bytes() == b"the only one"

@@ -9,7 +9,7 @@ Guarded mutations (``replace``, ``rename``, ``remove``, ``make``, ``link``) neve
 revision other than the expected one: they either commit or answer ``Mismatch`` with the
 server as it was. Names that an operation needs on the way are derived from its ``OpId``:
 ``.awayfs-<op>.new`` for what is staged, ``.awayfs-<op>.old`` for what was moved aside, in
-the directory of the target. ``list`` never shows such names, but for staged files of the client
+the directory of the target. ``list`` never shows such names, but for those of the client
 that the adapter was opened for (option ``client``), which may have to be reaped.
 """
 

@@ -35,9 +35,8 @@ def is_own(name: bytes) -> bool:
 
 
 def is_hidden(name: bytes, client: str) -> bool:
-    """Whether a listing for ``client`` leaves ``name`` out: one of the above, not staged by it."""
-    staged = client and name.startswith(staged_name(client)[: -len(STAGED_SUFFIX)])
-    return is_own(name) and not (staged and name.endswith(STAGED_SUFFIX))
+    """Whether a listing for ``client`` leaves ``name`` out: one of the above, and not its own."""
+    return is_own(name) and not (client and name.startswith(STAGED_PREFIX + client.encode("ascii")))
 
 
 def is_linux_name(name: bytes) -> bool:

@@ -4,9 +4,9 @@ A session that was frozen may wake up when its work was done again by another on
 make the staged file that it was asked for. Only files staged by this client are looked at, and
 only those whose operation is settled: no record of the journal has it for its own.
 
-What a move had staged when it was cut off, in a directory that somebody else then moved to where
-nobody looked, may be the only name of a file. It is removed only where the same content stands
-beside it or has other names; else it gets a name that is seen.
+What a move had staged, or any operation set aside, when it was cut off, in a directory that
+somebody else then moved to where nobody looked, may be the only name of a file. It is removed only
+where the same content stands beside it or has other names; else it gets a name that is seen.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import logging
 from awayfs.core.errors import RemoteError
 from awayfs.core.records import Record
 from awayfs.core.types import ABSENT, Entry, Expected, Kind, Mismatch, OpId, RemotePath
-from awayfs.ports.remote import STAGED_PREFIX, STAGED_SUFFIX
+from awayfs.ports.remote import ASIDE_SUFFIX, STAGED_PREFIX, STAGED_SUFFIX
 from awayfs.remotes.names import conflict_name
 from awayfs.volume.context import Context
 from awayfs.volume.op_ids import base36, is_move
@@ -44,7 +44,7 @@ class Strays:
         return others + await self._reap(path, staged, others)
 
     def _is_ours(self, name: bytes) -> bool:
-        return name.startswith(self._prefix) and name.endswith(STAGED_SUFFIX)
+        return name.startswith(self._prefix) and name.endswith((STAGED_SUFFIX, ASIDE_SUFFIX))
 
     async def _reap(
         self, path: RemotePath, staged: list[Entry], others: list[Entry]
@@ -54,12 +54,14 @@ class Strays:
         named: list[Entry] = []
         for entry in staged:
             op = entry.name[len(STAGED_PREFIX) : -len(STAGED_SUFFIX)].decode("ascii")
+            aside = entry.name.endswith(ASIDE_SUFFIX)
+            theirs = aside or is_move(op, self._client)
             if any(self._may_be_of(op, r) for r in records):
                 continue
             try:
-                if is_move(op, self._client) and not await self._is_twice(path, entry, others):
+                if theirs and not await self._is_twice(path, entry, others):
                     named += await self._name(path, entry, op)
-                elif entry.kind is Kind.FILE or is_move(op, self._client):
+                elif not aside and (theirs or entry.kind is Kind.FILE):
                     log.info("reaping %r, left by a session that was given up", entry.name)
                     await self._context.link.call(
                         lambda remote, op=op: remote.discard_staged(op, path)  # type: ignore[misc]
