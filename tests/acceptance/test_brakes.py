@@ -222,11 +222,27 @@ def test_a_client_restored_from_an_image(tmp_path: object) -> None:
 
 
 def test_counting_sessions_is_nobodys_business(tmp_path: object) -> None:
-    """The attribute is not shown, and a server that does not take it is served all the same."""
+    """The attribute is not shown, and not set on a share that is only read."""
     with mounted("dir", str(tmp_path)) as client:
-        names = os.listxattr(client.server.root)
-        assert [name for name in names if name.startswith("user.awayfs.")]
+
+        def noted() -> list[str]:
+            return [n for n in os.listxattr(client.server.root) if n.startswith("user.awayfs.")]
+
+        write(f"{client.server.root}/theirs", "to be read")
+        assert read(client.path("theirs")) == "to be read"
+        client.sync()
+        assert noted() == []
+        for number in (1, 1, 2):
+            write(client.path("ours"), f"sent {number}")
+            client.sync()
+            (name,) = noted()
+            assert os.getxattr(client.server.root, name) == b"1"
         assert os.listxattr(client.mountpoint) == []
+        client.offline()
+        client.online()
+        write(client.path("ours"), "sent in another session")
+        client.sync()
+        assert os.getxattr(client.server.root, name) == b"2"
 
 
 def test_a_server_without_attributes_is_served(tmp_path: object) -> None:

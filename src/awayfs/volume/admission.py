@@ -3,8 +3,9 @@
 Three things are looked at each time a session begins. That it is the volume we know, by its
 identity and its root. That it does not stand where it stood before (a restored backup): the
 things that changed last as far as we know are looked at again. And that we do not stand where
-we stood before (a restored laptop): our sessions are counted in an extended attribute of the
-root, where the server keeps those; without, this cannot be noticed.
+we stood before (a restored laptop): the sessions in which we sent something are counted in an
+extended attribute of the root, where the server keeps those; without, this cannot be noticed
+(docs/adr/0011).
 """
 
 from __future__ import annotations
@@ -17,21 +18,18 @@ from awayfs.core.safety import WITNESSES, client_put_back, put_back
 from awayfs.core.types import Entry, NodeId
 from awayfs.ports.remote import Connected
 from awayfs.volume.adopt import OWN
-from awayfs.volume.context import SECOND_NS, Context
+from awayfs.volume.context import Context
 from awayfs.volume.observe import Observer
 
 log = logging.getLogger(__name__)
 
 ACCEPT = "if that is meant, run: awayfs online MOUNTPOINT --accept-server"
-IDENTITY, KNOWN, SESSIONS, COUNTED, ACCEPTED = (
+IDENTITY, KNOWN, SESSIONS, ACCEPTED = (
     "volume.identity",
     "volume.known",
     "volume.sessions",
-    "volume.counted_ns",
     "volume.accepted_ns",
 )
-COUNT_AFTER_NS = 3600 * SECOND_NS
-"""A session that sends nothing is counted if the last count is as old as that."""
 
 
 class Admission:
@@ -44,6 +42,7 @@ class Admission:
         self._observer = observer
         self._attribute = OWN + client.encode()
         self._accepted = False
+        self._uncounted: int | None = None
 
     def accept_server(self) -> None:
         """Who answers next is our server, whatever it was known by (a new host key, a restored
@@ -70,7 +69,8 @@ class Admission:
             self._facts.set(ACCEPTED, str(self._context.now()))
         self._accepted = False
         self._facts.set(KNOWN, "1")
-        await self._count(connected, sessions)
+        able = connected.capabilities
+        self._uncounted = sessions if able.xattrs and not able.read_only else None
 
     async def _check_age(self) -> None:
         """What was seen before somebody said that the server is meant as it is proves nothing."""
@@ -110,23 +110,23 @@ class Admission:
             return None
         return int(there) if there.isdigit() else None
 
-    async def _count(self, connected: Connected, sessions: int) -> None:
-        """Note this session here, durably, and then there."""
-        able, now = connected.capabilities, self._context.now()
-        if not able.xattrs or able.read_only or self._context.options.read_only:
-            return
-        counted = int(self._facts.get(COUNTED) or 0)
-        if not self._store.journal.count() and 0 <= now - counted < COUNT_AFTER_NS:
+    async def count(self) -> None:
+        """Something is about to be sent: note this session here, durably, and then there.
+
+        Once a session, so that nothing is written to a share that is only read. Raises
+        ``Unreachable``.
+        """
+        sessions, self._uncounted = self._uncounted, None
+        if sessions is None or self._context.options.read_only:
             return
         with self._store.transaction():
             self._facts.set(SESSIONS, str(sessions + 1))
-            self._facts.set(COUNTED, str(now))
         work = self._store.begin_sync([])
         await asyncio.get_running_loop().run_in_executor(None, work.run)
         self._store.finish_sync(work)
+        text, link = str(sessions + 1).encode(), self._context.link
         try:
-            text = str(sessions + 1).encode()
-            entry = await self._context.link.remote.set_xattr(b"", self._attribute, text)
+            entry = await link.call(lambda r: r.set_xattr(b"", self._attribute, text))
         except (NotFound, Refused) as error:
             log.info("this session is not noted on the server: %s", error)
         else:

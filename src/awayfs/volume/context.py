@@ -6,7 +6,7 @@ Everything here is used on the event-loop thread only; that is why there are no 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -64,6 +64,10 @@ class NoKernel:
     def forget_all(self) -> None: ...
 
 
+async def nothing_to_do() -> None:
+    """Before the first change of a session is sent, and after."""
+
+
 @dataclass(slots=True)
 class Context:
     """One volume's shared state."""
@@ -79,6 +83,7 @@ class Context:
     refusals: Refusals = field(default_factory=Refusals)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     on_journal: Callable[[], None] = lambda: None
+    before_sending: Callable[[], Awaitable[None]] = nothing_to_do
     settings: Callable[[], Settings] = Settings
     accept_deletions_until_ns: int = 0
     seen_elsewhere: dict[NodeId, tuple[NodeId, bytes]] = field(default_factory=dict)

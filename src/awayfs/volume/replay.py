@@ -232,6 +232,7 @@ class Replay:
         self.active = True
         try:
             while self._context.link.usable and self._store.journal.count():
+                await self._context.before_sending()
                 await self._optimiser.run()
                 if not await self._pass():
                     break

@@ -122,6 +122,7 @@ class Volume:
         self.link.admit = self._admission.admit
         self.link.on_change = self._mode_changed
         context.on_journal = self._journaled
+        context.before_sending = self._admission.count
 
     # -- life -----------------------------------------------------------------------------
 
