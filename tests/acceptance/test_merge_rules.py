@@ -40,6 +40,9 @@ def configure(client: Client, config: str) -> None:
     path.write_text(config)
 
 
+SIDES = ("ours", "theirs")
+
+
 def rule(pattern: str, strategy: str, more: str = "") -> str:
     return f'[[merge]]\npattern = "{pattern}"\nstrategy = "{strategy}"\n{more}\n'
 
@@ -261,3 +264,39 @@ def test_a_file_that_is_open_waits(tmp_path: Path) -> None:
             time.sleep(1)
             assert len(client.conflicts()) == 1
         in_step(client, "f", MERGED)
+
+
+def test_rules_for_more_than_contents(tmp_path: Path) -> None:
+    """Attributes, links, and what one side removed: nothing is removed by a rule."""
+    rules = rule("*.ours", "local") + rule("*.theirs", "server") + rule("*.newest", "newest")
+    names = [f"{what}.{side}" for what in ("mode", "gone", "here") for side in ("ours", "theirs")]
+    with configured("dir", tmp_path, rules) as client:
+        for name in [*names, "gone.newest"]:
+            server_file(client, name).write_text(BASE)
+            os.chmod(server_file(client, name), 0o644)
+            assert Path(client.path(name)).read_text() == BASE
+        client.offline()
+        for side in ("ours", "theirs"):
+            os.chmod(client.path(f"mode.{side}"), 0o640)
+            os.chmod(server_file(client, f"mode.{side}"), 0o604)
+            os.symlink("ours", client.path(f"link.{side}"))
+            os.symlink("theirs, longer", server_file(client, f"link.{side}"))
+            Path(client.path(f"gone.{side}")).write_text(OURS)  # and removed there
+            server_file(client, f"gone.{side}").unlink()
+            Path(client.path(f"here.{side}")).unlink()  # and edited there
+            server_file(client, f"here.{side}").write_text(THEIRS)
+        Path(client.path("gone.newest")).write_text(OURS)
+        server_file(client, "gone.newest").unlink()
+        client.online()
+        client.sync(check=False)
+        left = {"gone.theirs", "here.ours", "gone.newest"}
+        eventually(lambda: {c["path"] for c in client.conflicts()} == left, "the rest is decided")
+        client.sync(check=False)
+        modes = [os.stat(server_file(client, f"mode.{s}")).st_mode & 0o777 for s in SIDES]
+        assert modes == [0o640, 0o604]
+        links = [os.readlink(server_file(client, f"link.{s}")) for s in SIDES]
+        assert links == ["ours", "theirs, longer"]
+        assert server_file(client, "gone.ours").read_text() == OURS
+        assert server_file(client, "here.theirs").read_text() == THEIRS
+        assert Path(client.path("gone.theirs")).read_text() == OURS
+        assert Path(client.path("here.ours")).read_text() == THEIRS

@@ -137,6 +137,34 @@ def test_an_extended_attribute(plain: Client) -> None:
     assert os.getxattr(there(plain, "f"), "user.mine") == b"ours"
 
 
+def test_what_attributes_were_before_both_changes(client: Client) -> None:
+    there(client, "f").write_text("content\n")
+    os.chmod(there(client, "f"), 0o644)
+    here(client, "f").read_text()
+    client.offline()
+    os.chmod(client.path("f"), 0o640)
+    os.chmod(there(client, "f"), 0o604)
+    assert kinds(client) == {"f": "attribute"}
+    decide(client, "f", "base")
+    assert stat.S_IMODE(os.stat(there(client, "f")).st_mode) == 0o644
+    assert stat.S_IMODE(os.stat(client.path("f")).st_mode) == 0o644
+    undo(client, "f", "--keep", "server")
+    assert stat.S_IMODE(os.stat(there(client, "f")).st_mode) == 0o604
+
+
+def test_what_an_extended_attribute_was_before_both_changes(plain: Client) -> None:
+    there(plain, "f").write_text("content\n")
+    os.setxattr(there(plain, "f"), "user.mine", b"base")
+    assert os.getxattr(plain.path("f"), "user.mine") == b"base"
+    plain.offline()
+    os.setxattr(plain.path("f"), "user.mine", b"ours")
+    os.setxattr(there(plain, "f"), "user.mine", b"theirs")
+    assert kinds(plain) == {"f": "attribute"}
+    decide(plain, "f", "base")
+    assert os.getxattr(there(plain, "f"), "user.mine") == b"base"
+    assert os.getxattr(plain.path("f"), "user.mine") == b"base"
+
+
 def test_content_comes_with_its_mode_and_time(client: Client) -> None:
     there(client, "f").write_text("base\n")
     os.chmod(there(client, "f"), 0o644)

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from awayfs.core.conflicts import ConflictKind, Resolution
 from awayfs.core.merge_rules import (
+    DECIDABLE,
     Rule,
     Strategy,
-    applies,
     choice,
+    decides,
     fits,
     in_order,
     matches,
@@ -180,11 +181,34 @@ def test_choices(strategy: str, local: int, server: int, decision: Resolution | 
     assert choice(Strategy(strategy), local, server) is decision
 
 
-@pytest.mark.parametrize("kind", list(ConflictKind))
-def test_rules_decide_about_content_only(kind: ConflictKind) -> None:
-    content = kind in (ConflictKind.UPDATE_UPDATE, ConflictKind.NAME_NAME)
-    assert applies(kind, Kind.FILE, Kind.FILE) is content
-    assert not applies(kind, Kind.FILE, None) and not applies(kind, Kind.SYMLINK, Kind.FILE)
+EVERY = "text union newest local server both command"
+PREFERENCES = "newest local server both"
+
+
+@pytest.mark.parametrize(
+    ("kind", "local", "server", "strategies"),
+    [
+        (ConflictKind.UPDATE_UPDATE, Kind.FILE, Kind.FILE, EVERY),
+        (ConflictKind.NAME_NAME, Kind.FILE, Kind.FILE, EVERY),
+        (ConflictKind.NAME_NAME, Kind.SYMLINK, Kind.SYMLINK, PREFERENCES),
+        (ConflictKind.NAME_NAME, Kind.FILE, Kind.SYMLINK, ""),
+        (ConflictKind.NAME_NAME, Kind.FIFO, Kind.FIFO, ""),
+        (ConflictKind.UPDATE_UPDATE, Kind.FILE, None, ""),
+        (ConflictKind.ATTRIBUTE, Kind.FILE, Kind.FILE, "local server"),
+        (ConflictKind.ATTRIBUTE, Kind.DIRECTORY, Kind.DIRECTORY, "local server"),
+        (ConflictKind.UPDATE_REMOVE, Kind.FILE, None, "local both"),
+        (ConflictKind.REMOVE_UPDATE, Kind.FILE, Kind.FILE, "server both"),
+        (ConflictKind.RENAME_RENAME, Kind.FILE, Kind.FILE, ""),
+        (ConflictKind.TYPE, Kind.FILE, Kind.DIRECTORY, ""),
+        (ConflictKind.REFUSED, Kind.FILE, Kind.FILE, ""),
+    ],
+)
+def test_what_rules_decide(
+    kind: ConflictKind, local: Kind, server: Kind | None, strategies: str
+) -> None:
+    decided = {strategy for strategy in Strategy if decides(strategy, kind, local, server)}
+    assert decided == set(strategies.split())
+    assert not decided or kind in DECIDABLE
 
 
 @pytest.mark.parametrize(

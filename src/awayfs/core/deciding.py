@@ -48,6 +48,7 @@ OVERWRITES: Mapping[str, tuple[str, ...]] = {
     _K.UPDATE_UPDATE: (LOCAL, BASE, WITH),
     _K.UPDATE_REMOVE: (LOCAL, BOTH, BASE, WITH),
     _K.NAME_NAME: (WITH,),
+    _K.ATTRIBUTE: (BASE,),
 }
 """Decisions that put something in the place of what the server has: of what was looked at."""
 

@@ -206,8 +206,16 @@ def has_pattern(text: str) -> bool:
 # -- whether it may -------------------------------------------------------------------------
 
 _CONTENT = (Strategy.TEXT, Strategy.UNION, Strategy.COMMAND)
-DECIDABLE = (ConflictKind.UPDATE_UPDATE, ConflictKind.NAME_NAME)
-"""Both sides have content, so nothing but content is decided about. The rest is a person's."""
+_PREFERENCES = (Strategy.NEWEST, Strategy.LOCAL, Strategy.SERVER, Strategy.BOTH)
+_TWO_CONTENTS = (ConflictKind.UPDATE_UPDATE, ConflictKind.NAME_NAME)
+_ONE_MEANING: Mapping[str, tuple[Strategy, ...]] = {
+    ConflictKind.ATTRIBUTE: (Strategy.LOCAL, Strategy.SERVER),
+    ConflictKind.UPDATE_REMOVE: (Strategy.LOCAL, Strategy.BOTH),
+    ConflictKind.REMOVE_UPDATE: (Strategy.SERVER, Strategy.BOTH),
+}
+"""What a strategy can only mean in one way. That something is removed is never a rule's doing."""
+DECIDABLE = (*_TWO_CONTENTS, *_ONE_MEANING)
+"""The kinds of conflicts that some rule decides."""
 
 
 def needs_base(strategy: Strategy, kind: str) -> bool:
@@ -220,9 +228,16 @@ def makes_content(strategy: Strategy) -> bool:
     return strategy in _CONTENT
 
 
-def applies(kind: str, local: Kind | None, server: Kind | None) -> bool:
-    """Whether rules decide such a conflict: of two regular files' content."""
-    return kind in DECIDABLE and local is Kind.FILE and server is Kind.FILE
+def decides(strategy: Strategy, kind: str, local: Kind | None, server: Kind | None) -> bool:
+    """Whether a strategy decides such a conflict; ``local`` and ``server`` are what stands there.
+
+    Of two files, each does; of two symlinks, those that prefer a side; the rest is a person's.
+    """
+    if kind in _TWO_CONTENTS and local is server:
+        if local is Kind.FILE:
+            return strategy is not Strategy.ASK
+        return local is Kind.SYMLINK and strategy in _PREFERENCES
+    return strategy in _ONE_MEANING.get(kind, ())
 
 
 def choice(strategy: Strategy, local_ns: int, server_ns: int) -> Resolution | None:

@@ -85,7 +85,7 @@ class Deciding:
         Raises ``UsageError`` where that makes no sense or the server moved on, ``RemoteError``
         when it cannot be asked, OSError(ENOSPC).
         """
-        if choice == BASE:
+        if choice == BASE and self._get(number).kind != ConflictKind.ATTRIBUTE:
             return await self._keep_base(number, all_of_it)
         async with self._locked(number) as conflict:
             path = self._path_of(conflict)
@@ -111,6 +111,10 @@ class Deciding:
     ) -> str | None:
         template = COPY_TEMPLATE.set(copy_name)
         try:
+            if choice == BASE:
+                unchanged()
+                await self._resolver.base_attributes(conflict)
+                return None
             return await self._resolver.resolve(conflict, Resolution(choice), unchanged)
         except UsageError as error:
             if choice == LOCAL:  # which drops nothing of ours

@@ -22,10 +22,11 @@ from dataclasses import dataclass
 from awayfs.core.deciding import takes_content
 from awayfs.core.errors import RemoteError, UsageError
 from awayfs.core.merge_rules import (
+    DECIDABLE,
     Rule,
     Strategy,
-    applies,
     choice,
+    decides,
     makes_content,
     needs_base,
     rule_for,
@@ -150,10 +151,12 @@ class Merging:
             path = self._path_of(conflict)
             node = self._store.nodes.get(conflict.node)
             there = conflict.server_entry
-            if applies(conflict.kind, node.kind if node else None, there.kind if there else None):
-                order = [*self._settings.rules, *await self._share.of(path)]
-                rule = rule_for(path, order)
-            if rule is not None and rule.strategy is not Strategy.ASK:
+            if conflict.kind not in DECIDABLE:
+                return True
+            fitting = rule_for(path, [*self._settings.rules, *await self._share.of(path)])
+            kinds = (node.kind if node else None, there.kind if there else None)
+            if fitting is not None and decides(fitting.strategy, conflict.kind, *kinds):
+                rule = fitting
                 await self._by(rule, conflict, path)
         except Later:
             return False
@@ -180,8 +183,8 @@ class Merging:
             raise Later
         if not makes_content(rule.strategy):
             node, there = self._context.node(conflict.node), conflict.server_entry
-            assert node is not None and there is not None
-            decided = choice(rule.strategy, node.mtime_ns, there.mtime_ns)
+            times = (node.mtime_ns if node else 0, there.mtime_ns if there else 0)
+            decided = choice(rule.strategy, *times)
             if decided is None:
                 raise NotMerged("both have the same time")
             await self._deciding.keep(

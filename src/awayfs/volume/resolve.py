@@ -91,11 +91,21 @@ class Resolver:
             copy = await self._local.keep(conflict, records[0])
         else:
             copy = await self._both.keep(conflict, records[0])
+        self._decided(conflict)
+        return copy
+
+    async def base_attributes(self, conflict: Conflict) -> None:
+        """Decide an attribute conflict for what was there before both changes."""
+        records = [self._store.journal.get(seq) for seq in conflict.record_seqs]
+        for record in filter(None, records):
+            await self._local.base_attributes(conflict, record)
+        self._decided(conflict)
+
+    def _decided(self, conflict: Conflict) -> None:
         fault("resolve.decided")
         with self._store.transaction():
             self._store.conflicts.remove(conflict.id)
         self.ended(conflict)
-        return copy
 
     def ended(self, conflict: Conflict) -> None:
         """A conflict was decided, and is gone: tell all whom it concerns."""

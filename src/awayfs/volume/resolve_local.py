@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from awayfs.core.conflicts import ConflictKind
 from awayfs.core.earlier_names import name_after, names_before
 from awayfs.core.errors import UsageError
 from awayfs.core.records import Record, RecordKind
-from awayfs.core.types import Kind, NodeId
+from awayfs.core.types import Attributes, Kind, NodeId
 from awayfs.store.conflicts import Conflict
 from awayfs.volume.adopt import XATTRS_LOADED
 from awayfs.volume.context import Context
@@ -16,6 +18,7 @@ from awayfs.volume.observe import join
 from awayfs.volume.resolve_steps import MovedOn, Steps, differs
 from awayfs.volume.resolve_strangers import Strangers
 
+FIELDS = ("mode", "uid", "gid", "mtime_ns")
 CREATING = (ConflictKind.NAME_NAME, ConflictKind.TYPE)
 
 
@@ -36,6 +39,33 @@ class KeepLocal:
         self._giving_up = giving_up
         self._steps = steps
         self._strangers = strangers
+
+    async def base_attributes(self, conflict: Conflict, record: Record) -> None:
+        """Neither side's: what an attribute was before goes out, over what the server has now."""
+        based = self._as_before(record)
+        await self._rebase(record, conflict)
+        with self._store.transaction():
+            if based.kind is RecordKind.SETXATTR:
+                self._store.nodes.set_xattr(record.node, based.xattr_name, based.xattr_value)
+            else:
+                named = {f: getattr(based.attributes, f) for f in FIELDS}
+                known = {f: value for f, value in named.items() if value is not None}
+                self._store.nodes.update(record.node, **known)
+            self._store.journal.replace(based)
+            self._steps.release(based)
+
+    def _as_before(self, record: Record) -> Record:
+        """A record that sets what it has set to what that was; ``UsageError`` if not known."""
+        base = self._store.server.get(record.node)
+        before = self._store.nodes.base_xattrs(record.node)
+        if record.kind is RecordKind.SETXATTR and record.xattr_name in before:
+            return replace(record, xattr_value=before[record.xattr_name])
+        if record.kind is not RecordKind.SETATTR or base is None:
+            raise UsageError("what it was before both changes is not known; use another --keep")
+        uid, gid = self._context.local_owner(base.entry())
+        values = {"mode": base.mode, "uid": uid, "gid": gid, "mtime_ns": base.mtime_ns}
+        set_here = {f: values[f] for f in FIELDS if getattr(record.attributes, f) is not None}
+        return replace(record, attributes=Attributes(**set_here))
 
     async def keep(self, conflict: Conflict, record: Record) -> str | None:
         kind = conflict.kind

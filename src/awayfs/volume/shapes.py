@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import msgspec
 
 from awayfs.core.conflicts import ConflictKind
-from awayfs.core.deciding import BOTH, LOCAL, SERVER
+from awayfs.core.deciding import BASE, BOTH, LOCAL, SERVER
 from awayfs.core.types import Entry, Kind, NodeId
 from awayfs.store.conflicts import Conflict
 from awayfs.store.history import Lost, Shape
@@ -77,6 +77,10 @@ class Bare:
         shapes: list[tuple[bytes, str, Shape]] = []
         if choice in (SERVER, BOTH) and kind == ConflictKind.REMOVE_UPDATE:
             shapes.append((path, LOCAL, ABSENT))
+        elif kind == ConflictKind.ATTRIBUTE and choice == BASE and entry is not None:
+            ours = shape_of(self._context, self._context.node(conflict.node))
+            theirs = shape_of_entry(self._context, entry)
+            shapes += [(path, LOCAL, ours), (path, SERVER, theirs)]
         elif choice == SERVER or (choice == BOTH and kind not in MADE_ANEW):
             shapes += [(at, LOCAL, shape) for at, shape in self._here(conflict, path)]
         if choice in (LOCAL, BOTH) and kind == ConflictKind.UPDATE_REMOVE:
