@@ -417,3 +417,41 @@ def test_a_rename_that_is_given_up_brings_no_name_back_that_is_gone(
         world.serve(there)
         world.do(client, "a: sync", client.sync())
     world.converge()
+
+
+def test_the_rest_of_a_file_is_not_laid_over_what_was_written_since(world: World) -> None:
+    client = world.client("a")
+    world.serve(("write", "d/a", "append"))
+    world.act("a", ("hold", "d/a"))
+    world.act("a", ("write", "d/a", "new"))
+    world.do(client, "a: sync", client.sync())
+    world.converge()
+
+
+def test_what_was_removed_after_a_conflict_copy_took_its_name_stays_away(world: World) -> None:
+    client = world.client("a")
+    offline(world, "a", ("rename", "d/a", "d/b"))
+    world.serve(("write", "d/b", "new"))
+    world.do(client, "a: sync", client.sync())
+    offline(world, "a", ("rename", "a", "d/b"), ("unlink", "d/b"))
+    _decided(world, Resolution.BOTH, Resolution.LOCAL)
+
+
+def test_a_node_goes_along_when_the_servers_version_of_its_name_goes_aside(world: World) -> None:
+    client = world.client("a")
+    world.serve(("write", "a", "new"))
+    offline(world, "a", ("save", "a", "backup"), ("save", "a", "backup"))
+    world.do(client, "a: sync", client.sync())
+    offline(world, "a", ("unlink", "d/b"), ("rename", "a", "d/b"))
+    world.serve(("write", "d/b", "append"))
+    _decided(world, Resolution.SERVER, Resolution.LOCAL)
+
+
+def _decided(world: World, *decisions: Resolution) -> None:
+    """What is found at each synchronisation is decided alike."""
+    client = world.client("a")
+    for keep in decisions:
+        world.do(client, "a: sync", client.sync())
+        for conflict in client.store.conflicts.all():
+            assert world.do(client, "a: decide", client.resolve(conflict, keep)), world.log
+    world.converge()

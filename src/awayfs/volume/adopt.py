@@ -112,7 +112,7 @@ class Adopter:
             return
         if self._nodes.child_id(parent, name) is not None:
             return
-        if any((r.parent, r.name) == (parent, name) for r in self._journal.of_node(node)):
+        if any(_takes_name(r, node, (parent, name)) for r in self._journal.of_node(node)):
             return
         self._nodes.add_name(parent, name, node)
         self._context.kernel.forget_entry(parent, name)
@@ -433,6 +433,13 @@ def _empty(opened: OpenNode, size: int) -> None:
     opened.size = size
     opened.whole = size == 0
     opened.unsaved = False
+
+
+def _takes_name(record: Record, node: NodeId, place: tuple[NodeId, bytes]) -> bool:
+    """Whether an unsent record takes a name away from the node."""
+    if (record.parent, record.name) == place:
+        return True
+    return record.replaced == node and (record.to_parent, record.to_name) == place
 
 
 def _takes_away(records: Iterable[Record], node: NodeId) -> bool:

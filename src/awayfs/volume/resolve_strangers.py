@@ -18,6 +18,7 @@ from awayfs.volume.observe import Observer, join
 from awayfs.volume.op_ids import aside_op
 from awayfs.volume.resolve_steps import Steps
 
+Place = tuple[NodeId, bytes]
 ASIDE = "moving aside"
 """The stage of an intent that is a decision's, not replay's."""
 
@@ -80,10 +81,22 @@ class Strangers:
         with self._store.transaction():
             self._store.intents.clear(record.seq)
             if known is not None and known not in (record.node, record.parent, record.to_parent):
-                self._store.server.remove_name(parent, name)
-                if not self._store.server.names(known):
-                    self._store.server.forget(known)
+                self._follow(known, (parent, name), (parent, copy))
         self._observer.committed(parent)
         self._observer.look_again(record.node)
         await self._steps.look([parent])
         return os.fsdecode(copy)
+
+    def _follow(self, node: NodeId, old: Place, new: Place) -> None:
+        """What is known of a node that went aside: here it goes along, or it is found anew."""
+        nodes, server = self._store.nodes, self._store.server
+        if not nodes.names(node):
+            server.remove_name(*old)
+            if not server.names(node):
+                server.forget(node)
+            return
+        server.move_name(*old, *new)
+        if nodes.child_id(*old) == node and nodes.child_id(*new) is None:
+            nodes.move_name(*old, *new)
+            for place in (old, new):
+                self._context.kernel.forget_entry(*place)
