@@ -356,7 +356,9 @@ def test_a_conflict_copy_is_shown_though_something_was_renamed_over_it_since(
 
 
 @pytest.mark.parametrize("decisions", range(3))
-@pytest.mark.parametrize("change", [("save", "b", "backup"), ("write", "b", "new")])
+@pytest.mark.parametrize(
+    "change", [("save", "b", "backup"), ("write", "b", "new"), ("unlink", "b")]
+)
 def test_a_link_to_another_file_in_the_place_of_ours_is_that_other_file(
     world: World, change: tuple[str, ...], decisions: int
 ) -> None:
@@ -455,3 +457,27 @@ def _decided(world: World, *decisions: Resolution) -> None:
         for conflict in client.store.conflicts.all():
             assert world.do(client, "a: decide", client.resolve(conflict, keep)), world.log
     world.converge()
+
+
+@pytest.mark.parametrize("names", ["ba", "bc", "bA"])
+def test_a_file_saved_over_one_name_and_linked_to_another_is_one_file(
+    world: World, names: str
+) -> None:
+    client = world.client("a")
+    saved, linked = names
+    world.serve(("unlink", saved))
+    world.serve(("write", saved, "create"))
+    if linked == "a":
+        world.serve(("unlink", linked))
+    world.serve(("link", saved, linked))
+    world.do(client, "a: sync", client.sync())
+    world.check_no_conflict()
+
+
+@pytest.mark.parametrize("keep", list(Resolution))
+def test_a_further_name_stays_with_the_file_whose_content_is_decided_about(
+    world: World, keep: Resolution
+) -> None:
+    change, there = ("write", "a", "new"), ("write", "a", "middle")
+    _worked_on_while_in_conflict(world, change, there, [("link", "a", "e/c")], keep)
+    assert "e/c" in world.share.tree()

@@ -12,6 +12,7 @@ The rules come from DESIGN sections 3 and 5:
 * Of a file with several names that is not so where the new one has a single name, or another
   name, here or in another directory, holds the old one as far as anybody knows: this name alone
   holds another file.
+* A new file that was saved over one name, and is linked to others, is that name's node.
 * Any other change of identity under a name is ``Replaced``.
 * An equal token that was weak when we saw it and is strong now proves nothing about the
   moments between: ``SUSPECT``. If it is still weak, the question stays open for next time.
@@ -200,6 +201,7 @@ class _Diff:
                 self.known_here.setdefault(child.base.file_id, []).append(child)
         self.moved_names: set[bytes] = set()
         self.displaced: list[KnownChild] = []
+        self.saved: dict[bytes, NodeId] = {}  # new files that were saved over a known one
 
     def steps(self) -> Generator[None, None, list[Change]]:
         settled: list[Change | None] = []
@@ -210,6 +212,7 @@ class _Diff:
         for entry, change in zip(self.listed, settled, strict=True):
             changes.append(change or self._newcomer(entry))
             yield
+        changes = [self._link_to_saved(change) for change in changes]
         gone = [child for child in self.known if child.name not in self.listed_by_name]
         removed = [
             Removed(child.node, child.name)
@@ -237,9 +240,26 @@ class _Diff:
         if child is None or child.name in self.moved_names:
             return Created(entry)  # the one that moved away is told as Moved
         both_files = child.base.kind is Kind.FILE and entry.kind is Kind.FILE
-        if both_files and not self._is_parted(child, entry):
-            return Updated(child.node, entry, Content.CHANGED)
-        return Replaced(entry.name, child.node, entry)
+        if not both_files or self._is_parted(child, entry):
+            return Replaced(entry.name, child.node, entry)
+        if self._saved_as(entry) is not None:
+            self.displaced.append(child)
+            return Created(entry)
+        if entry.file_id is not None:
+            self.saved[entry.file_id] = child.node
+        return Updated(child.node, entry, Content.CHANGED)
+
+    def _saved_as(self, entry: Entry) -> NodeId | None:
+        """The node over which a new file was saved under another of its names here."""
+        if entry.file_id is None or entry.nlink < 2 or entry.kind is Kind.DIRECTORY:
+            return None
+        return self.saved.get(entry.file_id)
+
+    def _link_to_saved(self, change: Change) -> Change:
+        if not isinstance(change, Created):
+            return change
+        node = self._saved_as(change.entry)
+        return change if node is None else Linked(node, change.entry)
 
     def _is_parted(self, child: KnownChild, entry: Entry) -> bool:
         """Whether the file that ``child`` was lives on under another of its names."""

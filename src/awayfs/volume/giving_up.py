@@ -34,7 +34,8 @@ class GivingUp:
         """Every record of a node goes; with ``below`` those of all that is inside it, too.
 
         An exchange of names is not the node's alone. It stays with the node, and what was made
-        of its names since; of one with a node that goes, the other's renaming is left.
+        of its names since; of one with a node that goes, the other's renaming is left. A further
+        name that it was given stays with it likewise.
         """
         journal = self._store.journal
         inside = [child for child in self.below(node) if journal.has_any(child)] if below else []
@@ -42,7 +43,8 @@ class GivingUp:
             for dropped in (node, *inside):
                 records = journal.of_node(dropped)
                 exchanges = [r for r in records if r.kind is RecordKind.EXCHANGE]
-                kept = NAMING if exchanges and not below else (RecordKind.EXCHANGE,)
+                named = exchanges or any(r.kind is RecordKind.LINK for r in records)
+                kept = NAMING if named and not below else (RecordKind.EXCHANGE,)
                 own = [r for r in records if r.node == dropped and r.kind not in kept]
                 journal.remove([r.seq for r in own])
                 for exchange in exchanges if below else ():

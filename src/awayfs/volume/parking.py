@@ -174,15 +174,19 @@ class Parking:
         return self._store.nodes.child_id(record.parent, record.name) is not None
 
     def _is_parted(self, record: Record, conflict: Conflict, entry: Entry) -> bool:
-        """Removed here: one of several names, over which another file was saved there.
+        """Removed here: one of several names, over which another file was saved there; or any name
+        that was given to another file there.
 
-        What was removed lives on under the others; the saved file is shown as what it is.
+        What was removed lives on under its other names, if it has any; the other file is shown as
+        what it is.
         """
         base = self._store.server.get(record.node)
         if conflict.kind is not ConflictKind.REMOVE_UPDATE or record.kind is not RecordKind.REMOVE:
             return False
         if base is None or base.file_id is None or entry.kind is not Kind.FILE:
             return False
+        if self._adopter.is_link_to_another(record.node, entry):
+            return True
         return base.file_id != entry.file_id and len(self._store.server.names(record.node)) > 1
 
     def _let_go(self, record: Record) -> None:
