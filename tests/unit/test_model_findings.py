@@ -481,3 +481,34 @@ def test_a_further_name_stays_with_the_file_whose_content_is_decided_about(
     change, there = ("write", "a", "new"), ("write", "a", "middle")
     _worked_on_while_in_conflict(world, change, there, [("link", "a", "e/c")], keep)
     assert "e/c" in world.share.tree()
+
+
+@pytest.mark.parametrize(
+    "there", [("retype", "a"), ("write", "a", "append"), ("save", "a", "over")]
+)
+@pytest.mark.parametrize("later", [("unlink", "a"), ("write", "a", "new"), ("rename", "b", "a")])
+def test_a_decision_about_rights_is_none_about_content(
+    world: World, later: tuple[str, ...], there: tuple[str, ...]
+) -> None:
+    _rights_in_conflict(world, "a", later, there)
+
+
+def test_a_decision_about_rights_is_none_about_what_else_has_the_name(world: World) -> None:
+    _rights_in_conflict(world, "e", ("remove", "e"), ("retype", "e"))
+
+
+def _rights_in_conflict(
+    world: World, path: str, later: tuple[str, ...], there: tuple[str, ...]
+) -> None:
+    client = world.client("a")
+    offline(world, "a", ("chmod", path, 0o600))
+    world.serve(("chmod", path, 0o640))
+    world.do(client, "a: sync", client.sync())
+    offline(world, "a", later)
+    world.do(client, "a: sync", client.sync())
+    world.serve(there)
+    for conflict in client.store.conflicts.all():
+        world.do(client, "a: decide", client.resolve(conflict, Resolution.LOCAL))
+    world.do(client, "a: sync", client.sync())
+    world.check_kept("when it was sent")
+    world.converge()

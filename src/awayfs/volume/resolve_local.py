@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from awayfs.core.conflicts import ConflictKind
+from awayfs.core.decide import same_object
 from awayfs.core.earlier_names import name_after, names_before
 from awayfs.core.errors import UsageError
 from awayfs.core.records import Record, RecordKind
-from awayfs.core.types import Attributes, Kind, NodeId
+from awayfs.core.types import Attributes, Entry, Kind, NodeId
 from awayfs.store.conflicts import Conflict
 from awayfs.volume.adopt import XATTRS_LOADED
 from awayfs.volume.context import Context
@@ -124,12 +125,24 @@ class KeepLocal:
             raise MovedOn  # nobody has seen that one, and the history does not have it
         digest = await self._steps.variant_digest(conflict, entry)
         there = await self._xattrs(record, path)
+        if conflict.kind == ConflictKind.ATTRIBUTE:
+            entry, digest = self._with_rights_of(node, entry)
         with self._store.transaction():
             self._store.server.set(node, entry, seen_ns=self._context.now(), digest=digest)
             if there is not None:
                 value = there.get(record.xattr_name)
                 self._store.nodes.keep_base_xattr(node, record.xattr_name, value)
                 self._store.nodes.set_xattr(node, XATTRS_LOADED, None)  # others may differ too
+
+    def _with_rights_of(self, node: NodeId, entry: Entry) -> tuple[Entry, bytes | None]:
+        """The base but for the server's rights: of its content now nothing was decided, and what
+        is to go out yet may overwrite or remove no more of it than before.
+        """
+        base = self._store.server.get(node)
+        if base is None or not same_object(base.entry(), entry):
+            raise MovedOn
+        rights = replace(base.entry(), mode=entry.mode, uid=entry.uid, gid=entry.gid)
+        return rights, base.digest
 
     async def _xattrs(self, record: Record, path: bytes) -> dict[bytes, bytes] | None:
         """The server's extended attributes, where one of them is what is decided about."""
