@@ -512,3 +512,18 @@ def _rights_in_conflict(
     world.do(client, "a: sync", client.sync())
     world.check_kept("when it was sent")
     world.converge()
+
+
+@pytest.mark.parametrize("decisions", range(6))
+def test_a_directory_that_came_back_while_it_was_given_up_is_shown(
+    world: World, decisions: int
+) -> None:
+    world.rng.seed(decisions)
+    world.serve(("unlink", "d/e/a"))
+    client = world.client("a")
+    offline(world, "a", ("write", "e/a", "append"))
+    world.serve(("remove", "e"))
+    world.do(client, "a: sync", client.sync())
+    offline(world, "a", ("rename", "e", "d/e"))
+    world.do(client, "a: sync", client.sync())
+    world.converge()

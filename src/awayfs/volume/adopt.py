@@ -366,6 +366,9 @@ class Adopter:
             return
         names = self._server.names(node)
         if not names:
+            if not self._nodes.names(node) and not self._journal.has_any(node):
+                self._server.forget(node)  # left over of one that was given up
+                self._created(directory, entry)
             return
         clean = [name for name in names if not self._is_name_dirty(node, name)]
         old_parent, old_name = clean[0] if clean else names[0]

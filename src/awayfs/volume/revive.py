@@ -67,6 +67,8 @@ class Reviver:
             self._adopt(directory, entry)
 
     def _adopt(self, directory: NodeId, entry: Entry) -> None:
+        if not self._store.server.names(directory):
+            return  # given up meanwhile: a listing will tell of it
         with self._store.transaction():
             self._store.server.set(directory, entry, seen_ns=self._context.now())
             if self._store.server.listed_ns(directory) is not None:
