@@ -12,6 +12,7 @@ import fcntl
 import os
 import signal
 import struct
+import threading
 from dataclasses import dataclass
 
 AT_EMPTY_PATH = 0x1000
@@ -39,9 +40,27 @@ _STATX_SIZE = 256
 _HANDLE = struct.Struct("=Ii")
 _TIMES = struct.Struct("=qqqq")
 _INT64 = ctypes.c_int64
+_LENGTH = struct.Struct("=I")
+_CACHED = AT_EMPTY_PATH | AT_NO_AUTOMOUNT
+_FRESH = _CACHED | AT_STATX_FORCE_SYNC
+_NO_HANDLE = frozenset({errno.EOPNOTSUPP, errno.EOVERFLOW, errno.ENOSYS, errno.EPERM})
+_statx = _libc.statx
+_name_to_handle_at = _libc.name_to_handle_at
 
 
-@dataclass(frozen=True, slots=True)
+class _Buffers(threading.local):
+    """What a thread has the kernel write to, again and again."""
+
+    def __init__(self) -> None:
+        self.statx = ctypes.create_string_buffer(_STATX_SIZE)
+        self.handle = ctypes.create_string_buffer(_HANDLE.size + MAX_HANDLE_SZ)
+        self.mount = ctypes.create_string_buffer(ctypes.sizeof(ctypes.c_int))
+
+
+_buffers = _Buffers()
+
+
+@dataclass(slots=True)
 class Statx:
     """What statx(2) tells; times in ns since the epoch, ``btime_ns`` None where unknown."""
 
@@ -67,9 +86,9 @@ def _check(result: int) -> int:
 
 def statx(fd: int, fresh: bool) -> Statx:
     """The object behind ``fd`` (O_PATH will do); ``fresh`` asks the server, not its cache."""
-    buffer = ctypes.create_string_buffer(_STATX_SIZE)
-    flags = AT_EMPTY_PATH | AT_NO_AUTOMOUNT | (AT_STATX_FORCE_SYNC if fresh else 0)
-    _check(_libc.statx(fd, b"", flags, STATX_BASIC_AND_BTIME, buffer))
+    buffer = _buffers.statx
+    if _statx(fd, b"", _FRESH if fresh else _CACHED, STATX_BASIC_AND_BTIME, buffer) < 0:
+        _check(-1)
     f = _STATX.unpack_from(buffer)
     return Statx(
         mode=f[6],
@@ -78,9 +97,9 @@ def statx(fd: int, fresh: bool) -> Statx:
         gid=f[5],
         ino=f[7],
         size=f[8],
-        btime_ns=f[13] * 10**9 + f[14] if f[0] & STATX_BTIME else None,
-        ctime_ns=f[15] * 10**9 + f[16],
-        mtime_ns=f[17] * 10**9 + f[18],
+        btime_ns=f[13] * 1_000_000_000 + f[14] if f[0] & STATX_BTIME else None,
+        ctime_ns=f[15] * 1_000_000_000 + f[16],
+        mtime_ns=f[17] * 1_000_000_000 + f[18],
         rdev=os.makedev(f[19], f[20]),
         dev=os.makedev(f[21], f[22]),
     )
@@ -88,17 +107,14 @@ def statx(fd: int, fresh: bool) -> Statx:
 
 def file_handle(fd: int) -> bytes | None:
     """Type and bytes of the persistent handle of ``fd``, None where the fs has none."""
-    buffer = ctypes.create_string_buffer(_HANDLE.size + MAX_HANDLE_SZ)
+    buffer, mount = _buffers.handle, _buffers.mount
     _HANDLE.pack_into(buffer, 0, MAX_HANDLE_SZ, 0)
-    mount = ctypes.c_int()
-    try:
-        _check(_libc.name_to_handle_at(fd, b"", buffer, ctypes.byref(mount), AT_EMPTY_PATH))
-    except OSError as error:
-        if error.errno in (errno.EOPNOTSUPP, errno.EOVERFLOW, errno.ENOSYS, errno.EPERM):
+    if _name_to_handle_at(fd, b"", buffer, mount, AT_EMPTY_PATH) < 0:
+        if ctypes.get_errno() in _NO_HANDLE:
             return None
-        raise
-    length, kind = _HANDLE.unpack_from(buffer)
-    return struct.pack("=i", kind) + buffer.raw[_HANDLE.size : _HANDLE.size + length]
+        _check(-1)
+    length = _LENGTH.unpack_from(buffer)[0]
+    return buffer.raw[_LENGTH.size : _HANDLE.size + length]
 
 
 def filesystem(fd: int) -> tuple[int, bytes]:
