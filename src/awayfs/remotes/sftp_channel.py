@@ -19,7 +19,9 @@ from asyncssh.sftp import SFTPClientHandler
 
 from awayfs.core.errors import Implausible, NotFound, Refused
 from awayfs.core.types import RemotePath
+from awayfs.remotes.sftp_entries import Named
 from awayfs.remotes.sftp_errors import BadMessage, Failed, Unsupported, from_exception
+from awayfs.remotes.sftp_names import decode_at_once
 
 T = TypeVar("T")
 
@@ -39,7 +41,7 @@ ALL_ATTRIBUTES = asyncssh.FILEXFER_ATTR_DEFINED_V4
 """Which attributes are wanted; v3 has no such field and ignores it."""
 
 
-def raw(item: asyncssh.SFTPName) -> bytes:
+def raw(item: Named) -> bytes:
     """The name in a NAME reply, as it came."""
     name = item.filename
     assert isinstance(name, bytes), "asyncssh decoded a name that it was told not to"
@@ -116,6 +118,7 @@ class Channel:
         # offset, no readdir on a handle that one can have several of on the way, and follows
         # symlinks where we must not.
         self._handler: SFTPClientHandler = client._handler
+        decode_at_once(self._handler)
         self._client = client
         self._root = root
         self._open_handles = asyncio.Semaphore(handles)
@@ -338,11 +341,11 @@ class Channel:
         finally:
             self._open_handles.release()
 
-    async def readdir(self, path: RemotePath) -> AsyncGenerator[list[asyncssh.SFTPName], None]:
+    async def readdir(self, path: RemotePath) -> AsyncGenerator[list[Named], None]:
         """OPENDIR and READDIR to the end: blocks of names. Raises if any request failed."""
         request = self.ask(self._handler.opendir(self.absolute(path)), path)
         async with self._handle(request) as handle:
-            ahead: deque[asyncio.Task[list[asyncssh.SFTPName] | None]] = deque()
+            ahead: deque[asyncio.Task[list[Named] | None]] = deque()
             try:
                 for _ in range(READDIR_FIRST):
                     ahead.append(self.spawn(self._block(handle, path)))
@@ -358,10 +361,10 @@ class Channel:
                 for task in ahead:
                     task.cancel()
 
-    async def _block(self, handle: bytes, path: RemotePath) -> list[asyncssh.SFTPName] | None:
+    async def _block(self, handle: bytes, path: RemotePath) -> list[Named] | None:
         return await self.ask(self._names(handle), path)
 
-    async def _names(self, handle: bytes) -> list[asyncssh.SFTPName] | None:
+    async def _names(self, handle: bytes) -> list[Named] | None:
         try:
             names, _ = await self._handler.readdir(handle)
         except asyncssh.SFTPEOFError:

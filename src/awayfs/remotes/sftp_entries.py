@@ -23,6 +23,9 @@ LETTER = {
 }
 
 
+KINDS = {int(kind): kind for kind in Kind}
+
+
 class Attrs(Protocol):
     """The part of a v3 ``ATTRS`` structure (draft section 5) that is read here."""
 
@@ -36,6 +39,15 @@ class Attrs(Protocol):
     def permissions(self) -> int | None: ...
     @property
     def mtime(self) -> float | None: ...
+
+
+class Named(Protocol):
+    """One name of a NAME reply, with its attributes."""
+
+    @property
+    def filename(self) -> bytes | str: ...
+    @property
+    def attrs(self) -> Attrs: ...
 
 
 def parent(path: RemotePath) -> RemotePath:
@@ -55,10 +67,7 @@ def join(directory: RemotePath, name: bytes) -> RemotePath:
 
 def kind_of(attrs: Attrs) -> Kind | None:
     """The kind, or None where the server sends no permissions or a type we do not know."""
-    try:
-        return Kind(st.S_IFMT(attrs.permissions or 0))
-    except ValueError:
-        return None
+    return KINDS.get(st.S_IFMT(attrs.permissions or 0))
 
 
 def token_of(kind: Kind, size: int, mtime: int, target: bytes | None) -> bytes:

@@ -8,14 +8,12 @@ import time
 from collections.abc import Callable
 from contextlib import aclosing
 
-import asyncssh
-
 from awayfs.core.errors import Implausible, NotFound, Refused
 from awayfs.core.types import Entry, Kind, RemotePath
 from awayfs.remotes.names import is_hidden, is_linux_name
 from awayfs.remotes.sftp_channel import Channel, raw
 from awayfs.remotes.sftp_clock import ServerClock
-from awayfs.remotes.sftp_entries import basename, entry_of, join, kind_of
+from awayfs.remotes.sftp_entries import Attrs, basename, entry_of, join, kind_of
 from awayfs.remotes.sftp_errors import BadMessage, Failed
 from awayfs.remotes.sftp_paths import Paths
 
@@ -65,7 +63,7 @@ class View:
             return None
 
     def entry(
-        self, path: RemotePath, attrs: asyncssh.SFTPAttrs, sent_ns: int, target: bytes | None = None
+        self, path: RemotePath, attrs: Attrs, sent_ns: int, target: bytes | None = None
     ) -> Entry:
         """The entry for attributes whose request left at ``sent_ns``."""
         if kind_of(attrs) is None or attrs.size is None or attrs.mtime is None:
@@ -86,9 +84,7 @@ class View:
         except Refused as error:
             raise Refused(errno.EACCES, "the directory's names may not be looked at") from error
 
-    async def _entries(
-        self, path: RemotePath, found: dict[bytes, asyncssh.SFTPAttrs], sent: int
-    ) -> list[Entry]:
+    async def _entries(self, path: RemotePath, found: dict[bytes, Attrs], sent: int) -> list[Entry]:
         entries: list[Entry] = []
         symlinks: list[RemotePath] = []
         for name, attrs in found.items():
@@ -111,7 +107,7 @@ class View:
     async def list(self, path: RemotePath) -> list[Entry]:
         """All entries, or an error. See ``_check_searchable`` for one way servers lie."""
         sent = time.monotonic_ns()
-        found: dict[bytes, asyncssh.SFTPAttrs] = {}
+        found: dict[bytes, Attrs] = {}
         dotted = False
         async with aclosing(self._channel.readdir(path)) as blocks:
             async for block in blocks:
