@@ -115,7 +115,7 @@ class NameHandlers:
         if nodeid >= VIRTUAL_BASE:
             self._virtual_forget(nodeid, count)
         elif not self._shared.lookups.forget(nodeid, count):
-            self._shared.changed.discard(nodeid)
+            self._shared.forgotten(nodeid)
             self._volume.forgotten(nodeid)
 
     def getattr(self, request: rq.Getattr) -> Result:
@@ -266,6 +266,7 @@ class NameHandlers:
         return self._opened_directory(await self._tree.open_directory(nodeid))
 
     def _opened_directory(self, handle: DirectoryHandle) -> bytes:
+        self._shared.listed.add(handle.node)
         flags = wire.FOPEN_CACHE_DIR | self._shared.keep_cache(handle.node)
         return open_out(self._shared.new_handle(handle), flags)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 
-from awayfs.core.types import ROOT, Kind, NodeId
+from awayfs.core.types import ROOT, NodeId
 from awayfs.fuse import wire
 from awayfs.fuse.lookups import LookupCounts
 from awayfs.fuse.notify import Notifier
@@ -17,6 +17,8 @@ from awayfs.volume.volume import Volume
 
 OFFLINE_VALID_S = 3600.0
 """How long the kernel may trust what it was told while offline; ``forget_all`` ends it."""
+BRIEF_S = 10.0
+"""What the kernel may trust for no longer than this is not taken back after a change of mode."""
 READY = 0x0001 | 0x0004 | 0x0040 | 0x0100
 """What poll(2) answers for files: POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM."""
 
@@ -31,6 +33,10 @@ class Shared:
     fuse_fd: int = -1
     passthrough: bool = False
     changed: set[NodeId] = field(default_factory=set)
+    listed: set[NodeId] = field(default_factory=set)
+    """Directories that the kernel was allowed to keep the listing of."""
+    told_for_long: set[NodeId] = field(default_factory=set)
+    """Nodes whose attributes it may believe for longer than ``BRIEF_S``."""
     _next_handle: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def new_handle(self, value: object) -> int:
@@ -85,8 +91,15 @@ class Shared:
 
     def attr(self, node: Node) -> Attr:
         """stat(2) of a node, as its plain name shows it while it is in conflict."""
+        if self.valid_s() > BRIEF_S:
+            self.told_for_long.add(node.id)
         shown = self.volume.shown
         return attr_of(shown.attributes(node) if shown.server else node)
+
+    def forgotten(self, node: NodeId) -> None:
+        """The kernel let go of a node: there is nothing of it that it would have to forget."""
+        for known in (self.changed, self.listed, self.told_for_long):
+            known.discard(node)
 
     def looked_up(self, node: Node) -> Entry:
         """A node that was looked up by its name, counted; trusted as long as it is fresh."""
@@ -136,17 +149,20 @@ class MountedKernel:
         """See ``KernelCaches``. Before Linux 6.16 names simply run out by themselves.
 
         Pages of files stay: a change of content will be told when it is seen. Listings go,
-        as somebody may have a directory open and only rewind.
+        as somebody may have a directory open and only rewind. Attributes go that would be
+        believed for long; others run out by themselves.
         """
         if self._epoch:
             self._notifier.bump_epoch()
-        self._shared.volume.context.spawn(self._forget_nodes([ROOT, *self._lookups]))
+        shared = self._shared
+        listings, attributes = shared.listed | {ROOT}, shared.told_for_long - shared.listed
+        shared.listed, shared.told_for_long = set(), set()
+        shared.volume.context.spawn(self._forget_nodes(listings, attributes))
 
-    async def _forget_nodes(self, known: list[NodeId]) -> None:
+    async def _forget_nodes(self, listings: set[NodeId], attributes: set[NodeId]) -> None:
         """The kernel may know very many."""
-        nodes, slices = self._shared.volume.store.nodes, Slices()
-        for node in known:
-            found = nodes.get(node)
-            listing = found is not None and found.kind is Kind.DIRECTORY
-            self._notifier.inval_inode(node, 0 if listing else -1)
-            await slices.pause()
+        slices = Slices()
+        for nodes, offset in ((listings, 0), (attributes, -1)):
+            for node in nodes:
+                self._notifier.inval_inode(node, offset)
+                await slices.pause()
