@@ -80,7 +80,7 @@ class Way:
                 faults.disarm()
             if how:
                 raise Unreachable("cut after")
-            if name in ("stat", "list"):
+            if name in ("stat", "list", "list_unless"):
                 self._seen()
             self._alive()
             return result

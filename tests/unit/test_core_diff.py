@@ -20,6 +20,7 @@ from awayfs.core.diff import (
     Replaced,
     Unchanged,
     Updated,
+    as_listed,
     diff_listing,
 )
 from awayfs.core.types import Entry, Kind
@@ -261,3 +262,27 @@ def test_the_changes_turn_what_was_known_into_the_listing(
 def test_the_same_listing_changes_nothing(listing: list[Entry]) -> None:
     changes = diff_listing(known_children(listing), listing, ELSEWHERE.get)
     assert all(isinstance(change, Unchanged) for change in changes)
+
+
+@pytest.mark.parametrize(
+    ("base", "listed", "known"),
+    [
+        ({}, {}, True),
+        ({"weak": True, "kind": Kind.DIRECTORY}, {"kind": Kind.DIRECTORY}, True),
+        ({"weak": True}, {"weak": True}, True),
+        ({}, {"weak": True}, True),
+        ({"weak": True}, {}, False),
+        ({}, {"token": b"other"}, False),
+        ({}, {"token": b"other", "weak": True}, False),
+        ({}, {"mode": 0o600}, False),
+        ({}, {"nlink": 2}, False),
+        ({}, {"ctime_ns": 9}, False),  # no change by the other rules, but not all that is known
+    ],
+)
+def test_what_is_known_as_listed(
+    base: dict[str, object], listed: dict[str, object], known: bool
+) -> None:
+    one, other = entry(b"n", b"i", **base), entry(b"n", b"i", **listed)  # type: ignore[arg-type]
+    assert as_listed(one, other) == known
+    if known:
+        assert diff_listing([KnownChild(b"n", 1, one)], [other]) == [Unchanged(1, other)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from awayfs.core.types import ABSENT, ROOT, Attributes, Entry, Expected, Kind, R
 from awayfs.ports.remote import Intent
 from awayfs.store.fsck import check
 from awayfs.store.nodes import Node
+from awayfs.store.server import ServerView
 from awayfs.store.store import Store
 
 TIMES = {"atime_ns": 1, "mtime_ns": 2, "ctime_ns": 3, "btime_ns": 4}
@@ -163,6 +164,56 @@ def test_server_entries_come_back_as_they_went(store: Store) -> None:
     found = store.server.get(5)
     assert found is not None and found.entry(b"n") == full
     assert store.server.by_file_id(b"i") == 5 and store.server.by_file_id(b"j") is None
+
+
+@pytest.mark.parametrize(
+    ("change", "goes"),
+    [
+        (lambda v: v.set(5, entry(b"other"), seen_ns=2), True),
+        (lambda v: v.set(5, entry(), seen_ns=2), True),  # as before, but nobody compared
+        (lambda v: v.forget(5), True),
+        (lambda v: v.purge(5), True),
+        (lambda v: v.add_name(4, b"more", 5), True),
+        (lambda v: v.remove_name(4, b"n"), True),
+        (lambda v: v.move_name(4, b"n", 4, b"other"), True),
+        (lambda v: v.move_name(4, b"n", 6, b"n"), True),
+        (lambda v: v.touch(5, 0), True),
+        (lambda v: v.set_listed(4, 9), True),
+        (lambda v: v.set_listed(4, None), True),
+        (lambda v: v.forget(4), True),
+        (lambda v: v.forget_fingerprints(), True),
+        (lambda v: v.touch(5, 9), False),
+        (lambda v: v.set_digest(5, b"d"), False),
+        (lambda v: v.stale_all(), False),
+        (lambda v: v.set(7, entry(), seen_ns=2), False),
+        (lambda v: v.add_name(6, b"x", 7), False),
+        (lambda v: v.listed_again(4, 9, b"print"), False),
+    ],
+)
+def test_a_fingerprint_goes_with_what_was_known(
+    store: Store, change: Callable[[ServerView], object], goes: bool
+) -> None:
+    store.server.set(5, entry(), seen_ns=1)
+    store.server.add_name(4, b"n", 5)
+    store.server.set_listed(4, 8, b"print")
+    assert store.server.fingerprint(4) == b"print"
+    change(store.server)
+    assert store.server.fingerprint(4) == (None if goes else b"print")
+
+
+def test_a_listing_that_was_as_known_is_when_its_entries_were_seen(store: Store) -> None:
+    store.server.set(5, entry(), seen_ns=1)
+    store.server.add_name(4, b"n", 5)
+    store.server.set_listed(4, 8)
+    assert store.server.seen_ns(5) == 1 and store.server.seen_ns(6) is None
+    store.server.set_listed(4, 8, b"print")
+    assert store.server.seen_ns(5) == 8
+    assert not store.server.listed_again(4, 9, b"other") and store.server.seen_ns(5) == 8
+    assert store.server.listed_again(4, 9, b"print") and store.server.seen_ns(5) == 9
+    store.server.touch(5, 10)
+    assert store.server.seen_ns(5) == 10
+    store.server.stale_all()
+    assert store.server.seen_ns(5) == 0 and store.server.fingerprint(4) == b"print"
 
 
 def test_stale_all(store: Store) -> None:

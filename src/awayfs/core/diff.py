@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from awayfs.core.types import Entry, Kind, NodeId
 
@@ -162,6 +162,22 @@ def compare_entries(base: Entry, entry: Entry) -> Content | None:
     if entry.kind is Kind.DIRECTORY and entry.token != base.token:
         return Content.CHANGED
     return None if _attributes(base) == _attributes(entry) else Content.SAME
+
+
+def as_listed(base: Entry, entry: Entry) -> bool:
+    """Whether nothing at all is known of an object but what a listing says of it.
+
+    That is stricter than no change. Only a strong token is as good when it is seen as a weak one,
+    and of what is no regular file nothing hangs on that.
+    """
+    if base.weak == entry.weak or is_open_question(base):
+        return base == entry
+    return base == replace(entry, weak=base.weak)
+
+
+def is_open_question(entry: Entry) -> bool:
+    """Whether the content may change without another token: a regular file's, while it is weak."""
+    return entry.weak and entry.kind is Kind.FILE
 
 
 def _compare_files(base: Entry, entry: Entry) -> Content | None:

@@ -99,6 +99,21 @@ class Fetched:
 
 
 @dataclass(frozen=True, slots=True)
+class Listing:
+    """A complete listing, or the word that it is as it was.
+
+    ``fingerprint`` is opaque, and equal only for listings of which every field of every entry
+    is equal. ``if_strong`` is the one that it would have if no token were weak: a listing
+    answers to both, since a token that was strong proves the same content whatever it is now.
+    ``entries`` is None where ``fingerprint`` is the one that was asked about.
+    """
+
+    fingerprint: bytes
+    if_strong: bytes
+    entries: list[Entry] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Intent:
     """What a mutation that may have been cut off wanted to do; enough to tidy up after it.
 
@@ -140,6 +155,10 @@ class Remote(Protocol):
         Raises rather than return a part. Names that cannot be a Linux name (empty, ``/``,
         NUL, over 255 bytes) are left out.
         """
+        ...
+
+    async def list_unless(self, path: RemotePath, fingerprint: bytes) -> Listing:
+        """As ``list``, but without the entries where the listing has this fingerprint."""
         ...
 
     async def fetch(self, path: RemotePath, offset: int, length: int, fd: int) -> Fetched:

@@ -32,7 +32,7 @@ from awayfs.core.types import (
     RemotePath,
     Space,
 )
-from awayfs.ports.remote import Capabilities, Connected, Fetched, Intent
+from awayfs.ports.remote import Capabilities, Connected, Fetched, Intent, Listing
 from awayfs.remotes import directory_attributes as attributes_of
 from awayfs.remotes import directory_content as content
 from awayfs.remotes import directory_probe, linux, progress
@@ -42,6 +42,7 @@ from awayfs.remotes.directory_making import Maker
 from awayfs.remotes.directory_moves import Mover, satisfies
 from awayfs.remotes.directory_settle import Settler
 from awayfs.remotes.directory_tree import Tree, translate
+from awayfs.remotes.fingerprint import listing
 
 METADATA_THREADS = 16
 BULK_THREADS = 4
@@ -85,6 +86,10 @@ class DirectoryRemote:
     async def list(self, path: RemotePath) -> list[Entry]:
         """See the port."""
         return await self._run(list_directory, self._tree, path, self._client)
+
+    async def list_unless(self, path: RemotePath, fingerprint: bytes) -> Listing:
+        """See the port."""
+        return listing(await self.list(path), fingerprint)
 
     async def fetch(self, path: RemotePath, offset: int, length: int, fd: int) -> Fetched:
         """See the port; the entry is that of the open file, after the read."""

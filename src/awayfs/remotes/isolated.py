@@ -36,7 +36,7 @@ from awayfs.core.types import (
     RemotePath,
     Space,
 )
-from awayfs.ports.remote import Connected, Fetched, Intent
+from awayfs.ports.remote import Connected, Fetched, Intent, Listing
 from awayfs.remotes import protocol as p
 from awayfs.remotes.channel import Channel
 
@@ -160,11 +160,11 @@ class _Process:
             self._reschedule(one)
         elif isinstance(message, p.Part):
             one.due = self._loop.time() + one.stall
-            one.parts += _value(one.call, message.value)
+            one.parts += msgspec.msgpack.decode(message.value, type=one.call.Part)
         elif isinstance(message, p.Answer):
             del self._pending[message.id]
-            value = _value(one.call, message.value)
-            self._settle(one, None, one.parts + value if one.parts else value)
+            value = msgspec.msgpack.decode(message.value, type=one.call.Result)
+            self._settle(one, None, one.call.joined(one.parts, value) if one.parts else value)
         else:
             del self._pending[message.id]
             self._settle(one, p.error_of(message))
@@ -191,10 +191,6 @@ def _seen(future: asyncio.Future[Any]) -> None:
     """Take note of an exception that the caller, cancelled, will not ask for."""
     if not future.cancelled():
         future.exception()
-
-
-def _value(call: p.Call, raw: msgspec.Raw) -> Any:
-    return msgspec.msgpack.decode(raw, type=call.Result)
 
 
 class IsolatedRemote:
@@ -273,6 +269,11 @@ class IsolatedRemote:
         """See the port."""
         entries: list[Entry] = await self._call(p.ListCall(path))
         return entries
+
+    async def list_unless(self, path: RemotePath, fingerprint: bytes) -> Listing:
+        """See the port."""
+        listing: Listing = await self._call(p.ListUnlessCall(path, fingerprint))
+        return listing
 
     async def fetch(self, path: RemotePath, offset: int, length: int, fd: int) -> Fetched:
         """See the port; the worker itself writes to ``fd``. ``OSError`` when that fails."""

@@ -39,7 +39,7 @@ from awayfs.core.types import (
     Outcome,
     Space,
 )
-from awayfs.ports.remote import Connected, Fetched, Intent, Remote
+from awayfs.ports.remote import Connected, Fetched, Intent, Listing, Remote
 
 LIST_PART = 512
 """Entries in one frame of a listing: decoding one must not keep the event loop."""
@@ -51,11 +51,17 @@ class Call(msgspec.Struct, frozen=True, array_like=True):
     """One method of ``Remote`` with its arguments."""
 
     Result: ClassVar[Any] = None
+    Part: ClassVar[Any] = None  # of a value that may come in several frames
     bulk: ClassVar[bool] = False  # moves content: few at a time
 
     async def run(self, remote: Remote, fds: list[int]) -> Any:
         """Call the method on ``remote``; the value is sent as ``Result``."""
         raise NotImplementedError
+
+    @classmethod
+    def joined(cls, parts: list[Any], last: Any) -> Any:
+        """The value that came as ``parts`` before the answer ``last``."""
+        return parts + last
 
 
 class Ended(msgspec.Struct, frozen=True, array_like=True):
@@ -104,9 +110,24 @@ class StatCall(Call, frozen=True, tag="stat"):
 class ListCall(Call, frozen=True, tag="list"):
     path: bytes
     Result = list[Entry]
+    Part = list[Entry]
 
     async def run(self, remote: Remote, fds: list[int]) -> list[Entry]:
         return await remote.list(self.path)
+
+
+class ListUnlessCall(Call, frozen=True, tag="list_unless"):
+    path: bytes
+    fingerprint: bytes
+    Result = Listing
+    Part = list[Entry]
+
+    async def run(self, remote: Remote, fds: list[int]) -> Listing:
+        return await remote.list_unless(self.path, self.fingerprint)
+
+    @classmethod
+    def joined(cls, parts: list[Any], last: Any) -> Any:
+        return Listing(last.fingerprint, last.if_strong, parts + (last.entries or []))
 
 
 class FetchCall(Call, frozen=True, tag="fetch"):
@@ -274,6 +295,7 @@ AnyCall = (
     | ProbeCall
     | StatCall
     | ListCall
+    | ListUnlessCall
     | FetchCall
     | DigestCall
     | StageCall

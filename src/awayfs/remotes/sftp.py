@@ -36,8 +36,9 @@ from awayfs.core.types import (
     RemotePath,
     Space,
 )
-from awayfs.ports.remote import Capabilities, Connected, Fetched, Guard, Intent
+from awayfs.ports.remote import Capabilities, Connected, Fetched, Guard, Intent, Listing
 from awayfs.remotes import progress
+from awayfs.remotes.fingerprint import listing
 from awayfs.remotes.names import staged_name
 from awayfs.remotes.sftp_changes import Changes
 from awayfs.remotes.sftp_connection import (
@@ -167,6 +168,10 @@ class SftpRemote:
         async with self._at(path) as parts:
             await parts.paths.inside(path)
             return await parts.view.list(path)
+
+    async def list_unless(self, path: RemotePath, fingerprint: bytes) -> Listing:
+        """See the port."""
+        return listing(await self.list(path), fingerprint)
 
     async def fetch(self, path: RemotePath, offset: int, length: int, fd: int) -> Fetched:
         """See the port. The entry is that of the open file."""

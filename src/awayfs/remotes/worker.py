@@ -15,12 +15,13 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import msgspec
 
 from awayfs.core.errors import AwayfsError
-from awayfs.ports.remote import Remote
+from awayfs.ports.remote import Listing, Remote
 from awayfs.remotes import faults, linux, progress
 from awayfs.remotes.channel import Channel
 from awayfs.remotes.opening import build_adapter
@@ -95,10 +96,19 @@ class Worker:
 
     def _answer(self, request: int, value: Any) -> None:
         if isinstance(value, list):
-            while len(value) > LIST_PART:
-                self._send(Part(request, msgspec.Raw(encode(value[:LIST_PART]))))
-                value = value[LIST_PART:]
+            value = self._last_part(request, value)
+        elif isinstance(value, Listing) and value.entries is not None:
+            value = replace(value, entries=self._last_part(request, value.entries))
         self._send(Answer(request, msgspec.Raw(encode(value))))
+
+    def _last_part(self, request: int, entries: list[Any]) -> list[Any]:
+        """Send what is too much for one frame; the rest."""
+        start = 0
+        while len(entries) - start > LIST_PART:
+            part = entries[start : start + LIST_PART]
+            self._send(Part(request, msgspec.Raw(encode(part))))
+            start += LIST_PART
+        return entries[start:]
 
     def _send(self, message: Answer | Failure | Part | Tick) -> None:
         self._channel.send(encode(message))

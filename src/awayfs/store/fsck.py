@@ -262,6 +262,7 @@ def _server(store: Store) -> Iterator[Found]:
         ("server_nodes", "node"),
         ("server_names", "node"),
         ("server_listings", "directory"),
+        ("server_fingerprints", "directory"),
         ("xattrs", "node"),
         ("xattr_bases", "node"),
     ):

@@ -24,6 +24,20 @@ _CHILDREN: Final = (
     " FROM server_names JOIN server_nodes ON server_nodes.node = server_names.node"
     " WHERE parent = ? ORDER BY name"
 )
+_DOUBT: Final = (
+    "DELETE FROM server_fingerprints"
+    " WHERE directory IN (SELECT parent FROM server_names WHERE node = ?)"
+)
+_LISTED_WITH: Final = (
+    "SELECT max(l.listed_ns) FROM server_names n"
+    " JOIN server_fingerprints f ON f.directory = n.parent"
+    " JOIN server_listings l ON l.directory = n.parent WHERE n.node = ? AND l.epoch = ?"
+)
+_OTHER_TIMES: Final = (
+    "SELECT s.node FROM server_names n JOIN server_nodes s ON s.node = n.node"
+    " JOIN nodes l ON l.id = n.node"
+    " WHERE n.parent = ? AND s.kind = ? AND l.mtime_ns != s.mtime_ns ORDER BY s.node"
+)
 _SET: Final = (
     f"INSERT INTO server_nodes (node, {_FIELDS}, seen_ns, epoch, digest)"  # noqa: S608
     " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
@@ -130,13 +144,26 @@ class ServerView:
             self._db.execute("UPDATE server_nodes SET digest = ? WHERE node = ?", (digest, node))
 
     def touch(self, node: NodeId, seen_ns: int) -> None:
-        """Seen again, unchanged."""
+        """Seen again, unchanged; with 0, what was seen before counts no more."""
         self._note(node)
         with self._db.transaction():
             self._db.execute(
                 "UPDATE server_nodes SET seen_ns = ?, epoch = ? WHERE node = ?",
                 (seen_ns, self._epoch, node),
             )
+            if not seen_ns:
+                self._db.execute(_DOUBT, (node,))
+
+    def seen_ns(self, node: NodeId) -> int | None:
+        """When a node was seen last, alone or in a listing that was as all of it is known here.
+
+        None for a node that is not on the server, 0 if it was not since ``stale_all``.
+        """
+        row = self._db.row("SELECT seen_ns, epoch FROM server_nodes WHERE node = ?", (node,))
+        if row is None:
+            return None
+        alone = row[0] if row[1] == self._epoch else 0
+        return max(alone, self._db.value(_LISTED_WITH, (node, self._epoch)) or 0)
 
     def forget(self, node: NodeId) -> None:
         """No longer on the server: its row, its names and that it was listed.
@@ -148,7 +175,7 @@ class ServerView:
         with self._db.transaction():
             self._db.execute("DELETE FROM server_nodes WHERE node = ?", (node,))
             self._db.execute("DELETE FROM server_names WHERE node = ?", (node,))
-            self._db.execute("DELETE FROM server_listings WHERE directory = ?", (node,))
+            self.set_listed(node, None)
 
     def purge(self, node: NodeId) -> None:
         """``forget`` for a node that ceases to exist: also the names inside it."""
@@ -197,6 +224,10 @@ class ServerView:
 
     # -- names --------------------------------------------------------------------------
 
+    def directories_of_other_times(self, directory: NodeId) -> list[NodeId]:
+        """Directories in a directory of the server that show another time here."""
+        return [node for (node,) in self._db.rows(_OTHER_TIMES, (directory, int(Kind.DIRECTORY)))]
+
     def kinds(self, directory: NodeId) -> list[tuple[bytes, Kind]]:
         """Names in a directory with what they are, ordered."""
         rows = self._db.rows(
@@ -234,13 +265,6 @@ class ServerView:
         """Whether the children known here are all there are: listed once, or made here."""
         return self.listed_ns(directory) is not None or self.get(directory) is None
 
-    def seen_ns(self, node: NodeId) -> int | None:
-        """When a node was seen: None if it is not known there, 0 before the last ``stale_all``."""
-        row = self._db.row("SELECT seen_ns, epoch FROM server_nodes WHERE node = ?", (node,))
-        if row is None:
-            return None
-        return row[0] if row[1] == self._epoch else 0
-
     def listed_ns(self, directory: NodeId) -> int | None:
         """When a directory was listed: None never, 0 before the last ``stale_all``."""
         row = self._db.row(
@@ -250,16 +274,49 @@ class ServerView:
             return None
         return row[0] if row[1] == self._epoch else 0
 
-    def set_listed(self, directory: NodeId, ns: int | None) -> None:
-        """The names of a directory are complete as of ``ns``; None: they are not."""
+    def set_listed(
+        self, directory: NodeId, ns: int | None, fingerprint: bytes | None = None
+    ) -> None:
+        """The names of a directory are complete as of ``ns``; None: they are not.
+
+        ``fingerprint``: of that listing, if all that is known of the entries is as it had them.
+        """
         with self._db.transaction():
+            self._db.execute("DELETE FROM server_fingerprints WHERE directory = ?", (directory,))
             if ns is None:
                 self._db.execute("DELETE FROM server_listings WHERE directory = ?", (directory,))
-            else:
+                return
+            self._db.execute(
+                "INSERT OR REPLACE INTO server_listings VALUES (?, ?, ?)",
+                (directory, ns, self._epoch),
+            )
+            if fingerprint is not None:
                 self._db.execute(
-                    "INSERT OR REPLACE INTO server_listings VALUES (?, ?, ?)",
-                    (directory, ns, self._epoch),
+                    "INSERT INTO server_fingerprints VALUES (?, ?)", (directory, fingerprint)
                 )
+
+    def fingerprint(self, directory: NodeId) -> bytes | None:
+        """The fingerprint of the listing that is all that is known of a directory's entries."""
+        found: bytes | None = self._db.value(
+            "SELECT fingerprint FROM server_fingerprints WHERE directory = ?", (directory,)
+        )
+        return found
+
+    def listed_again(self, directory: NodeId, ns: int, fingerprint: bytes) -> bool:
+        """A directory was listed as before; False if by now something else is known of it."""
+        if self.fingerprint(directory) != fingerprint:
+            return False
+        with self._db.transaction():
+            done = self._db.execute(
+                "UPDATE server_listings SET listed_ns = ?, epoch = ? WHERE directory = ?",
+                (ns, self._epoch, directory),
+            )
+        return done == 1
+
+    def forget_fingerprints(self) -> None:
+        """The next listing of each directory is compared with all that is known."""
+        with self._db.transaction():
+            self._db.execute("DELETE FROM server_fingerprints")
 
     @property
     def epoch(self) -> int:

@@ -39,6 +39,9 @@ MUTATIONS = (
     "set_xattr",
 )
 
+SAME_AS = {"list_unless": "list"}
+"""What a plan need not tell apart."""
+
 
 class Trouble(msgspec.Struct, frozen=True):
     """What happens to some calls.
@@ -143,7 +146,8 @@ class Faulty:
     def _trouble_for(self, call: str, args: tuple[Any, ...]) -> Trouble | None:
         paths = [arg for arg in args if isinstance(arg, bytes)]
         paths += [arg.path for arg in args if isinstance(arg, Intent)]
-        return next((t for t in self._plan.read() if t.is_about(call, paths)), None)
+        name = SAME_AS.get(call, call)
+        return next((t for t in self._plan.read() if t.is_about(name, paths)), None)
 
     async def _before(self, trouble: Trouble) -> None:
         if trouble.what in ("hang", "hold"):

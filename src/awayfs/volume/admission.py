@@ -67,6 +67,7 @@ class Admission:
             self._facts.set(IDENTITY, seen)
         if self._accepted:
             self._facts.set(ACCEPTED, str(self._context.now()))
+            self._store.server.forget_fingerprints()  # what is unchanged is to be seen after that
         self._accepted = False
         self._facts.set(KNOWN, "1")
         able = connected.capabilities

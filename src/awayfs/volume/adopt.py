@@ -76,6 +76,13 @@ class Adopter:
             yield from self._adopt_change(directory, change)
             yield
 
+    def unchanged(self, directory: NodeId) -> None:
+        """Nothing happened in a directory; see ``_directory_time`` for what there is to do."""
+        for node in self._server.directories_of_other_times(directory):
+            base = self._server.get(node)
+            if base is not None:
+                self._directory_time(node, base.entry())
+
     def adopt_root(self, entry: Entry) -> None:
         """The root's own attributes."""
         with self._store.transaction():

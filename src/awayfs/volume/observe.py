@@ -28,11 +28,13 @@ from awayfs.core.diff import (
 from awayfs.core.errors import Implausible, NotFound, Refused, RemoteError, WrongServer
 from awayfs.core.safety import root_replaced
 from awayfs.core.types import ROOT, Entry, Kind, NodeId
+from awayfs.ports.remote import Listing
 from awayfs.store.server import Seen
 from awayfs.volume.adopt import Adopter
 from awayfs.volume.brakes import Brakes
 from awayfs.volume.changes import RESERVED
 from awayfs.volume.context import SECOND_NS, Context
+from awayfs.volume.fingerprints import Fingerprints
 from awayfs.volume.slices import Slices, in_slices
 from awayfs.volume.strays import Strays
 
@@ -68,6 +70,7 @@ class Observer:
         self._strays = Strays(context, client)
         self._adopter = Adopter(context)
         self._brakes = Brakes(context)
+        self._fingerprints = Fingerprints(context, self._adopter)
         self._listings: dict[NodeId, asyncio.Task[None]] = {}
         self._commits: dict[NodeId, int] = {}
 
@@ -310,19 +313,24 @@ class Observer:
             path = self._store.server.path(node)
             if path is None:
                 return
-            commits = self._commits.get(node, 0)
+            commits, epoch = self._commits.get(node, 0), self._store.server.epoch
             with self._store.server.noting() as noted:
-                listed = await self._list(node, path)
-                if listed is None:
+                found = await self._list(node, path)
+                if found is None:
                     return
-                if self._commits.get(node, 0) == commits:
-                    await self._adopt_listing(node, listed, noted)
+                if self._commits.get(node, 0) != commits:
+                    continue
+                if found.entries is not None:
+                    await self._adopt_listing(node, found.entries, noted, found)
+                    return
+                if self._fingerprints.found_again(node, found.fingerprint, epoch):
                     return
 
-    async def _list(self, node: NodeId, path: bytes) -> list[Entry] | None:
+    async def _list(self, node: NodeId, path: bytes) -> Listing | None:
         """The listing; None when the directory is gone, which its own parent then proves."""
+        known = self._store.server.fingerprint(node) or b""
         try:
-            return await self.entries(path)
+            return await self._strays.listed_unless(path, known)
         except NotFound:
             await self._list_parent(node)
             return None
@@ -339,12 +347,18 @@ class Observer:
         await self.directory(names[0][0])
 
     async def _adopt_listing(
-        self, node: NodeId, listed: list[Entry], noted: set[Seen], known: int = 0
+        self,
+        node: NodeId,
+        listed: list[Entry],
+        noted: set[Seen],
+        found: Listing | None = None,
+        known: int = 0,
     ) -> None:
         """A large directory in slices; ``noted`` gets what others see or change meanwhile.
 
-        That is newer than the listing, and so it is left alone. ``known``: how many nodes there
-        were before anybody looked around for what is missing.
+        That is newer than the listing, and so it is left alone. ``found``: with the fingerprints
+        of the listing. ``known``: how many nodes there were before anybody looked around for
+        what is missing.
         """
         server, slices, listed_ns = self._store.server, Slices(), self._context.now()
         epoch = server.epoch
@@ -355,6 +369,7 @@ class Observer:
             await self._look_around(node, changes, missing, known)
             noted.clear()
             listed, listed_ns = await self.listed(node), self._context.now()
+            found = None
             changes = await self._compare(node, listed, slices)
         self._brakes.check(node, len(listed), changes, known)
         came = self._come_from(changes)
@@ -370,6 +385,10 @@ class Observer:
                     server.set_listed(node, listed_ns)
             noted.clear()  # that was ourselves
             await slices.pause()
+        if ended and found is not None:
+            fingerprint = await self._fingerprints.of_known(node, listed, found, noted, slices)
+            if fingerprint and server.listed_ns(node) == listed_ns:
+                server.set_listed(node, listed_ns, fingerprint)
         self._list_left(node, came)
 
     def _come_from(self, changes: Sequence[Change]) -> list[tuple[NodeId, NodeId, bytes]]:
@@ -429,7 +448,7 @@ class Observer:
             except (NotFound, Refused):
                 return
             if self._commits.get(directory, 0) == commits:
-                await self._adopt_listing(directory, listed, noted, known)
+                await self._adopt_listing(directory, listed, noted, known=known)
 
     def _known(self, parent: NodeId, name: bytes) -> list[KnownChild]:
         child = self._store.server.child(parent, name)

@@ -16,7 +16,7 @@ import logging
 from awayfs.core.errors import RemoteError
 from awayfs.core.records import Record
 from awayfs.core.types import ABSENT, Entry, Expected, Kind, Mismatch, OpId, RemotePath
-from awayfs.ports.remote import ASIDE_SUFFIX, STAGED_PREFIX, STAGED_SUFFIX
+from awayfs.ports.remote import ASIDE_SUFFIX, STAGED_PREFIX, STAGED_SUFFIX, Listing
 from awayfs.remotes.names import conflict_name
 from awayfs.volume.context import Context
 from awayfs.volume.op_ids import base36, is_move
@@ -37,6 +37,19 @@ class Strays:
     async def listed(self, path: RemotePath) -> list[Entry]:
         """A directory's entries, without what we staged; raises ``RemoteError``."""
         entries = await self._context.link.call(lambda remote: remote.list(path))
+        return await self._sifted(path, entries)
+
+    async def listed_unless(self, path: RemotePath, fingerprint: bytes) -> Listing:
+        """As ``listed``, without entries where they are as they were; no fingerprint where there
+        is something that we staged, which may have to be reaped the next time.
+        """
+        found = await self._context.link.call(lambda remote: remote.list_unless(path, fingerprint))
+        if found.entries is None:
+            return found
+        sifted = await self._sifted(path, found.entries)
+        return found if sifted is found.entries else Listing(b"", b"", sifted)
+
+    async def _sifted(self, path: RemotePath, entries: list[Entry]) -> list[Entry]:
         staged = [entry for entry in entries if self._is_ours(entry.name)]
         if not staged:
             return entries
