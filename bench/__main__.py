@@ -6,11 +6,9 @@ Needs root or fusermount3, an sshd and sshfs; a case whose peer is missing says 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,54 +17,15 @@ from collections.abc import Callable, Iterator
 from tests.harness import Client, DirServer, SftpServer
 
 from bench import timing
+from bench.absence import absence_cases
 from bench.latency import latency_cases
+from bench.shares import make_tree, sshfs
 from bench.timing import Result, compare
 
 TREE = 20_000
 SMALL = 500
 BIG = 256 << 20
 NODES = 100_000
-CHANGES = 50
-PEER_FORGETS_S = 21
-"""sshfs believes what it has seen for 20 s."""
-
-
-def make_tree(root: str, count: int, size: int) -> list[str]:
-    """``count`` files in directories of 100; their paths relative to ``root``."""
-    data = os.urandom(size)
-    paths: list[str] = []
-    for number in range(count):
-        directory = f"d{number // 100:04}"
-        if number % 100 == 0:
-            os.makedirs(f"{root}/{directory}", exist_ok=True)
-        path = f"{directory}/f{number % 100:02}"
-        with open(f"{root}/{path}", "wb") as file:
-            file.write(data)
-        paths.append(path)
-    return paths
-
-
-@contextlib.contextmanager
-def sshfs(server: SftpServer, base: str) -> Iterator[str]:
-    """The same share through sshfs."""
-    mountpoint = os.path.join(base, "sshfs")
-    os.makedirs(mountpoint)
-    options = server.sshd.options
-    subprocess.run(
-        [
-            "sshfs",
-            f"{server.sshd.user}@127.0.0.1:{server.root}",
-            mountpoint,
-            *("-p", str(server.sshd.port), "-F", os.devnull),
-            *("-o", f"IdentityFile={options['identity']}"),
-            *("-o", f"UserKnownHostsFile={options['known_hosts']}"),
-        ],
-        check=True,
-    )
-    try:
-        yield mountpoint
-    finally:
-        subprocess.run(["umount", "-l", mountpoint], check=False)
 
 
 def content_cases(base: str) -> Iterator[Result]:
@@ -194,72 +153,6 @@ def large_volume_case(base: str) -> Iterator[str]:
         )
     finally:
         client.close()
-
-
-def absence_cases(base: str) -> Iterator[str]:
-    """What it costs to find 50 changes among 100,000 entries after an absence."""
-    for server in (DirServer(f"{base}/dir"), SftpServer(f"{base}/sftp")):
-        os.makedirs(f"{base}/{server.scheme}", exist_ok=True)
-        paths = make_tree(server.root, NODES, 0)
-        client = Client(f"{base}/{server.scheme}", server)
-        try:
-            client.mount()
-            timing.find(client.mountpoint)
-            with _peer(server, base) as (peer, name):
-                yield _after_absence(client, paths, peer, name)
-        finally:
-            client.close()
-            server.close()
-
-
-@contextlib.contextmanager
-def _peer(server: DirServer | SftpServer, base: str) -> Iterator[tuple[str, str]]:
-    """The same share without awayfs: the directory itself, or sshfs that remembers nothing."""
-    if isinstance(server, DirServer):
-        yield server.root, "native"
-        return
-    with sshfs(server, base) as mountpoint:
-        yield mountpoint, "sshfs"
-
-
-def _after_absence(client: Client, paths: list[str], peer: str, name: str) -> str:
-    ours: list[float] = []
-    theirs: list[float] = []
-    draw = random.Random(1)
-    for turn in range(3):
-        client.offline()
-        changed = _change(client.server.root, draw.sample(paths, CHANGES), turn)
-        started = time.perf_counter()
-        timing.find(peer)
-        theirs.append(time.perf_counter() - started)
-        started = time.perf_counter()
-        client.online()
-        timing.find(client.mountpoint)
-        ours.append(time.perf_counter() - started)
-        for path, size in changed.items():
-            assert os.lstat(client.path(path)).st_size == size, f"{path} was not found"
-        time.sleep(PEER_FORGETS_S)
-    a, b = sorted(ours)[1], sorted(theirs)[1]
-    return (
-        f"{client.server.scheme}: {CHANGES} changes among {len(paths)} entries: "
-        f"awayfs {a:.2f} s   find ({name}) {b:.2f} s   ratio {b / a:.2f}"
-    )
-
-
-def _change(root: str, chosen: list[str], turn: int) -> dict[str, int]:
-    """Edit, create and remove; what is to be found, with its size."""
-    found: dict[str, int] = {}
-    for number, path in enumerate(chosen):
-        place = f"{root}/{path}"
-        if number % 5 == 4 and os.path.exists(place):
-            os.rename(place, f"{place}.moved{turn}")
-            path = f"{path}.moved{turn}"
-            found[path] = os.lstat(f"{root}/{path}").st_size
-        else:
-            with open(place, "a") as file:
-                file.write("changed on the server\n")
-            found[path] = os.lstat(place).st_size
-    return found
 
 
 def _resident_kb(pid: int) -> int:

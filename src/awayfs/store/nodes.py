@@ -29,6 +29,10 @@ _CHILDREN: Final = (
     f"SELECT {_COLUMNS}, name FROM names JOIN nodes ON nodes.id = names.node"  # noqa: S608
     " WHERE parent = ? ORDER BY name"
 )
+_DIRECTORIES: Final = (
+    "SELECT name, node FROM names JOIN nodes ON nodes.id = names.node"
+    " WHERE parent = ? AND name > ? AND kind = ? ORDER BY name LIMIT ?"
+)
 _INSERT: Final = f"INSERT INTO nodes ({_COLUMNS}) VALUES (NULL, ?,?,?,?,?,?,?,?,?,?,?,?)"  # noqa: S608
 _LINKS: Final = "UPDATE nodes SET nlink = nlink + ? WHERE id = ?"
 
@@ -88,6 +92,10 @@ class Nodes:
     def children(self, parent: NodeId) -> list[tuple[bytes, Node]]:
         """Names and nodes in a directory, ordered by name."""
         return [(row[13], _node(row)) for row in self._db.rows(_CHILDREN, (parent,))]
+
+    def directories(self, parent: NodeId, after: bytes, limit: int) -> list[tuple[bytes, NodeId]]:
+        """The first directories in a directory whose names come after a name, by name."""
+        return self._db.rows(_DIRECTORIES, (parent, after, _DIRECTORY, limit))
 
     def resolve(self, path: bytes) -> Node | None:
         """The node at a path relative to the root, symlinks not followed."""

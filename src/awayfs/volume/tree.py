@@ -16,6 +16,7 @@ from awayfs.core.records import RecordKind
 from awayfs.core.types import ROOT, Kind, NodeId, Space
 from awayfs.store.nodes import Node
 from awayfs.volume.adopt import OWN, XATTRS_LOADED
+from awayfs.volume.ahead import LookAhead
 from awayfs.volume.changes import Changes
 from awayfs.volume.context import SECOND_NS, Context
 from awayfs.volume.observe import Observer
@@ -44,6 +45,7 @@ class Tree:
         self._store = context.store
         self._observer = observer
         self._changes = changes
+        self._ahead = LookAhead(context, observer)
         self._stale_lookup_ns: dict[NodeId, int] = {}
         self._space: Space | None = None
         self._space_ns = 0
@@ -75,11 +77,18 @@ class Tree:
         if node.kind is not Kind.DIRECTORY:
             raise OSError(errno.ENOTDIR, "not a directory")
         if not self.directory_is_fresh(node_id):
+            self._ahead.opened(node_id, fresh=False)
             await self._list(node_id)
-        return self.opened_directory(node_id)
+        else:
+            self._ahead.opened(node_id, fresh=True)
+        return self._opened(node_id)
 
     def opened_directory(self, node_id: NodeId) -> DirectoryHandle:
         """Open a directory as it is known here."""
+        self._ahead.opened(node_id, fresh=True)
+        return self._opened(node_id)
+
+    def _opened(self, node_id: NodeId) -> DirectoryHandle:
         if not self._store.server.children_known(node_id):
             text = "the directory was never listed, and the server is away"
             raise self._context.refusals.missing(node_id, EDISCONDATA, text)
@@ -191,8 +200,8 @@ class Tree:
         """Whether the name needs no look at the server now."""
         server = self._store.server
         if node is not None:
-            seen = server.get(node.id)
-            if seen is None or self._context.is_fresh(seen.seen_ns):
+            seen_ns = server.seen_ns(node.id)
+            if seen_ns is None or self._context.is_fresh(seen_ns):
                 return True
             return server.child(parent, name) != node.id  # renamed or linked here only
         if server.child(parent, name) is not None or not self._is_listable(parent):
@@ -225,8 +234,8 @@ class Tree:
             await self._observer.name(parent, name)
 
     def _is_stale(self, node_id: NodeId) -> bool:
-        seen = self._store.server.get(node_id)
-        return seen is not None and not self._context.is_fresh(seen.seen_ns)
+        seen_ns = self._store.server.seen_ns(node_id)
+        return seen_ns is not None and not self._context.is_fresh(seen_ns)
 
     def _is_listable(self, node_id: NodeId) -> bool:
         return node_id == ROOT or self._store.server.get(node_id) is not None
