@@ -68,8 +68,7 @@ class Walked(World):
 
     async def idle(self) -> None:
         """Until nothing is listed any more."""
-        while self.volume.tree._ahead._listing:
-            await asyncio.sleep(0.001)
+        await self.volume.tree.ahead.idle()
 
 
 def walk(tmp_path: Path, fresh_s: float, play: Any) -> None:
@@ -91,7 +90,7 @@ def test_a_walk_finds_the_next_directories_listed(tmp_path: Path) -> None:
         for number in range(40):
             await world.open_directory(f"d{number:02}")
             await world.idle()
-            ahead = world.volume.tree._ahead
+            ahead = world.volume.tree.ahead
             assert len(ahead._expected) <= MOST
         assert sorted(world.asked) == [b"", *(f"d{n:02}".encode() for n in range(40))]
 
@@ -124,5 +123,32 @@ def test_nothing_is_listed_ahead_while_away(tmp_path: Path) -> None:
         world.asked.clear()
         await world.open_directory("")
         assert world.asked == []
+
+    walk(tmp_path, 600.0, play)
+
+
+def test_after_an_absence_all_that_was_listed_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play(world: Walked) -> None:
+        monkeypatch.setattr("awayfs.volume.sweep.STEADY_S", 0.01)
+        await world.open_directory("d03")
+        await world.open_directory("d30")
+        await world.idle()
+        known = set(world.asked)
+        assert {b"", b"d03", b"d30"} <= known < {b"", *(f"d{n:02}".encode() for n in range(40))}
+        world.volume.context.spawn(world.volume.sweep.run())
+        world.volume.link.offline_by_hand()
+        (world.share / "d30" / "new").write_bytes(b"made meanwhile")
+        (world.share / "d04" / "too").write_bytes(b"not known before")
+        world.asked.clear()
+        await world.volume.link.online_by_hand()
+        async with asyncio.timeout(10):
+            while len(world.asked) < len(known):
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        assert set(world.asked) == known and len(world.asked) == len(known)
+        directory = (await world.find("d30")).id
+        assert world.store.nodes.child(directory, b"new") is not None
 
     walk(tmp_path, 600.0, play)

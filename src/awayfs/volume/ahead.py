@@ -9,6 +9,7 @@ not so much that it would be outdated when the walk comes there.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 from awayfs.core.errors import RemoteError
@@ -38,6 +39,12 @@ class LookAhead:
         self._expected: set[NodeId] = set()
         self._listing: set[NodeId] = set()
         self._window = FIRST
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def idle(self) -> None:
+        """Wait until nobody walks through directories that are outdated."""
+        await self._idle.wait()
 
     def opened(self, directory: NodeId, *, fresh: bool) -> None:
         """Somebody opens a directory; ``fresh``: its listing need not be waited for."""
@@ -67,6 +74,7 @@ class LookAhead:
             if directory not in self._listing and self._is_outdated(directory):
                 self._expected.add(directory)
                 self._listing.add(directory)
+                self._idle.clear()
                 self._context.spawn(self._list(directory))
 
     def _is_outdated(self, directory: NodeId) -> bool:
@@ -81,6 +89,8 @@ class LookAhead:
             self._expected.discard(directory)  # whoever opens it will be told
         finally:
             self._listing.discard(directory)
+            if not self._listing:
+                self._idle.set()
         self._go_on()
 
 

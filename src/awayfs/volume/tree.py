@@ -45,7 +45,7 @@ class Tree:
         self._store = context.store
         self._observer = observer
         self._changes = changes
-        self._ahead = LookAhead(context, observer)
+        self.ahead = LookAhead(context, observer)
         self._stale_lookup_ns: dict[NodeId, int] = {}
         self._space: Space | None = None
         self._space_ns = 0
@@ -77,15 +77,15 @@ class Tree:
         if node.kind is not Kind.DIRECTORY:
             raise OSError(errno.ENOTDIR, "not a directory")
         if not self.directory_is_fresh(node_id):
-            self._ahead.opened(node_id, fresh=False)
+            self.ahead.opened(node_id, fresh=False)
             await self._list(node_id)
         else:
-            self._ahead.opened(node_id, fresh=True)
+            self.ahead.opened(node_id, fresh=True)
         return self._opened(node_id)
 
     def opened_directory(self, node_id: NodeId) -> DirectoryHandle:
         """Open a directory as it is known here."""
-        self._ahead.opened(node_id, fresh=True)
+        self.ahead.opened(node_id, fresh=True)
         return self._opened(node_id)
 
     def _opened(self, node_id: NodeId) -> DirectoryHandle:

@@ -45,6 +45,7 @@ from awayfs.volume.room import Room
 from awayfs.volume.share_rules import ShareRules
 from awayfs.volume.shown import Shown
 from awayfs.volume.states import States
+from awayfs.volume.sweep import Sweep
 from awayfs.volume.tree import Tree
 from awayfs.volume.undo import Undo
 from awayfs.volume.virtual import VirtualTree
@@ -72,6 +73,7 @@ class Volume:
         room = Room(context)
         self.fetcher = Fetcher(context, self.observer, room)
         self.tree = Tree(context, self.observer, self.changes)
+        self.sweep = Sweep(context, self.observer, self.tree.ahead)
         self.rest = Rest(context, self.fetcher)
         self.files = Files(context, self.journaling, self.fetcher, room, self.rest)
         self.hoard = Hoard(context, self.observer, self.fetcher)
@@ -132,6 +134,7 @@ class Volume:
         self.context.spawn(self.replay.run())
         self.context.spawn(self._commit_now_and_then())
         self.context.spawn(self.merging.run())
+        self.context.spawn(self.sweep.run())
         self.replay.wake()
         self.merging.wake()
         self._cull_history()
@@ -170,6 +173,8 @@ class Volume:
             self.context.spawn(self.virtual.server_variants.complete_all())
             self.rest.begin_all()
             self.merging.wake_all()
+            if was != now:
+                self.sweep.wake()
             if self.store.server.listed_ns(ROOT) is None:
                 # whoever is cut off before looking around can at least create something
                 self.context.spawn(self.observer.learn_root())
