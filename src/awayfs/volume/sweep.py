@@ -45,8 +45,12 @@ class Sweep:
             await self._back.wait()
             self._back.clear()
             await asyncio.sleep(STEADY_S)
-            if not self._back.is_set():
+            if self._back.is_set():
+                continue
+            try:
                 await self._sweep(self._server.epoch)
+            except OSError as error:
+                log.warning("what was known before the absence is not all looked at: %s", error)
 
     async def _sweep(self, epoch: int) -> None:
         """All that is outdated, until it is known, or the server is away again."""
