@@ -2,7 +2,8 @@
 
 What changed on the server meanwhile is then known before anybody comes to it, and known the next
 time the server is away. Whoever does ask comes first: as long as a walk has directories listed
-ahead of it, nothing is listed here.
+ahead of it, nothing is listed here. Nor is it where nothing stays fresh: who lists a directory that
+is being listed shares that listing, and it would have begun before he asked.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import logging
 
 from awayfs.core.errors import RemoteError
 from awayfs.core.types import ROOT, NodeId
-from awayfs.volume.ahead import LookAhead, coming
+from awayfs.volume.ahead import SHORTEST_FRESH_S, LookAhead, coming
 from awayfs.volume.context import Context
 from awayfs.volume.observe import Observer
 from awayfs.volume.slices import Slices
@@ -45,7 +46,7 @@ class Sweep:
             await self._back.wait()
             self._back.clear()
             await asyncio.sleep(STEADY_S)
-            if self._back.is_set():
+            if self._back.is_set() or self._context.options.fresh_s < SHORTEST_FRESH_S:
                 continue
             try:
                 await self._sweep(self._server.epoch)
