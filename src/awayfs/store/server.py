@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -153,6 +153,16 @@ class ServerView:
             )
             if not seen_ns:
                 self._db.execute(_DOUBT, (node,))
+
+    def touch_all(self, nodes: Sequence[NodeId], seen_ns: int) -> None:
+        """Seen again, unchanged, all at one moment."""
+        self._note(*nodes)
+        with self._db.transaction():
+            self._db.execute_many(
+                "UPDATE server_nodes SET seen_ns = max(seen_ns * (epoch = ?1), ?2), epoch = ?1"
+                " WHERE node = ?3",
+                [(self._epoch, seen_ns, node) for node in nodes],
+            )
 
     def seen_ns(self, node: NodeId) -> int | None:
         """When a node was seen last, alone or in a listing that was as all of it is known here.

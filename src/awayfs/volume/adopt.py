@@ -45,10 +45,17 @@ class Adopter:
     """Applies changes found by ``diff_listing`` to the local tree and the server view.
 
     What ``outdated`` has is known in a newer state than the changes tell, and left alone.
+    ``unchanged`` gets the nodes that were seen as they were; without it that is noted at once.
     """
 
-    def __init__(self, context: Context, outdated: Container[Seen] = ()) -> None:
+    def __init__(
+        self,
+        context: Context,
+        outdated: Container[Seen] = (),
+        unchanged: list[NodeId] | None = None,
+    ) -> None:
         self._outdated = outdated
+        self._unchanged = unchanged
         self._context = context
         self._store = context.store
         self._nodes = context.store.nodes
@@ -160,7 +167,10 @@ class Adopter:
         match change:
             case diff.Unchanged(node, entry):
                 self._server.seen(directory, entry.name)
-                self._server.touch(node, self._context.now())
+                if self._unchanged is None:
+                    self._server.touch(node, self._context.now())
+                else:
+                    self._unchanged.append(node)
                 if entry.kind is Kind.DIRECTORY:
                     self._directory_time(node, entry)
             case diff.Updated(node, entry, content):

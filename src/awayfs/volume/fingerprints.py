@@ -18,6 +18,9 @@ from awayfs.volume.changes import RESERVED
 from awayfs.volume.context import Context
 from awayfs.volume.slices import Slices
 
+AT_ONCE = 500
+"""Nodes that are noted as seen before others have their turn."""
+
 
 class Fingerprints:
     """What to do where nothing changed, and when that may be said again."""
@@ -42,6 +45,15 @@ class Fingerprints:
             if local is not None and local.nlink > 2:  # there are directories in it
                 self._adopter.unchanged(node)
             return True
+
+    async def note_each(self, unchanged: Sequence[NodeId], seen_ns: int, slices: Slices) -> None:
+        """Entries were seen as they were in a listing that has no fingerprint."""
+        epoch = self._store.server.epoch
+        for start in range(0, len(unchanged), AT_ONCE):
+            if epoch != self._store.server.epoch:
+                return
+            self._store.server.touch_all(unchanged[start : start + AT_ONCE], seen_ns)
+            await slices.pause()
 
     async def of_known(
         self,

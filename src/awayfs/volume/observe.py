@@ -374,7 +374,8 @@ class Observer:
         self._brakes.check(node, len(listed), changes, known)
         came = self._come_from(changes)
         newer: set[Seen] = set()
-        steps, ended = Adopter(self._context, newer).steps(node, changes), False
+        unchanged: list[NodeId] = []
+        steps, ended = Adopter(self._context, newer, unchanged).steps(node, changes), False
         while not ended and epoch == server.epoch:
             newer |= noted
             with self._store.transaction():
@@ -385,10 +386,14 @@ class Observer:
                     server.set_listed(node, listed_ns)
             noted.clear()  # that was ourselves
             await slices.pause()
+        fingerprint = None
         if ended and found is not None:
             fingerprint = await self._fingerprints.of_known(node, listed, found, noted, slices)
-            if fingerprint and server.listed_ns(node) == listed_ns:
-                server.set_listed(node, listed_ns, fingerprint)
+        if fingerprint and server.listed_ns(node) == listed_ns:
+            server.set_listed(node, listed_ns, fingerprint)
+        elif epoch == server.epoch:
+            quiet = [seen for seen in unchanged if seen not in noted]
+            await self._fingerprints.note_each(quiet, listed_ns, slices)
         self._list_left(node, came)
 
     def _come_from(self, changes: Sequence[Change]) -> list[tuple[NodeId, NodeId, bytes]]:
