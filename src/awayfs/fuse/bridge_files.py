@@ -13,7 +13,7 @@ import logging
 import os
 from collections.abc import Awaitable
 
-from awayfs.core.types import Attributes, Kind
+from awayfs.core.types import Attributes
 from awayfs.fuse import requests as rq
 from awayfs.fuse import wire
 from awayfs.fuse.bridge_names import PERMISSIONS, without_set_id
@@ -91,12 +91,16 @@ class FileHandlers:
     def _handle(self, node: Node, flags: int, writing: bool) -> tuple[int, int, int]:
         """Handle number, FOPEN flags and backing id of a new open file."""
         handle = self._files.open(node, writing=writing, append=bool(flags & os.O_APPEND))
+        return self._registered(handle, flags)
+
+    def _registered(self, handle: FileHandle, flags: int) -> tuple[int, int, int]:
+        """See ``_handle``."""
         try:
             fopen, backing = self._way(handle, flags)
         except OSError:
             self._files.close(handle)  # an open that fails is never released
             raise
-        if not writing or not self._volume.writes_on_close:
+        if not handle.writing or not self._volume.writes_on_close:
             fopen |= wire.FOPEN_NOFLUSH  # close(2) has nothing to wait for
         return self._shared.new_handle(handle), fopen, backing
 
@@ -127,20 +131,28 @@ class FileHandlers:
     def create(self, request: rq.Create) -> bytes:
         """open(2) with O_CREAT. The kernel thinks the name is free; if not, it is opened."""
         self._volume.check_writable()
-        nodes = self._volume.store.nodes
-        node = nodes.child(request.nodeid, request.name)
-        if node is not None and request.flags & os.O_EXCL:
-            raise OSError(errno.EEXIST, "exists")
-        if node is not None:
-            self._volume.shown.check_open(
-                node, writing=request.flags & (os.O_ACCMODE | os.O_TRUNC) != os.O_RDONLY
+        writing = request.flags & os.O_ACCMODE != os.O_RDONLY
+        mode = request.mode & PERMISSIONS & ~request.umask
+        try:
+            node, opened = self._volume.changes.create_open(
+                request.nodeid, request.name, mode, request.uid, request.gid, writing=writing
             )
+        except FileExistsError:
+            if request.flags & os.O_EXCL:
+                raise
+            return self._create_existing(request)
+        handle = FileHandle(opened, writing, bool(request.flags & os.O_APPEND))
+        fh, fopen, backing = self._registered(handle, request.flags)
+        return create_out(self._shared.looked_up(node), fh, fopen, backing)
+
+    def _create_existing(self, request: rq.Create) -> bytes:
+        node = self._volume.store.nodes.child(request.nodeid, request.name)
         if node is None:
-            mode = request.mode & PERMISSIONS & ~request.umask
-            node = self._volume.changes.create(
-                request.nodeid, request.name, Kind.FILE, mode, request.uid, request.gid
-            )
-        elif request.flags & os.O_TRUNC:
+            raise OSError(errno.EEXIST, "exists")
+        self._volume.shown.check_open(
+            node, writing=request.flags & (os.O_ACCMODE | os.O_TRUNC) != os.O_RDONLY
+        )
+        if request.flags & os.O_TRUNC:
             node = self._truncated(node)
         return self._created(node, request.flags)
 

@@ -18,12 +18,13 @@ from typing import Final
 from awayfs.core.types import NodeId, Range
 from awayfs.store.bases import BaseCopy, Bases
 from awayfs.store.db import Database
-from awayfs.store.files import Files, keep_lost, unlink_quietly
+from awayfs.store.files import Files, keep_lost, mtime_of, rename_back, unlink_quietly
 from awayfs.store.ranges import RangeMap
 
 _CACHED: Final = 4096
 """Rows kept in memory; the oldest goes first."""
 _BATCH: Final = 256
+_NEW: Final = os.O_RDWR | os.O_CLOEXEC | os.O_CREAT | os.O_EXCL
 
 
 class _Held:
@@ -53,6 +54,11 @@ class Content:
         self._leaving: dict[NodeId, int] = {}
         self._changes: dict[NodeId, int] = {}
         self._unsynced: set[NodeId] = set()
+        self.stage_path = files.stage_path
+        self.base_path = self.bases.path
+        self.base_ranges = self.bases.ranges
+        self.base_token = self.bases.token
+        self.drop_base = self.bases.drop
         self._load_unsynced()
 
     def _load_unsynced(self) -> None:
@@ -68,7 +74,7 @@ class Content:
 
     def covers(self, node: NodeId, start: int, end: int) -> bool:
         """Whether all bytes of start to end are here."""
-        held = self._cache.get(node) or self._get(node)
+        held = self._get(node)
         return held.map.covers(start, end) if held else start >= end
 
     def missing(self, node: NodeId, start: int, end: int) -> list[Range]:
@@ -92,6 +98,7 @@ class Content:
 
     def usage(self) -> int:
         """Bytes of content held (ranges, not disk blocks; bases are not counted)."""
+        self._db.settle()
         if self._usage is None:
             self._usage = int(self._db.value('SELECT total("end" - start) FROM ranges'))
         return self._usage
@@ -132,21 +139,42 @@ class Content:
         if not create:
             raise FileNotFoundError(2, "no content here", str(node))
         with self._db.transaction():
-            held = self._make(node)
-            path = self._files.path("content", node, held.version)
-            self._clear(node, path)
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_CREAT | os.O_EXCL, 0o600)
-            self._db.on_rollback(unlink_quietly, path)
+            return self._create(node)
+
+    def create(self, node: NodeId, used_ns: int, mtime_ns: int) -> int:
+        """``open`` for a node that was just made; the file bears its time."""
+        with self._db.transaction():
+            fd = self._create(node, used_ns)
+            os.utime(fd, ns=(mtime_ns, mtime_ns))
             return fd
 
+    def _create(self, node: NodeId, used_ns: int = 0) -> int:
+        """An empty file with its row, in a transaction; a rollback takes both back."""
+        held = self._make(node, used_ns=used_ns)
+        path = self._files.path("content", node, held.version)
+        try:
+            fd = os.open(path, _NEW, 0o600)
+        except FileExistsError:
+            self._clear(node, path)
+            fd = os.open(path, _NEW, 0o600)
+        self._db.on_rollback(unlink_quietly, path)
+        return fd
+
     def _clear(self, node: NodeId, path: str) -> None:
-        """What is there without a row may be unsent, had the log lost its end: keep it."""
-        if os.path.lexists(path):
+        """What is there without a row may be unsent, had the log lost its end: keep it.
+
+        There is nothing to keep of a file whose creation was cut off.
+        """
+        if not os.path.lexists(path):
+            return
+        if os.lstat(path).st_size == 0:
+            os.unlink(path)
+        else:
             keep_lost(self._files.directory, path, f"content-{node}")
 
     def add_range(self, node: NodeId, start: int, end: int) -> None:
         """Bytes start to end were written to the file; it is unsynced now."""
-        held = self._cache.get(node) or self._get(node)
+        held = self._get(node)
         if held is not None and not held.synced and held.map.covers(start, end):
             self._changes[node] = next(self._clock)
             return
@@ -248,16 +276,12 @@ class Content:
             path = self._files.path("content", node, version)
             self._clear(node, path)
             os.rename(staged_path, path)
-            self._db.on_rollback(_rename_back, path, staged_path)
+            self._db.on_rollback(rename_back, path, staged_path)
             if old is not None:
                 self.drop(node)
             held = self._make(node, version, token)
             if size:
                 self._merge(node, held, 0, size)
-
-    def stage_path(self) -> str:
-        """A free name in ``staging/``, which is emptied at the next open."""
-        return self._files.stage_path()
 
     # -- the base variant ---------------------------------------------------------------
 
@@ -319,22 +343,6 @@ class Content:
             self.drop_base(node)
         return True
 
-    def base_path(self, node: NodeId) -> str | None:
-        """Path of the base's content, or None."""
-        return self.bases.path(node)
-
-    def base_ranges(self, node: NodeId) -> list[Range]:
-        """Which bytes of the base are here."""
-        return self.bases.ranges(node)
-
-    def base_token(self, node: NodeId) -> bytes | None:
-        """The server revision that the base is."""
-        return self.bases.token(node)
-
-    def drop_base(self, node: NodeId) -> None:
-        """No base any more: the row now, the file after the commit."""
-        self.bases.drop(node)
-
     # -- culling ------------------------------------------------------------------------
 
     def mark_used(self, node: NodeId, ns: int) -> None:
@@ -391,7 +399,7 @@ class Content:
             "SELECT node, version, synced, stamp_ns FROM content"
         ):
             path = self._files.path("content", node, version)
-            if not synced or _mtime_ns(path) != stamp_ns:
+            if not synced or mtime_of(path) != stamp_ns:
                 found.append(node)
         return found
 
@@ -405,6 +413,8 @@ class Content:
     # -- rows in memory -----------------------------------------------------------------
 
     def _get(self, node: NodeId) -> _Held | None:
+        if self._db.has_deferred:
+            self._db.settle()
         held = self._cache.get(node)
         if held is not None:
             return held
@@ -423,15 +433,17 @@ class Content:
             del self._cache[next(iter(self._cache))]
         self._cache[node] = held
 
-    def _make(self, node: NodeId, version: int = -1, token: bytes | None = None) -> _Held:
+    def _make(
+        self, node: NodeId, version: int = -1, token: bytes | None = None, used_ns: int = 0
+    ) -> _Held:
         """A new row, unsynced, without ranges."""
         if version < 0:
             version = self._leaving.get(node, -1) + 1
         self._touch(node)
         self._db.execute(
             "INSERT INTO content (node, version, token, synced, stamp_ns, used_ns)"
-            " VALUES (?, ?, ?, 0, 0, 0)",
-            (node, version, token),
+            " VALUES (?, ?, ?, 0, 0, ?)",
+            (node, version, token, used_ns),
         )
         held = _Held(version, token, False, RangeMap())
         self._keep(node, held)
@@ -483,18 +495,3 @@ class Content:
             self._db.on_rollback(self._leaving.clear)
         self._leaving[node] = version
         self._files.delete_after_commit(self._files.path("content", node, version))
-
-
-def _rename_back(path: str, staged_path: str) -> None:
-    try:
-        os.rename(path, staged_path)
-    except OSError:
-        pass  # the staged file is gone: the caller stages anew
-
-
-def _mtime_ns(path: str) -> int:
-    """The file's mtime; -1 without a file."""
-    try:
-        return os.stat(path).st_mtime_ns
-    except OSError:
-        return -1

@@ -15,6 +15,7 @@ nothing here opens them while a connection is open. The ``-wal`` file bears no l
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterable
@@ -23,6 +24,7 @@ from typing import Any, Final, NoReturn
 
 from awayfs.core.errors import StoreError
 
+log = logging.getLogger(__name__)
 Row = tuple[Any, ...]
 
 _BUSY_SECONDS: Final = 10.0
@@ -76,6 +78,8 @@ class Database:
         self._broken: OSError | None = None
         self._on_commit: list[Callable[[], object]] = []
         self._on_rollback: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
+        self._deferred: list[Callable[[], object]] = []
+        self._settling = True
 
     @classmethod
     def open(cls, path: str) -> Database:
@@ -117,6 +121,12 @@ class Database:
 
     def row(self, sql: str, values: Iterable[Any] = ()) -> Row | None:
         """The first row of a query that has at most one."""
+        if self._deferred:
+            self.settle()
+        return self.row_now(sql, values)
+
+    def row_now(self, sql: str, values: Iterable[Any] = ()) -> Row | None:
+        """``row`` for a query that what is deferred makes no difference to."""
         try:
             return self._cursor.execute(sql, values).fetchone()  # type: ignore[no-any-return,arg-type]
         except sqlite3.Error as error:
@@ -124,6 +134,8 @@ class Database:
 
     def rows(self, sql: str, values: Iterable[Any] = ()) -> list[Row]:
         """All rows of a query."""
+        if self._deferred:
+            self.settle()
         try:
             return self._cursor.execute(sql, values).fetchall()  # type: ignore[arg-type]
         except sqlite3.Error as error:
@@ -190,11 +202,46 @@ class Database:
         """Run ``call(*values)`` when the transaction rolls back; the last one first."""
         self._on_rollback.append((call, values))
 
+    def defer(self, work: Callable[[], object]) -> None:
+        """Have ``work`` done with the next transaction, or before the next query.
+
+        For what is known elsewhere as well, and is not worth a commit of its own. It is deferred
+        anew by whoever asked for it, should the transaction roll back (``on_rollback``).
+        """
+        self._deferred.append(work)
+
+    @property
+    def has_deferred(self) -> bool:
+        """Whether a query may find less than is known."""
+        return bool(self._deferred)
+
+    def settle(self) -> None:
+        """Do what is deferred; on a full disk it waits for the next transaction."""
+        if self._deferred and not self._depth and self._settling:
+            try:
+                with self._transaction:
+                    pass
+            except OSError as error:
+                log.warning("not written down yet: %s", error)
+                self._settling = False
+
     def _enter(self) -> None:
         if self._depth == 0:
             self._broken = None
             self.execute("BEGIN IMMEDIATE")
         self._depth += 1
+        if self._deferred:
+            self._do_deferred()
+
+    def _do_deferred(self) -> None:
+        """At the start of a transaction, of which it is a part."""
+        self._settling = True
+        try:
+            while self._deferred:
+                self._deferred.pop()()
+        except BaseException:
+            self._leave(True)
+            raise
 
     def _leave(self, failed: bool) -> None:
         self._depth -= 1

@@ -98,6 +98,22 @@ def unlink_quietly(path: str) -> None:
         pass
 
 
+def rename_back(path: str, staged_path: str) -> None:
+    """After a rollback: where it came from. Should it be gone the caller stages anew."""
+    try:
+        os.rename(path, staged_path)
+    except OSError:
+        pass
+
+
+def mtime_of(path: str) -> int:
+    """The file's mtime in ns; -1 without a file."""
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return -1
+
+
 def cache_files(directory: str, folder: str) -> Iterator[tuple[NodeId, int, str]]:
     """(node, version, path) of all files in ``content`` or ``base``; other names are skipped."""
     for fan in sorted(os.listdir(f"{directory}/{folder}")):

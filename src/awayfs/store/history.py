@@ -17,7 +17,7 @@ import msgspec
 from awayfs.core.history import Weight
 from awayfs.core.types import NodeId
 from awayfs.store.db import Database, Row
-from awayfs.store.files import Files
+from awayfs.store.files import Files, rename_back
 
 _FIELDS: Final = "conflict, node, path, which, mode, mtime_ns, size, kept_ns, why, result"
 _PARTIAL: Final = "history.id IN (SELECT id FROM history_partial)"
@@ -109,7 +109,7 @@ class History:
             if staged_path is not None:
                 path = self.content_path(number)
                 os.rename(staged_path, path)
-                self._db.on_rollback(_rename_back, path, staged_path)
+                self._db.on_rollback(rename_back, path, staged_path)
         kept = self.get(number)
         assert kept is not None
         return kept
@@ -168,13 +168,6 @@ class History:
         """A number that no conflict has or will have, for what no conflict was about."""
         lowest = self._db.value("SELECT coalesce(min(conflict), 0) FROM history")
         return min(int(lowest), 0) - 1
-
-
-def _rename_back(path: str, staged_path: str) -> None:
-    try:
-        os.rename(path, staged_path)
-    except OSError:
-        pass  # it stays as a stray, which fsck finds
 
 
 def _values(lost: Lost) -> Row:

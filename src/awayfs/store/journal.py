@@ -24,6 +24,11 @@ _FIELDS: Final = (
 )
 _SELECT: Final = f"SELECT seq, {_FIELDS} FROM journal"  # noqa: S608
 _INSERT: Final = f"INSERT INTO journal ({_FIELDS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"  # noqa: S608
+_CREATED: Final = (
+    f"INSERT INTO journal ({_FIELDS})"  # noqa: S608
+    " VALUES ('create',?,?,?,0,x'',0,NULL,NULL,NULL,NULL,NULL,x'',NULL,'pending','',?)"
+)
+_AND_STORED: Final = ",('store',?,0,x'',0,x'',0,NULL,NULL,NULL,NULL,NULL,x'',NULL,'pending','',?)"
 _REPLACE: Final = (
     f"UPDATE journal SET ({_FIELDS}) = (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) WHERE seq = ?"  # noqa: S608
 )
@@ -95,9 +100,9 @@ class Journal:
         One that was followed by a modification time that somebody set may not be joined: the
         time would be set after the later write, too.
         """
-        if not self._open_stores[node]:
+        if node not in self._open_stores:
             return False
-        return not self._times_set[node] or self._is_store_last(node)
+        return node not in self._times_set or self._is_store_last(node)
 
     def _is_store_last(self, node: NodeId) -> bool:
         for seq in reversed(self._seqs[node]):
@@ -133,6 +138,7 @@ class Journal:
 
     def pending_bytes(self) -> int:
         """Sum of the sizes of nodes whose content is to be sent."""
+        self._db.settle()
         return self._pending
 
     # -- queries ------------------------------------------------------------------------
@@ -216,6 +222,44 @@ class Journal:
             self._index(record)
         return record
 
+    def append_created(
+        self, node: NodeId, parent: NodeId, name: bytes, at_ns: int, *, stored: bool
+    ) -> int:
+        """A CREATE of a new, empty node and, with ``stored``, a STORE of it; the last one's seq.
+
+        The same as ``append`` twice, in one statement: it is what making a file mostly costs.
+        """
+        values: Row = (node, parent, name, at_ns)
+        with self._db.transaction():
+            if stored:
+                last = self._db.insert(_CREATED + _AND_STORED, (*values, node, at_ns))
+            else:
+                last = self._db.insert(_CREATED, values)
+            self._db.on_rollback(self._count_created, node, parent, last, stored, -1)
+            self._count_created(node, parent, last, stored, 1)
+        return last
+
+    def _count_created(
+        self, node: NodeId, parent: NodeId, last: int, stored: bool, by: int
+    ) -> None:
+        self._states[RecordState.PENDING] += by * (1 + stored)
+        self._work_in(parent, by)
+        if by < 0:
+            self._seqs.pop(node, None)
+            self._stores.pop(node, None)
+            self._open_stores.pop(node, None)
+            self._set_size(node, None)
+            return
+        self._seqs[node] = [last - 1, last] if stored else [last]
+        if stored:
+            self._stores[node] = self._open_stores[node] = 1
+            self._sizes[node] = 0
+
+    def _work_in(self, directory: NodeId, by: int) -> None:
+        self._worked_in[directory] += by
+        if not self._worked_in[directory]:
+            del self._worked_in[directory]
+
     def replace(self, record: Record) -> None:
         """New fields for the record of the same seq; ENOENT without one."""
         with self._db.transaction():
@@ -289,7 +333,7 @@ class Journal:
     def _put(self, record: Record) -> None:
         self._count(record, 1)
         for directory in {record.parent, record.to_parent} - {0}:
-            self._worked_in[directory] += 1
+            self._work_in(directory, 1)
         node, replaced = record.node, record.replaced
         insort(self._seqs.setdefault(node, []), record.seq)
         if replaced and replaced != node:
@@ -301,9 +345,7 @@ class Journal:
     def _drop(self, record: Record) -> None:
         self._count(record, -1)
         for directory in {record.parent, record.to_parent} - {0}:
-            self._worked_in[directory] -= 1
-            if not self._worked_in[directory]:
-                del self._worked_in[directory]
+            self._work_in(directory, -1)
         for node in {record.node, record.replaced} - {0}:
             seqs = self._seqs[node]
             seqs.remove(record.seq)

@@ -32,7 +32,7 @@ class Names:
 
     def child(self, parent: NodeId, name: bytes) -> NodeId | None:
         """The node that a name leads to."""
-        row = self._db.row(self._child, (parent, name))
+        row = self._db.row_now(self._child, (parent, name))
         return None if row is None else row[0]
 
     def children(self, parent: NodeId) -> list[tuple[bytes, NodeId]]:

@@ -33,6 +33,7 @@ _DIRECTORIES: Final = (
     "SELECT name, node FROM names JOIN nodes ON nodes.id = names.node"
     " WHERE parent = ? AND name > ? AND kind = ? ORDER BY name LIMIT ?"
 )
+_NAMED: Final = "SELECT 1 FROM names WHERE node = ? LIMIT 1"
 _INSERT: Final = f"INSERT INTO nodes ({_COLUMNS}) VALUES (NULL, ?,?,?,?,?,?,?,?,?,?,?,?)"  # noqa: S608
 _LINKS: Final = "UPDATE nodes SET nlink = nlink + ? WHERE id = ?"
 
@@ -77,6 +78,7 @@ class Nodes:
         self.path = self._names.path
         self.is_ancestor = self._names.is_ancestor
         self.below = self._names.below
+        self._recent: tuple[int, Row] = (-1, (0,))
         self.on_size: list[Callable[[NodeId, int], None]] = []
         self.on_remove: list[Callable[[NodeId], None]] = []
 
@@ -84,10 +86,39 @@ class Nodes:
         row = self._db.row(_GET, (node,))
         return None if row is None else _node(row)
 
+    def get_now(self, node: NodeId) -> Node | None:
+        """``get``, less what is deferred: for who knows the size and times of open files."""
+        changes, row = self._recent
+        if changes != self._db.changes or row[0] != node:
+            found = self._db.row_now(_GET, (node,))
+            if found is None:
+                return None
+            row = found
+        return _node(row)
+
+    def touched(self, directory: Node, now_ns: int) -> None:
+        """A directory has got a file just now, in a transaction that is over.
+
+        The kernel asks for its attributes, and it mostly gets one more: so they are remembered
+        for as long as nothing at all changes.
+        """
+        if self._db.in_transaction:
+            return
+        d = directory
+        times = (d.atime_ns, now_ns, now_ns, d.btime_ns)
+        row = (d.id, d.kind, d.mode, d.uid, d.gid, d.rdev, d.size, *times, d.nlink, d.target)
+        self._recent = (self._db.changes, row)
+
     def child(self, parent: NodeId, name: bytes) -> Node | None:
         """The node that a name in a directory leads to."""
-        row = self._db.row(_CHILD, (parent, name))
+        row = self._db.row_now(_CHILD, (parent, name))
+        if row is not None and self._db.has_deferred:
+            row = self._db.row(_CHILD, (parent, name))
         return None if row is None else Node(row[0], KINDS[row[1]], *row[2:])
+
+    def is_named(self, node: NodeId) -> bool:
+        """Whether it has a name."""
+        return self._db.row_now(_NAMED, (node,)) is not None
 
     def children(self, parent: NodeId) -> list[tuple[bytes, Node]]:
         """Names and nodes in a directory, ordered by name."""
@@ -132,14 +163,22 @@ class Nodes:
         ctime_ns: int,
         btime_ns: int,
         target: bytes | None = None,
+        place: tuple[NodeId, bytes] | None = None,
     ) -> Node:
-        """A new node without a name: nlink 0, or 2 for a directory."""
-        links = 2 if kind == _DIRECTORY else 0
+        """A new node, under a free name in a directory (else EEXIST) or without a name.
+
+        nlink is the number of names, and 2 for a directory.
+        """
+        links = 2 if kind == _DIRECTORY else int(place is not None)
         times = (atime_ns, mtime_ns, ctime_ns, btime_ns)
         with self._db.transaction():
             node = self._db.insert(
                 _INSERT, (kind, mode, uid, gid, rdev, size, *times, links, target)
             )
+            if place is not None:
+                self._names.add(*place, node)
+                if kind == _DIRECTORY:
+                    self._db.execute(_LINKS, (1, place[0]))
         return Node(node, KINDS[kind], mode, uid, gid, rdev, size, *times, links, target)
 
     def update(self, node: NodeId, **columns: Any) -> None:

@@ -16,9 +16,11 @@ class RangeMap:
     __slots__ = ("ends", "starts")
 
     def __init__(self, pairs: Iterable[tuple[int, int]] = ()) -> None:
-        both = list(pairs)
-        self.starts = [start for start, _ in both]
-        self.ends = [end for _, end in both]
+        self.starts: list[int] = []
+        self.ends: list[int] = []
+        for start, end in pairs:
+            self.starts.append(start)
+            self.ends.append(end)
 
     def covers(self, start: int, end: int) -> bool:
         """Whether all bytes of start to end are here; an empty range always is."""

@@ -38,6 +38,10 @@ _OTHER_TIMES: Final = (
     " JOIN nodes l ON l.id = n.node"
     " WHERE n.parent = ? AND s.kind = ? AND l.mtime_ns != s.mtime_ns ORDER BY s.node"
 )
+_CHILDREN_KNOWN: Final = (
+    "SELECT EXISTS (SELECT 1 FROM server_listings WHERE directory = ?)"
+    " OR NOT EXISTS (SELECT 1 FROM server_nodes WHERE node = ?)"
+)
 _SET: Final = (
     f"INSERT INTO server_nodes (node, {_FIELDS}, seen_ns, epoch, digest)"  # noqa: S608
     " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
@@ -273,7 +277,7 @@ class ServerView:
 
     def children_known(self, directory: NodeId) -> bool:
         """Whether the children known here are all there are: listed once, or made here."""
-        return self.listed_ns(directory) is not None or self.get(directory) is None
+        return bool(self._db.row_now(_CHILDREN_KNOWN, (directory, directory)) == (1,))
 
     def listed_ns(self, directory: NodeId) -> int | None:
         """When a directory was listed: None never, 0 before the last ``stale_all``."""

@@ -22,6 +22,7 @@ from awayfs.volume.adopt import XATTRS_LOADED
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
 from awayfs.volume.journaling import Journaling
+from awayfs.volume.opened import OpenNode
 
 NAME_MAX = 255
 RESERVED = b".awayfs"
@@ -54,28 +55,37 @@ class Changes:
 
         A set-group-ID directory hands its group, and to directories the bit, down (inode(7)).
         """
-        directory = self._directory(parent)
-        self._check_new_name(parent, name)
         self._check_supported(kind)
-        if directory.mode & stat.S_ISGID:
-            gid = directory.gid
-            if kind is Kind.DIRECTORY:
-                mode |= stat.S_ISGID
+        directory = self._directory(parent)
         with self._applied():
-            node = self._add(kind, mode, uid, gid, target, rdev)
-            self._nodes.add_name(parent, name, node.id)
-            self._touch(parent)
+            node = self._add(directory, name, kind, mode, uid, gid, target, rdev)
             self._journal.append(RecordKind.CREATE, node.id, parent=parent, name=name)
-        return self._required(node.id)
+        return node
+
+    def create_open(
+        self, parent: NodeId, name: bytes, mode: int, uid: int, gid: int, *, writing: bool
+    ) -> tuple[Node, OpenNode]:
+        """A new file, open (open(2) with O_CREAT); EEXIST where the name is taken.
+
+        With ``writing`` its first store is journaled with it; it is withdrawn should nobody write
+        (``Files.close``).
+        """
+        directory = self._directory(parent)
+        self._store.reserve.check()
+        with self._store.transaction():
+            node = self._add(directory, name, Kind.FILE, mode, uid, gid)
+            opened = self._context.opened.create(node, writing=writing)
+            opened.blank = self._journal.created(node.id, parent, name, stored=writing)
+        self._nodes.touched(directory, node.mtime_ns)
+        fault("changes.applied")
+        fault("files.journaled")
+        return node, opened
 
     def unnamed(self, parent: NodeId, mode: int, uid: int, gid: int) -> Node:
         """An O_TMPFILE file: no name, and no record until ``link`` gives it one."""
         directory = self._directory(parent)
-        if directory.mode & stat.S_ISGID:
-            gid = directory.gid
         with self._store.transaction():
-            node = self._add(Kind.FILE, mode, uid, gid, None, 0)
-        return self._required(node.id)
+            return self._add(directory, None, Kind.FILE, mode, uid, gid)
 
     def link(self, node_id: NodeId, parent: NodeId, name: bytes) -> Node:
         """One more name for a node (link(2)); the first name of an O_TMPFILE file creates it."""
@@ -211,7 +221,7 @@ class Changes:
         """Drop a node that has no name, no record, no user and nothing on the server."""
         if node_id == ROOT or self._context.opened.get(node_id) is not None:
             return False
-        if self._nodes.names(node_id) or self._store.journal.has_any(node_id):
+        if self._store.journal.has_any(node_id) or self._nodes.names(node_id):
             return False
         if self._store.server.names(node_id) or self._store.conflicts.of_node(node_id):
             return False
@@ -222,23 +232,41 @@ class Changes:
         return True
 
     def _add(
-        self, kind: Kind, mode: int, uid: int, gid: int, target: bytes | None, rdev: int
+        self,
+        directory: Node,
+        name: bytes | None,
+        kind: Kind,
+        mode: int,
+        uid: int,
+        gid: int,
+        target: bytes | None = None,
+        rdev: int = 0,
     ) -> Node:
+        """A new node in a directory, or with no name one that could be there (O_TMPFILE)."""
+        if name is not None:
+            self._check_name(directory.id, name)
+        if directory.mode & stat.S_ISGID:
+            gid = directory.gid
+            if kind is Kind.DIRECTORY:
+                mode |= stat.S_ISGID
         now = self._context.now()
-        size = len(target) if target is not None else 0
-        return self._nodes.add(
+        node = self._nodes.add(
             kind,
             mode,
             uid,
             gid,
             rdev=rdev,
-            size=size,
+            size=len(target) if target is not None else 0,
             atime_ns=now,
             mtime_ns=now,
             ctime_ns=now,
             btime_ns=now,
             target=target,
+            place=None if name is None else (directory.id, name),
         )
+        if name is not None:
+            self._nodes.update(directory.id, mtime_ns=now, ctime_ns=now)
+        return node
 
     def _remove_name(self, parent: NodeId, name: bytes, node: Node) -> None:
         with self._applied(growing=False):
@@ -382,7 +410,7 @@ class Changes:
         node = self._required(node_id)
         if node.kind is not Kind.DIRECTORY:
             raise OSError(errno.ENOTDIR, "not a directory")
-        if node_id != ROOT and not self._nodes.names(node_id):
+        if node_id != ROOT and not self._nodes.is_named(node_id):
             raise OSError(errno.ENOENT, "the directory was removed")
         return node
 

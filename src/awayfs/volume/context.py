@@ -96,7 +96,7 @@ class Context:
 
     def node(self, node_id: NodeId) -> Node | None:
         """A node with the attributes it has this moment, unsaved ones of open files included."""
-        node = self.store.nodes.get(node_id)
+        node = self.store.nodes.get_now(node_id)
         if node is not None:
             self.opened.overlay(node)
         return node

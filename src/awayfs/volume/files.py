@@ -71,7 +71,11 @@ class Files:
     def close(self, handle: FileHandle) -> bool:
         """Release a handle; True when it was the last one of its node."""
         last = False
+        opened = handle.opened
         try:
+            if opened.blank and handle.writing and opened.writers == 1:
+                self._journaling.withdraw(opened.node, opened.blank)
+                opened.blank = 0
             if handle.writing and handle.opened.passthrough:
                 self._notice_mapped_writes(handle.opened)
         finally:  # whoever closes has closed, whatever could not be written down
@@ -245,6 +249,7 @@ class Files:
 
     def _store_record(self, opened: OpenNode, *, changed: bool = False) -> None:
         node = opened.node
+        opened.blank = 0
         pending = self._journaling.store_pending(node)
         named = pending or self._is_named(node)
         if not named:

@@ -7,13 +7,16 @@ a killed daemon loses nothing that was acknowledged.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Any
 
-from awayfs.core.records import Record, RecordKind
+from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.types import NodeId
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
+
+log = logging.getLogger(__name__)
 
 
 class Journaling:
@@ -29,6 +32,34 @@ class Journaling:
         fault("journal.appended")
         self._context.on_journal()
         return record
+
+    def created(self, node: NodeId, parent: NodeId, name: bytes, *, stored: bool) -> int:
+        """Journal that a file appeared, within the transaction that makes it.
+
+        With ``stored`` a store, too: whoever opens a new file to write to it mostly does, and so
+        the first write costs no transaction. Its seq, else 0; ``withdraw`` takes it back.
+        """
+        seq = self._journal.append_created(node, parent, name, self._context.now(), stored=stored)
+        fault("journal.appended")
+        self._context.on_journal()
+        return seq if stored else 0
+
+    def withdraw(self, node: NodeId, store: int) -> None:
+        """No write came to join a store that was journaled along with the creation.
+
+        What may have gone out stays. So does what there is no room to take back: it tells of the
+        content that the file has.
+        """
+        records = self._journal.of_node(node)
+        created, intents = records[0] if records else None, self._context.store.intents
+        if created is None or created.kind is not RecordKind.CREATE or intents.get(created.seq):
+            return
+        states = {r.state for r in records if r.seq in (created.seq, store)}
+        if states == {RecordState.PENDING}:
+            try:
+                self._journal.remove([store])
+            except OSError as error:
+                log.warning("a record without an effect stays: %s", error)
 
     def store_pending(self, node: NodeId) -> bool:
         """Whether a store of this node waits that later writes may still join."""

@@ -42,6 +42,7 @@ class OpenNode:
     unsaved: bool = False  # size and times differ from the database
     unsynced: bool = False  # written since the last fsync was begun
     written_ns: int = 0
+    blank: int = 0  # the record that foresees a first write, until there is one; 0 for none
     passthrough: int = 0  # backing id the kernel reads through, 0 for none
     outdated: bool = False  # the server has a newer content, to be taken after the last close
 
@@ -62,6 +63,7 @@ class OpenNodes:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._open: dict[NodeId, OpenNode] = {}
+        self._closed: dict[NodeId, OpenNode] = {}  # by everybody, and not saved yet
         self._edits: Counter[NodeId] = Counter()
         store.nodes.on_remove.append(self.sent)
         self.before_change: list[Callable[[NodeId], None]] = []
@@ -90,7 +92,7 @@ class OpenNodes:
 
     def acquire(self, node: Node, *, writing: bool) -> OpenNode:
         """One more user of a node's content; opens the cache file for the first."""
-        opened = self._open.get(node.id)
+        opened = self._open.get(node.id) or self._reopened(node.id)
         if opened is None:
             fd = self._store.content.open(node.id)
             _cut_beyond(fd, node)
@@ -106,29 +108,82 @@ class OpenNodes:
         opened.writers += writing
         return opened
 
+    def create(self, node: Node, *, writing: bool) -> OpenNode:
+        """A node that was just made, open; in a transaction, which may take it back."""
+        fd = self._store.content.create(node.id, node.ctime_ns, node.mtime_ns)
+        opened = self._open[node.id] = OpenNode(
+            node=node.id,
+            fd=fd,
+            size=0,
+            mtime_ns=node.mtime_ns,
+            ctime_ns=node.ctime_ns,
+            whole=True,
+            users=1,
+            writers=int(writing),
+            unsynced=True,
+        )
+        self._store.db.on_rollback(self._not_created, opened)
+        return opened
+
+    def _not_created(self, opened: OpenNode) -> None:
+        self._open.pop(opened.node, None)
+        os.close(opened.fd)
+
+    def _reopened(self, node: NodeId) -> OpenNode | None:
+        """A node that was closed a moment ago, as it was then."""
+        opened = self._closed.get(node)
+        if opened is not None:
+            opened.fd = self._store.content.open(node)
+            self._closed.pop(node, None)
+            self._open[node] = opened
+        return opened
+
     def release(self, opened: OpenNode, *, writing: bool) -> bool:
         """One user less; saves after the last writer, closes after the last user (True).
 
-        What cannot be saved for lack of room stays open and is saved by ``save_all``.
+        What the last user leaves unsaved is saved with the next transaction, or before the next
+        query that it makes a difference to.
         """
         opened.writers -= writing
         opened.users -= 1
-        if opened.writers and opened.users:
+        if opened.users:
+            if not opened.writers:
+                self._save_soon(opened)
             return False
+        self._open.pop(opened.node, None)
+        os.close(opened.fd)
+        opened.fd = -1
+        if opened.unsaved:
+            self._leave(opened)
+        return True
+
+    def _save_soon(self, opened: OpenNode) -> None:
         try:
             self.save(opened)
         except OSError as error:
             log.error("size and time of node %d are not saved yet: %s", opened.node, error)
-            return False
-        if opened.users:
-            return False
-        self._open.pop(opened.node, None)
-        os.close(opened.fd)
-        return True
+
+    def _leave(self, opened: OpenNode) -> None:
+        """Have a closed node saved with the next transaction."""
+        again = self._open.get(opened.node)
+        if again is not None:
+            again.unsaved = True  # it was opened within the transaction that rolled back
+            return
+        if not self._closed:
+            self._store.db.defer(self._save_closed)
+        self._closed[opened.node] = opened
+
+    def _save_closed(self) -> None:
+        """In a transaction: what was closed unsaved. A rollback leaves it unsaved."""
+        closed, self._closed = self._closed, {}
+        for opened in closed.values():
+            self._store.db.on_rollback(self._leave, opened)
+        for opened in closed.values():
+            self.save(opened)
 
     def overlay(self, node: Node) -> None:
         """Put the unsaved attributes of an open node into ``node``."""
-        opened = self._open.get(node.id)
+        opened = self._open.get(node.id) or self._closed.get(node.id)
         if opened is not None and opened.unsaved:
             node.size = opened.size
             node.mtime_ns = opened.mtime_ns
@@ -163,12 +218,10 @@ class OpenNodes:
             raise
 
     def save_all(self) -> None:
-        """Write the unsaved attributes of every open node; close what nobody uses any more."""
-        for opened in list(self._open.values()):
-            self.save(opened)
-            if not opened.users:
-                self._open.pop(opened.node, None)
-                os.close(opened.fd)
+        """Write the unsaved attributes of every node, open or closed."""
+        with self._store.transaction():
+            for opened in self._open.values():
+                self.save(opened)
 
     def close_all(self) -> None:
         """Save and close everything; for the end of a mount."""

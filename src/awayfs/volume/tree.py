@@ -52,7 +52,8 @@ class Tree:
 
     def lookup(self, parent: NodeId, name: bytes) -> Node | Awaitable[Node]:
         """The node under a name; ENOENT, or EDISCONNECTED when that cannot be known."""
-        node = self._store.nodes.child(parent, name)
+        found = self._store.nodes.child_id(parent, name)  # mostly none, before a file is made
+        node = None if found is None else self._context.node(found)
         if self._context.link.usable and not self._settled(parent, name, node):
             return self._lookup_asking(parent, name)
         return self._known(parent, name, node)

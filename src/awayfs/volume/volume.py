@@ -11,7 +11,7 @@ import asyncio
 import errno
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from awayfs.core.conflicts import Resolution
@@ -168,8 +168,8 @@ class Volume:
             if now:
                 self._outdate_all()
             self.context.kernel.forget_all()
+        self.replay.wake()  # without the server it tells those who wait for it
         if now:
-            self.replay.wake()
             self.context.spawn(self.virtual.server_variants.complete_all())
             self.rest.begin_all()
             self.merging.wake_all()
@@ -189,22 +189,29 @@ class Volume:
             log.warning("what was seen before is not marked as outdated: %s", error)
 
     def _journaled(self) -> None:
+        """A record is new. Without the server nobody is woken: the way back does that."""
         self._unsafe = True
-        self.replay.wake()
+        if self.link.usable:
+            self.replay.wake()
 
     # -- durability -----------------------------------------------------------------------
 
     async def durable(self, node: NodeId | None) -> None:
         """Have one node (or with None everything) and the journal on the disk."""
-        opened = self.context.opened
-        for one in opened.all():
-            if node is None or one.node == node:
-                self.store.insist(lambda one=one: opened.save(one))  # type: ignore[misc]
-                one.unsynced = False
+        opened = self.context.opened.all() if node is None else [self.context.opened.get(node)]
+        self.store.insist(lambda: self._save(opened))
         work = self.store.begin_sync(None if node is None else [node])
         await asyncio.get_running_loop().run_in_executor(None, work.run)
         fault("sync.written")
         self.store.insist(lambda: self.store.finish_sync(work))
+
+    def _save(self, opened: Iterable[OpenNode | None]) -> None:
+        """Size and times as they are now, those of files that were just closed included."""
+        with self.store.transaction():
+            for one in opened:
+                if one is not None:
+                    self.context.opened.save(one)
+                    one.unsynced = False
 
     async def _commit_now_and_then(self) -> None:
         """What nobody asked to be durable is so within five seconds all the same."""
@@ -255,7 +262,7 @@ class Volume:
 
     def written(self, node: NodeId) -> None:
         """The last writer of a file closed it: its store may go out."""
-        if self.store.journal.has_any(node):
+        if self.link.usable and self.store.journal.has_any(node):
             self.replay.wake()
 
     def unlinked(self, node: NodeId) -> None:
