@@ -7,6 +7,7 @@ side, whatever of it was here; what is not here is never taken for content.
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import shutil
 import subprocess
@@ -262,3 +263,24 @@ def test_names_and_attributes_after_a_remount(client: Client) -> None:
         assert os.getxattr(path, "user.awayfs.version") == version
     space, there = os.statvfs(path), os.statvfs(client.server.root)
     assert space.f_blocks * space.f_frsize == there.f_blocks * there.f_frsize
+
+
+def test_who_reads_a_new_file_sees_what_its_writer_writes(client: Client) -> None:
+    """The writer of a new file passes by the page cache, which its readers use."""
+    path = client.path("fresh")
+    with open(path, "wb", buffering=0) as writer, open(path, "rb", buffering=0) as reader:
+        expected = bytearray()
+        for turn in range(20):
+            data = b"%d," % turn * 700
+            writer.write(data)
+            expected += data
+            assert os.pread(reader.fileno(), SIZE, 0) == expected
+            assert os.fstat(reader.fileno()).st_size == len(expected)
+        with mmap.mmap(reader.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+            assert mapped[:] == expected
+            os.pwrite(writer.fileno(), b"changed", 4090)
+            expected[4090:4097] = b"changed"
+            assert mapped[:] == expected
+    assert read(path) == expected
+    client.sync()
+    assert read(f"{client.server.root}/fresh") == expected

@@ -143,6 +143,8 @@ class FileHandlers:
             return self._create_existing(request)
         handle = FileHandle(opened, writing, bool(request.flags & os.O_APPEND))
         fh, fopen, backing = self._registered(handle, request.flags)
+        if self._shared.direct_writes and request.flags & os.O_ACCMODE == os.O_WRONLY:
+            fopen |= wire.FOPEN_DIRECT_IO
         return create_out(self._shared.looked_up(node), fh, fopen, backing)
 
     def _create_existing(self, request: rq.Create) -> bytes:

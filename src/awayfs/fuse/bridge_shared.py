@@ -32,6 +32,7 @@ class Shared:
     handles: dict[int, object] = field(default_factory=dict)
     fuse_fd: int = -1
     passthrough: bool = False
+    direct_writes: bool = False
     changed: set[NodeId] = field(default_factory=set)
     listed: set[NodeId] = field(default_factory=set)
     """Directories that the kernel was allowed to keep the listing of."""

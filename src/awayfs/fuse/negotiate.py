@@ -103,6 +103,15 @@ class Negotiated:
         return Init.WRITEBACK_CACHE in self.flags
 
     @property
+    def direct_writes(self) -> bool:
+        """Whether a file's writers may pass by the page cache while its readers use it.
+
+        From Linux 6.6 on such a write drops the pages that it makes outdated; a kernel that offers
+        DIRECT_IO_ALLOW_MMAP does.
+        """
+        return Init.DIRECT_IO_ALLOW_MMAP in self.flags and not self.writeback
+
+    @property
     def expire_only(self) -> bool:
         """Whether `Notifier.inval_entry` may just expire a name."""
         return Init.HAS_EXPIRE_ONLY in self.offered
