@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from awayfs.core.types import NodeId
 from awayfs.store.content import Content
 from awayfs.store.db import Database
-from awayfs.store.files import Files, fsync_path
+from awayfs.store.files import Files, begin_writeback, fsync_path
 
 
 @dataclass(slots=True)
@@ -34,6 +35,9 @@ class SyncWork:
     def run(self) -> None:
         """Blocking, any thread. Raises OSError when something cannot be made durable."""
         folders: set[str] = set()
+        for _, path, _ in self.files if len(self.files) > 1 else ():
+            with suppress(FileNotFoundError):
+                begin_writeback(path)
         for node, path, _ in self.files:
             try:
                 self.stamps[node] = _fsync_stamped(path)
