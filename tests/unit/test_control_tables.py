@@ -13,10 +13,11 @@ import pytest
 from awayfs.control import handshake, mountinfo, mounts, paths, volumes
 from awayfs.control.messages import ControlError
 from awayfs.control.mountinfo import MountEntry, inner_path, locate, parse, unescape
-from awayfs.control.options import MountOptions, size
+from awayfs.control.options import MountOptions
 from awayfs.control.options import parse as parse_options
 from awayfs.control.urls import canonical, server_of, volume_id
 from awayfs.core.errors import StoreError, UsageError
+from awayfs.core.setting_table import size
 
 
 @pytest.fixture(autouse=True)
@@ -37,11 +38,11 @@ def _own_directories(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         ("ro,rw", {}),
         ("rw,ro", {"ro": True}),
         ("allow_other,default_permissions", {"allow_other": True, "default_permissions": True}),
-        ("fresh=0", {"fresh": 0.0}),
-        ("fresh=1.5", {"fresh": 1.5}),
+        ("fresh=0", {"settings": {"fresh": 0.0}}),
+        ("fresh=1.5", {"settings": {"fresh": 1.5}}),
         ("writes=close", {"writes": "close"}),
-        ("cache-size=20G", {"cache_size": 20 << 30}),
-        ("cache-size=1.5M", {"cache_size": 3 << 19}),
+        ("cache-size=20G", {"settings": {"cache-size": 20 << 30}}),
+        ("cache-size=1.5M", {"settings": {"cache-size": 3 << 19}}),
         ("base-limit=512k", {"base_limit": 512 << 10}),
         ("errno=distinct,conflicted=error", {"errno": "distinct", "conflicted": "error"}),
         ("identity=/k/id", {"identity": "/k/id"}),
@@ -50,7 +51,9 @@ def _own_directories(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         ("passthrough=off,writeback", {"passthrough": "off", "writeback": True}),
         ("volume-id=mine-1", {"volume_id": "mine-1"}),
         ("_netdev,nofail,noauto,user,x-systemd.automount,x-gvfs-show", {}),
-        ("fresh=1,fresh=2", {"fresh": 2.0}),
+        ("never-cache,cull=on", {"settings": {"never-cache": True, "cull": True}}),
+        ("bcull=2%,bstop=0", {"settings": {"bcull": 2.0, "bstop": 0.0}}),
+        ("fresh=1,fresh=2", {"settings": {"fresh": 2.0}}),
         ("noexec", {"noexec": True}),
         ("user,noexec,exec", {}),
     ],
@@ -70,6 +73,14 @@ def test_options(text: str, expected: dict[str, Any]) -> None:
         ("timeout=0", "above 0"),
         ("writes=never", "behind, close or through"),
         ("cache-size=big", "500M"),
+        ("cache-size=-1M", "500M"),
+        ("cache-size=0", "500M"),
+        ("brun=120", "below 100"),
+        ("bcull=0.5", "bstop=1 must be below bcull=0.5"),
+        ("frun=2,fcull=3", "fcull=3, and that below frun=2"),
+        ("pin,never-cache", "exclude each other"),
+        ("pin=2000", "0 to 1000"),
+        ("learn=maybe", "on or off"),
         ("ro=1", "takes no value"),
         ("identity=", "file name"),
         ("volume-id=../x", "letters"),

@@ -14,6 +14,7 @@ from awayfs.control.handshake import StartRequest
 from awayfs.control.options import MountOptions, parse
 from awayfs.core import errors
 from awayfs.core.errors import UsageError
+from awayfs.core.setting_table import TABLE
 from awayfs.daemon.api import Api
 from awayfs.volume.fault import NAMES
 
@@ -113,7 +114,7 @@ def test_the_readme_tells_the_defaults() -> None:
     defaults = MountOptions().as_dict()
     for name in ("writes", "errno", "conflicted", "passthrough"):
         assert code(told[name]) == [defaults[name]]
-    assert told["fresh"] == f"{defaults['fresh']:g}"
+    assert told["fresh"] == f"{TABLE['fresh'].default:g}"
 
 
 def test_what_is_not_offered_is_said_and_nothing_else() -> None:

@@ -34,6 +34,7 @@ COMMANDS = {
     "conflicts": "conflicts",
     "resolve": "resolve",
     "why": "conflicts",
+    "config": "config",
     "cull": "volumes",
     "cache": "volumes",
     "fsck": "volumes",

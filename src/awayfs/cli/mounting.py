@@ -37,6 +37,8 @@ def mount(
     \b
     Options: ro, noexec, allow_other, default_permissions, fresh=SECONDS,
     writes=behind|close|through, cache-size=SIZE, base-limit=SIZE, errno=posix|distinct,
+    cull=off, pin, never-cache, brun=PERCENT, bcull=PERCENT, bstop=PERCENT, frun=PERCENT,
+    fcull=PERCENT, fstop=PERCENT, learn=off, walk-interval=SECONDS, bandwidth=SIZE, indexers=off,
     conflicted=local|server|error,
     identity=FILE, known_hosts=FILE, ssh_config=FILE, timeout=SECONDS, passthrough=auto|off,
     writeback, volume-id=NAME

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from awayfs.control.options import size
+from awayfs.core.setting_table import size
 from awayfs.core.settings import Settings, settings_of
 
 LARGEST = 1 << 20

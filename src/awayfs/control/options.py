@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from awayfs.core.errors import UsageError
+from awayfs.core.setting_table import MARKS, TABLE, contradiction, out_of_order, seconds, size
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +20,7 @@ class MountOptions:
     allow_other: bool = False
     default_permissions: bool = False
     noexec: bool = False
-    fresh: float = 3.0  # seconds an observation counts
     writes: str = "behind"  # behind, close, through
-    cache_size: int | None = None  # bytes
     errno: str = "posix"  # posix, distinct
     conflicted: str = "local"  # local, server, error
     base_limit: int | None = None  # bytes; larger base content is not copied
@@ -32,6 +31,7 @@ class MountOptions:
     passthrough: str = "auto"  # auto, off
     writeback: bool = False
     volume_id: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)  # core.setting_table, as given
 
     def as_dict(self) -> dict[str, Any]:
         """All fields by name, as plain values."""
@@ -44,32 +44,13 @@ class MountOptions:
         return cls(**{name: value for name, value in values.items() if name in known})
 
 
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _IGNORED = frozenset(
     ("_netdev", "nofail", "noauto", "auto", "user", "users", "nouser", "owner", "group")
 ) | frozenset(("defaults", "nosuid", "nodev", "noatime", "relatime", "async"))
 
 
-def size(text: str) -> int:
-    """Bytes from ``500M`` and the like; raises ``ValueError``."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmgt]?)(?:i?b)?", text.strip().lower())
-    if not match:
-        raise ValueError("a size such as 500M or 20G")
-    return int(float(match[1]) * _UNITS[match[2]])
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1e9:
-        raise ValueError("a number of seconds")
-    return value
-
-
 def _positive(text: str) -> float:
-    value = _seconds(text)
+    value = seconds(text)
     if not value:
         raise ValueError("a number of seconds above 0")
     return value
@@ -97,11 +78,12 @@ def _one_of(*choices: str) -> Callable[[str], str]:
 
 
 _FLAGS = frozenset(("ro", "allow_other", "default_permissions", "noexec", "writeback"))
+_SETTINGS = frozenset(TABLE) - {"leave-out"}
+_SWITCHES = frozenset(("pin", "never-cache", "cull", "learn"))
+"""Those that need no value."""
 _OPPOSITES = {"rw": "ro", "exec": "noexec"}
 _VALUES: dict[str, Callable[[str], Any]] = {
-    "fresh": _seconds,
     "writes": _one_of("behind", "close", "through"),
-    "cache-size": size,
     "errno": _one_of("posix", "distinct"),
     "conflicted": _one_of("local", "server", "error"),
     "base-limit": size,
@@ -121,6 +103,7 @@ def parse(text: str) -> MountOptions:
     two that contradict each other the last one counts, as with ``mount``.
     """
     values: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for part in _split(text):
         name, equals, value = part.partition("=")
         if name in _OPPOSITES:
@@ -132,11 +115,19 @@ def parse(text: str) -> MountOptions:
                 raise UsageError(f"-o {name}: takes no value; write just {name}")
             values[name] = True
         elif name in _VALUES:
-            values[name.replace("-", "_")] = _value(name, value)
+            values[name.replace("-", "_")] = _value(name, value, _VALUES[name])
+        elif name in _SETTINGS:
+            given = value if equals or name not in _SWITCHES else "on"
+            settings[name] = _value(name, given, TABLE[name].read)
         else:
-            known = ", ".join(sorted(_FLAGS | _VALUES.keys()))
+            known = ", ".join(sorted(_FLAGS | _VALUES.keys() | _SETTINGS))
             raise UsageError(f"-o {name}: unknown option; known ones are {known}")
-    options = replace(MountOptions(), **values)
+    options = replace(MountOptions(), **values, settings=settings)
+    wrong = contradiction(settings) or out_of_order(
+        {mark: settings.get(mark, TABLE[mark].default) for mark in MARKS}
+    )
+    if wrong is not None:
+        raise UsageError(f"-o {text}: {wrong}")
     if options.writeback and options.conflicted == "server":
         raise UsageError(
             "-o conflicted=server does not go with -o writeback: the kernel would keep the size"
@@ -144,9 +135,9 @@ def parse(text: str) -> MountOptions:
     return options
 
 
-def _value(name: str, value: str) -> Any:
+def _value(name: str, value: str, read: Callable[[str], Any]) -> Any:
     try:
-        return _VALUES[name](value)
+        return read(value)
     except ValueError as error:
         raise UsageError(f"-o {name}={value}: not understood; give {error}") from None
 

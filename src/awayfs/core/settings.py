@@ -3,6 +3,8 @@
 Settings for all stand at the top; sections ``[volume."..."]`` (URL, mount point or id) and
 ``[server."HOST"]`` have the same for some, and go before them. What is wrong is left out and
 complained about, a line each.
+
+What is kept here, and how (``core.setting_table``), comes as layers (``core.effective``).
 """
 
 from __future__ import annotations
@@ -11,21 +13,28 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from awayfs.core.effective import Layer, Place
 from awayfs.core.history import Limits
 from awayfs.core.merge_rules import Rule, in_order, rules_of
 from awayfs.core.naming import why_not_template
+from awayfs.core.setting_layers import DIRECTORY, Source, layers_of
+from awayfs.core.setting_table import TABLE
 
-TABLES = ("merge", "conflicts", "history")
+TABLES = ("merge", "conflicts", "history", DIRECTORY, *TABLE)
 SECTIONS = ("volume", "server")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What is set. ``copy_name`` is the template of conflict copies, empty for ours."""
+    """What is set. ``copy_name`` is the template of conflict copies, empty for ours.
+
+    ``layers`` are in the order of the file's scopes, those of a volume first.
+    """
 
     rules: tuple[Rule, ...] = ()
     copy_name: str = ""
     history: Limits = Limits()  # noqa: RUF009
+    layers: tuple[Layer, ...] = ()
     complaints: tuple[str, ...] = ()
 
 
@@ -46,6 +55,8 @@ def settings_of(
         if name not in (*TABLES, *SECTIONS)
     ]
     scopes: list[Mapping[str, Any]] = []
+    places = Source(source)
+    layers: list[Layer] = []
     for kind, names in (("volume", tuple(volume)), ("server", (server,))):
         sections = table.get(kind, {})
         if not isinstance(sections, Mapping):
@@ -57,7 +68,11 @@ def settings_of(
             elif name in names:
                 scopes.append(section)
                 wrong += _unknown(section, source, f'{kind}."{name}"')
-    settings = Settings()
+                place = Place.VOLUME if kind == "volume" else Place.SERVER
+                layers += layers_of(section, places, place, f'{kind}."{name}"')
+    layers += layers_of(table, places, Place.TOP, "")
+    wrong += places.complaints
+    settings = Settings(layers=tuple(layers))
     rules: list[list[Rule]] = []
     for scope in (*scopes, table):
         found, complaints = rules_of(scope["merge"], source) if "merge" in scope else ([], [])

@@ -18,6 +18,7 @@ from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.daemon.api_conflicts import ConflictApi
 from awayfs.daemon.api_resolve import ResolveApi
 from awayfs.daemon.api_session import SessionApi
+from awayfs.daemon.api_settings import SettingsApi
 from awayfs.daemon.shown import entry_facts, pairs_of, printable
 from awayfs.fuse import mount as mounting
 from awayfs.volume.context import SECOND_NS
@@ -68,6 +69,7 @@ class Api:
             **ConflictApi(lambda: self.volume).handlers(),
             **SessionApi(lambda: self.volume).handlers(),
             **ResolveApi(lambda: self.volume).handlers(),
+            **SettingsApi(lambda: self.volume).handlers(),
         }
 
     # -- state ----------------------------------------------------------------------------
@@ -96,7 +98,7 @@ class Api:
             },
             "cache": {
                 "bytes": store.content.usage(),
-                "limit": volume.context.options.cache_limit,
+                "limit": volume.context.cache_limit,
                 "nodes": store.nodes.count(),
             },
             "conflicts": store.conflicts.count(),

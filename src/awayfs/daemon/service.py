@@ -181,9 +181,8 @@ def _remote_options(options: MountOptions) -> Mapping[str, str]:
 def _volume_options(options: MountOptions) -> VolumeOptions:
     defaults = VolumeOptions()
     return VolumeOptions(
-        fresh_s=options.fresh,
+        settings=options.settings,
         writes=options.writes,
-        cache_limit=options.cache_size,
         base_limit=defaults.base_limit if options.base_limit is None else options.base_limit,
         conflicted=options.conflicted,
         read_only=options.ro,

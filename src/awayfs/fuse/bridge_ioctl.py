@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable
 from awayfs.core import ioctls
 from awayfs.core.ioctls import Variant
 from awayfs.core.permissions import READ, SEARCH, Caller, Rights, allows, may_change_state
+from awayfs.core.setting_table import PIN_PRIORITY, PIN_PRIORITY_MAX
 from awayfs.core.types import Kind, NodeId
 from awayfs.fuse import requests as rq
 from awayfs.fuse.bridge_shared import Shared
-from awayfs.fuse.bridge_xattrs import PIN_PRIORITY, PIN_PRIORITY_MAX
 from awayfs.fuse.replies import ioctl_out
 from awayfs.fuse.session import Handler, Result
 from awayfs.store.nodes import Node

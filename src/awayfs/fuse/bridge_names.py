@@ -7,7 +7,7 @@ import stat
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from awayfs.core.types import ROOT, Attributes, Kind
+from awayfs.core.types import ROOT, Attributes, Kind, NodeId
 from awayfs.fuse import requests as rq
 from awayfs.fuse import wire
 from awayfs.fuse.bridge_shared import Shared
@@ -85,14 +85,14 @@ class NameHandlers:
             raise
         if isinstance(found, Node):
             return entry_out(self._shared.looked_up(found))
-        return self._lookup_later(found)
+        return self._lookup_later(found, request.nodeid)
 
-    async def _lookup_later(self, found: Awaitable[Node]) -> bytes:
+    async def _lookup_later(self, found: Awaitable[Node], parent: NodeId) -> bytes:
         try:
             node = await found
         except OSError as error:
             if error.errno == errno.ENOENT:  # asked about just now
-                return negative_entry_out(self._shared.valid_s())
+                return negative_entry_out(self._shared.valid_s(parent))
             raise
         return entry_out(self._shared.looked_up(node))
 

@@ -56,10 +56,10 @@ class Shared:
             return 0
         return wire.FOPEN_KEEP_CACHE
 
-    def valid_s(self) -> float:
-        """How long what was seen at this moment may be trusted without asking again."""
+    def valid_s(self, node: NodeId) -> float:
+        """How long what was seen of a node at this moment may be trusted without asking again."""
         if self.volume.link.usable:
-            return self.volume.context.options.fresh_s
+            return self.volume.context.fresh_s(node)
         return OFFLINE_VALID_S
 
     def left_s(self, node: NodeId) -> float:
@@ -67,14 +67,14 @@ class Shared:
 
         What only exists here is as good as if it were seen at this moment.
         """
-        return self._left_of(self.volume.store.server.seen_ns(node))
+        return self._left_of(self.volume.store.server.seen_ns(node), node)
 
     def absence_left_s(self, directory: NodeId) -> float:
         """How long it may be trusted that a directory has no such name."""
-        return self._left_of(self.volume.store.server.listed_ns(directory))
+        return self._left_of(self.volume.store.server.listed_ns(directory), directory)
 
-    def _left_of(self, seen_ns: int | None) -> float:
-        valid = self.valid_s()
+    def _left_of(self, seen_ns: int | None, node: NodeId) -> float:
+        valid = self.valid_s(node)
         if seen_ns is None or not self.volume.link.usable:
             return valid
         age = (self.volume.context.now() - seen_ns) / SECOND_NS
@@ -85,7 +85,7 @@ class Shared:
 
         Trusted from this moment on: who reads a long listing takes each entry as he gets to it.
         """
-        return self._entry(node, self.valid_s())
+        return self._entry(node, self.valid_s(node.id))
 
     def _entry(self, node: Node, valid: float) -> Entry:
         return Entry(node.id, self.attr(node), valid, valid)

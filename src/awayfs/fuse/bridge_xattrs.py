@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 
+from awayfs.core.setting_table import PIN_PRIORITY, PIN_PRIORITY_MAX, TABLE
 from awayfs.fuse import requests as rq
 from awayfs.fuse.bridge_shared import Shared
 from awayfs.fuse.replies import xattr_size_out
@@ -11,8 +12,7 @@ from awayfs.fuse.session import Handler, Result
 
 OWN = b"user.awayfs."
 PIN = OWN + b"pin"
-PIN_PRIORITY = 100
-PIN_PRIORITY_MAX = 1000
+SETTINGS = {OWN + name.encode(): name for name, one in TABLE.items() if one.xattr and name != "pin"}
 
 
 class XattrHandlers:
@@ -57,10 +57,16 @@ class XattrHandlers:
         return self._sized(request.size, b"".join(name + b"\0" for name in names))
 
     def setxattr(self, request: rq.Setxattr) -> Result:
-        """Set one; ``user.awayfs.pin`` pins, its value being the priority."""
+        """Set one; ``user.awayfs.pin`` pins, its value being the priority.
+
+        Others that are settings hold for the node with all that is below.
+        """
         self._volume.check_writable()
         if request.name == PIN:
             self._volume.pin_node(request.nodeid, _priority(request.value))
+            return b""
+        if request.name in SETTINGS:
+            self._volume.set_for_node(request.nodeid, SETTINGS[request.name], _text(request.value))
             return b""
         self._check(request.name)
         return self._set(request.nodeid, request.name, request.value, request.flags)
@@ -71,6 +77,11 @@ class XattrHandlers:
         if request.name == PIN:
             if not self._volume.unpin_node(request.nodeid):
                 raise OSError(errno.ENODATA, "not pinned")
+            return b""
+        if request.name in SETTINGS:
+            if SETTINGS[request.name] not in self._volume.store.node_settings.of(request.nodeid):
+                raise OSError(errno.ENODATA, "not set here")
+            self._volume.set_for_node(request.nodeid, SETTINGS[request.name], None)
             return b""
         self._check(request.name)
         return self._set(request.nodeid, request.name, None, 0)
@@ -100,6 +111,11 @@ class XattrHandlers:
         if len(value) > size:
             raise OSError(errno.ERANGE, "the buffer is too small")
         return value
+
+
+def _text(value: bytes) -> str:
+    """A setting's value; empty means on."""
+    return bytes(value).rstrip(b"\0").decode("utf-8", "replace").strip() or "on"
 
 
 def _priority(value: bytes) -> int:

@@ -32,6 +32,7 @@ _TABLES: Final = (
     ("bases", "node"),
     ("conflicts", "id"),
     ("pins", "node"),
+    ("node_settings", "node"),
     ("xattrs", "node"),
     ("xattr_bases", "node"),
     ("server_nodes", "node"),

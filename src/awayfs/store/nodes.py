@@ -65,7 +65,7 @@ class Nodes:
     """Reading is free of side effects; each change is a transaction or joins the current one.
 
     ``on_size`` and ``on_remove`` are told of new sizes and of removed nodes, so that the
-    other parts of the store follow.
+    other parts of the store follow. ``moves`` differs once a path may lead elsewhere.
     """
 
     def __init__(self, db: Database) -> None:
@@ -81,6 +81,9 @@ class Nodes:
         self._recent: tuple[int, Row] = (-1, (0,))
         self.on_size: list[Callable[[NodeId, int], None]] = []
         self.on_remove: list[Callable[[NodeId], None]] = []
+        self.moves = 0
+        self._watched: dict[bytes, Callable[[], None]] = {}
+        self._named: dict[bytes, dict[NodeId, NodeId]] = {}
 
     def get(self, node: NodeId) -> Node | None:
         row = self._db.row(_GET, (node,))
@@ -135,6 +138,27 @@ class Nodes:
             if part and node is not None:
                 node = self.child_id(node, part)
         return None if node is None else self.get(node)
+
+    def named(self, name: bytes) -> list[tuple[NodeId, NodeId]]:
+        """(directory, node) of everything of one name. Looks at all names the first time."""
+        if name not in self._named:
+            rows = self._db.rows("SELECT parent, node FROM names WHERE name = ?", (name,))
+            self._named[name] = {row[0]: row[1] for row in rows}
+        return sorted(self._named[name].items())
+
+    def watch(self, name: bytes, call: Callable[[], None]) -> None:
+        """Have ``call`` called when something gets, or loses, a name."""
+        self._watched[name] = call
+
+    def _renamed(self, parent: NodeId, name: bytes, node: NodeId | None) -> None:
+        if name in self._watched:
+            self._db.on_rollback(self._named.pop, name, None)
+            named = self._named.get(name)
+            if named is not None and node is None:
+                named.pop(parent, None)
+            elif named is not None and node is not None:
+                named[parent] = node
+            self._watched[name]()
 
     def count(self) -> int:
         """Number of nodes, the root included."""
@@ -199,20 +223,24 @@ class Nodes:
             if kind == _DIRECTORY and (node == ROOT or self.parent(node) is not None):
                 raise OSError(errno.EPERM, "a directory can have one name only", name)
             self._names.add(parent, name, node)
+            self._renamed(parent, name, node)
             self._db.execute(_LINKS, (1, parent if kind == _DIRECTORY else node))
 
     def remove_name(self, parent: NodeId, name: bytes) -> None:
         """Take a name away; the node stays, if need be as an orphan."""
+        self.moves += 1
         with self._db.transaction():
             node = self.child_id(parent, name)
             if node is None:
                 raise missing(name)
             self._names.remove(parent, name)
+            self._renamed(parent, name, None)
             links_of = parent if self._kind(node) == _DIRECTORY else node
             self._db.execute(_LINKS, (-1, links_of))
 
     def move_name(self, parent: NodeId, name: bytes, to_parent: NodeId, to_name: bytes) -> None:
         """Rename to a free name (else EEXIST); a directory never into itself (EINVAL)."""
+        self.moves += 1
         with self._db.transaction():
             node = self.child_id(parent, name)
             if node is None:
@@ -222,6 +250,8 @@ class Nodes:
                 raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), to_name)
             self._names.add(to_parent, to_name, node)
             self._names.remove(parent, name)
+            self._renamed(to_parent, to_name, node)
+            self._renamed(parent, name, None)
             if directory and parent != to_parent:
                 self._db.execute(_LINKS, (-1, parent))
                 self._db.execute(_LINKS, (1, to_parent))

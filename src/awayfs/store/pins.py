@@ -19,12 +19,13 @@ class Pin:
 
 
 class Pins:
-    """Pins by node."""
+    """Pins by node. ``changes`` differs once a pin was set or removed."""
 
     def __init__(self, db: Database, nodes: Nodes) -> None:
         self._db = db
         self._nodes = nodes
         self._pins: dict[NodeId, Pin] = {}
+        self.changes = 0
         for node, priority, recursive in db.rows("SELECT node, priority, recursive FROM pins"):
             self._pins[node] = Pin(node, priority, bool(recursive))
         nodes.on_remove.append(self.remove)
@@ -75,6 +76,7 @@ class Pins:
         self._put(node, pin)
 
     def _put(self, node: NodeId, pin: Pin | None) -> None:
+        self.changes += 1
         if pin is None:
             self._pins.pop(node, None)
         else:

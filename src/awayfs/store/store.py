@@ -35,6 +35,7 @@ from awayfs.store.history import History
 from awayfs.store.intents import Intents
 from awayfs.store.journal import Journal
 from awayfs.store.lock import Lock
+from awayfs.store.node_settings import NodeSettings
 from awayfs.store.nodes import Nodes
 from awayfs.store.pins import Pins
 from awayfs.store.reserve import Reserve
@@ -65,6 +66,7 @@ class Store:
         self.journal = Journal(db)
         self.intents = Intents(db)
         self.pins = Pins(db, self.nodes)
+        self.node_settings = NodeSettings(db, self.nodes)
         self.files = Files(directory, db)
         self.reserve = Reserve(f"{directory}/reserve")
         self.content = Content(db, self.files, self._busy)

@@ -348,6 +348,7 @@ class Changes:
         pin = self._store.pins.get(replaced)
         if pin is not None:
             self._store.pins.add(node, pin.priority, pin.recursive)
+        self._store.node_settings.inherit(node, replaced)
 
     def _check_replaceable(self, node: Node, existing: Node) -> None:
         if existing.kind is Kind.DIRECTORY:

@@ -6,7 +6,7 @@ Everything here is used on the event-loop thread only; that is why there are no 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from awayfs.core.settings import Settings
 from awayfs.core.types import Entry, NodeId
 from awayfs.store.nodes import Node
 from awayfs.store.store import Store
+from awayfs.volume.effective import Effective
 from awayfs.volume.failures import Failures
 from awayfs.volume.held import HeldContent
 from awayfs.volume.link import Link
@@ -25,17 +26,27 @@ SECOND_NS = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class VolumeOptions:
-    """The choices of one mount (DESIGN sections 4 and 5). Sizes in bytes, times in seconds."""
+    """The choices of one mount (DESIGN sections 4 and 5). Sizes in bytes, times in seconds.
 
-    fresh_s: float = 3.0
-    writes: str = "behind"
+    ``fresh_s``, ``cache_limit`` and ``settings`` are what the mount gives of the settings that
+    other places can give as well (``core.setting_table``); None leaves it to them.
+    """
+
+    fresh_s: float | None = None
     cache_limit: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    writes: str = "behind"
     base_limit: int = 32 << 20
     conflicted: str = "local"
     read_only: bool = False
     uid: int = 0
     gid: int = 0
     host: str = "localhost"
+
+    def given(self) -> dict[str, Any]:
+        """The settings that the mount gives, by name."""
+        given = {"fresh": self.fresh_s, "cache-size": self.cache_limit}
+        return {**{k: v for k, v in given.items() if v is not None}, **self.settings}
 
 
 class KernelCaches(Protocol):
@@ -79,6 +90,7 @@ class Context:
     kernel: KernelCaches = field(default_factory=NoKernel)
     opened: OpenNodes = field(init=False)
     held: HeldContent = field(init=False)
+    effective: Effective = field(init=False)
     failures: Failures = field(default_factory=Failures)
     refusals: Refusals = field(default_factory=Refusals)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
@@ -90,6 +102,8 @@ class Context:
     """Where the server was last seen to have a node whose new name was not adopted here."""
 
     def __post_init__(self) -> None:
+        given = self.options.given()
+        self.effective = Effective(self.store, given, lambda: self.settings(), self.now)
         self.opened = OpenNodes(self.store)
         self.held = HeldContent(self.store, self.options.base_limit)
         self.opened.before_change.append(self.held.about_to_change)
@@ -114,12 +128,22 @@ class Context:
         gid = self.options.gid if connected.own_gid == entry.gid else entry.gid
         return self.options.uid, gid
 
-    def is_fresh(self, seen_ns: int | None) -> bool:
-        """Whether an observation made at ``seen_ns`` still stands without asking."""
+    @property
+    def cache_limit(self) -> int | None:
+        """Bytes of content that may be here, or None."""
+        limit: int | None = self.effective.value("cache-size")
+        return limit
+
+    def fresh_s(self, node: NodeId) -> float:
+        """Seconds that an observation of a node counts."""
+        return float(self.effective.of(node, "fresh"))
+
+    def is_fresh(self, seen_ns: int | None, node: NodeId) -> bool:
+        """Whether an observation of a node made at ``seen_ns`` stands without asking."""
         if seen_ns is None:
             return False
         age = self.now() - seen_ns
-        return 0 <= age <= self.options.fresh_s * SECOND_NS
+        return 0 <= age <= self.fresh_s(node) * SECOND_NS
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run something beside the requests; it is cancelled when the volume stops."""

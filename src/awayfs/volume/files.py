@@ -130,7 +130,7 @@ class Files:
             await room
 
     def _room_for(self, opened: OpenNode, end: int) -> Coroutine[Any, Any, None] | None:
-        if self._context.options.cache_limit is None or end <= opened.size:
+        if self._context.cache_limit is None or end <= opened.size:
             return None
         self._context.opened.save(opened)  # what it holds by now counts
         wanted = end - opened.size

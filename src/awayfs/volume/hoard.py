@@ -141,7 +141,7 @@ class Hoard:
         server = self._store.server
         if server.get(node_id) is None and self._store.nodes.parent(node_id) is not None:
             return  # made here
-        if self._context.link.usable and self._context.is_fresh(server.listed_ns(node_id)):
+        if self._context.link.usable and self._context.is_fresh(server.listed_ns(node_id), node_id):
             return
         try:
             async with gate:
@@ -164,7 +164,7 @@ class Hoard:
 
     def _check_limit(self, files: list[NodeId]) -> None:
         """A pinned file that can never fit is said before anything is fetched for it."""
-        limit = self._context.options.cache_limit
+        limit = self._context.cache_limit
         if limit is None:
             return
         for node_id in files:

@@ -196,3 +196,4 @@ class PutBack:
         if pin is not None:
             self._store.pins.remove(node)
             self._store.pins.add(new, pin.priority, pin.recursive)
+        self._store.node_settings.inherit(new, node)

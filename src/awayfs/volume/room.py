@@ -32,7 +32,7 @@ class Room:
 
         ``keep`` is the node the bytes are for; its own content goes last.
         """
-        limit = self._context.options.cache_limit
+        limit = self._context.cache_limit
         if limit is None:
             return
         content = self._context.store.content
@@ -55,7 +55,7 @@ class Room:
 
     def window(self) -> int | None:
         """How much may reasonably be fetched at once; None for as much as one likes."""
-        limit = self._context.options.cache_limit
+        limit = self._context.cache_limit
         return None if limit is None else max(SMALLEST_WINDOW, limit // 4)
 
     def _shed(self, node: NodeId) -> bool:
@@ -124,5 +124,5 @@ class Room:
             store.journal.has_any(node)
             or store.conflicts.of_node(node)
             or store.server.get(node) is None
-            or store.pins.is_pinned(node)
+            or self._context.effective.stays(node)
         )

@@ -1,17 +1,25 @@
-"""Rules from ``.awayfs.toml`` files on the share: defaults for the directory that has one.
+"""What ``.awayfs.toml`` files on the share say: defaults for the directory that has one.
 
 What comes from the share chooses among built-in strategies. A file that is invalid, too large,
 or names a command is ignored there, and said.
+
+Rules for conflicts are looked up when one is met. Settings (``core.setting_table``) count from
+when the file was seen in its directory and read, which is done beside the requests.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+from dataclasses import replace
 
 from awayfs.control.config import parse
+from awayfs.core.effective import Layer, Place
 from awayfs.core.errors import RemoteError
 from awayfs.core.merge_rules import Rule, rules_of
+from awayfs.core.setting_layers import DIRECTORY, Source, layers_of
+from awayfs.core.setting_table import TABLE
 from awayfs.core.types import Kind, NodeId
 from awayfs.store.nodes import Node
 from awayfs.volume.context import SECOND_NS, Context
@@ -23,6 +31,8 @@ log = logging.getLogger(__name__)
 NAME = b".awayfs.toml"
 LARGEST = 64 << 10
 LOOK_NS = 2 * SECOND_NS
+SETTINGS_S = 5.0
+"""How often the files with settings are looked at for a new version."""
 Version = tuple[int, int, bytes | None]
 
 
@@ -38,6 +48,32 @@ class ShareRules:
         self._complaints: dict[NodeId, list[str]] = {}
         self._looked: dict[bytes, list[Rule]] = {}
         self._looked_ns = 0
+        self._layers: dict[NodeId, list[Layer]] = {}
+        self._again = asyncio.Event()
+        self._store.nodes.watch(NAME, self._again.set)
+        self._again.set()
+
+    async def run(self) -> None:
+        """Read what appears and what changes; runs until cancelled."""
+        while True:
+            try:
+                await asyncio.wait_for(self._again.wait(), SETTINGS_S)
+            except TimeoutError:
+                pass
+            self._again.clear()
+            await self.read_settings()
+
+    async def read_settings(self) -> None:
+        """Have the settings of all files that are known be those of this moment."""
+        nodes, effective = self._store.nodes, self._context.effective
+        known: dict[bytes, list[Layer]] = {}
+        for parent, node_id in nodes.named(NAME):
+            directory, node = nodes.path(parent), self._context.node(node_id)
+            if directory is None or node is None:
+                continue
+            await self._of_file(node, directory)
+            known[directory] = [replace(one, root=directory) for one in self._layers[node_id]]
+        effective.set_share(known)
 
     def complaints(self) -> list[str]:
         """What is wrong with the files that were looked at."""
@@ -80,9 +116,10 @@ class ShareRules:
         if known is not None and known[0] == version:
             return known[1]
         rules, wrong, lasts = await self._parsed(current, shown, directory)
-        self._complaints[node.id] = wrong
         for line in wrong:
-            log.warning("%s", line)
+            if line not in self._complaints.get(node.id, []):
+                log.warning("%s", line)
+        self._complaints[node.id] = wrong
         if lasts:
             version = (current.mtime_ns, current.size, self._store.content.token(node.id))
             self._read[node.id] = (version, rules)
@@ -92,6 +129,7 @@ class ShareRules:
         self, node: Node, shown: str, directory: bytes
     ) -> tuple[list[Rule], list[str], bool]:
         """Rules, complaints, and whether that stays so while the file is the same."""
+        self._layers.setdefault(node.id, [])
         if node.kind is not Kind.FILE:
             return [], [f"{shown}: is not a file; it is ignored"], True
         if node.size > LARGEST:
@@ -104,9 +142,15 @@ class ShareRules:
             return [], [f"{shown}: cannot be read now: {error}"], False
         table, complaint = parse(content, shown)
         if complaint is not None:
+            self._layers[node.id] = []
             return [], [complaint], True
         rules, wrong = rules_of(table.get("merge", []), shown, root=directory, commands=False)
-        return rules, wrong, True
+        source = Source(shown, share=True, root=directory)
+        self._layers[node.id] = layers_of(table, source, Place.SHARE, "")
+        for name in table:
+            if name not in ("merge", DIRECTORY, *TABLE):
+                source.complain(f"there is no setting {name!r}")
+        return rules, [*wrong, *source.complaints], True
 
     async def _content(self, node: Node) -> bytes:
         await self._fetcher.whole(node.id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from awayfs.core.errors import DISCONNECTED_NAME
+from awayfs.core.setting_table import TABLE, value_text
 from awayfs.core.types import Kind, NodeId
 from awayfs.volume.context import Context
 
@@ -40,6 +41,8 @@ class States:
             return ",".join(self.of(node_id))
         if name == "pin":
             return self.pin(node_id)
+        if name in TABLE and TABLE[name].xattr:
+            return value_text(self._context.effective.of(node_id, name))
         if name == "version":
             server = self._store.server.get(node_id)
             return server.token.hex() if server else None
@@ -52,7 +55,7 @@ class States:
         pin = self._store.pins.get(node_id)
         if pin is not None:
             return str(pin.priority)
-        return "inherited" if self._store.pins.is_pinned(node_id) else None
+        return "inherited" if self._context.effective.is_pinned(node_id) else None
 
     def error(self, node_id: NodeId) -> str | None:
         """The last failure on the node, or why its record is parked."""

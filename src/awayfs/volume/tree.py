@@ -129,7 +129,7 @@ class Tree:
         """Whether ``open_directory`` would answer without asking the server."""
         if not self._context.link.usable or not self._is_listable(node_id):
             return True
-        return self._context.is_fresh(self._store.server.listed_ns(node_id))
+        return self._context.is_fresh(self._store.server.listed_ns(node_id), node_id)
 
     async def xattrs(self, node_id: NodeId) -> dict[bytes, bytes]:
         """Extended attributes, read from the server the first time."""
@@ -202,12 +202,12 @@ class Tree:
         server = self._store.server
         if node is not None:
             seen_ns = server.seen_ns(node.id)
-            if seen_ns is None or self._context.is_fresh(seen_ns):
+            if seen_ns is None or self._context.is_fresh(seen_ns, node.id):
                 return True
             return server.child(parent, name) != node.id  # renamed or linked here only
         if server.child(parent, name) is not None or not self._is_listable(parent):
             return True  # removed here, or in a directory that only exists here
-        return self._context.is_fresh(server.listed_ns(parent))
+        return self._context.is_fresh(server.listed_ns(parent), parent)
 
     async def _lookup_asking(self, parent: NodeId, name: bytes) -> Node:
         try:
@@ -228,15 +228,16 @@ class Tree:
         self._stale_lookup_ns[parent] = now
         if len(self._stale_lookup_ns) > 10_000:
             self._stale_lookup_ns.clear()
-        keeps = self._context.options.fresh_s > 0  # else a listing answers no second question
-        if keeps and recently and not self._context.is_fresh(self._store.server.listed_ns(parent)):
+        keeps = self._context.fresh_s(parent) > 0  # else a listing answers no second question
+        listed_ns = self._store.server.listed_ns(parent)
+        if keeps and recently and not self._context.is_fresh(listed_ns, parent):
             await self._observer.directory(parent)
         else:
             await self._observer.name(parent, name)
 
     def _is_stale(self, node_id: NodeId) -> bool:
         seen_ns = self._store.server.seen_ns(node_id)
-        return seen_ns is not None and not self._context.is_fresh(seen_ns)
+        return seen_ns is not None and not self._context.is_fresh(seen_ns, node_id)
 
     def _is_listable(self, node_id: NodeId) -> bool:
         return node_id == ROOT or self._store.server.get(node_id) is not None

@@ -111,7 +111,7 @@ class ServerTree:
     def _fresh(self, path: Path) -> _Seen | None:
         """What was seen of a directory a moment ago; a listing answers its lookups."""
         seen = self._seen.get(path)
-        age = max(self._context.options.fresh_s, 1.0) * SECOND_NS
+        age = max(self._context.effective.value("fresh"), 1.0) * SECOND_NS
         if seen is None or not 0 <= self._context.now() - seen.at_ns <= age:
             return None
         return seen
@@ -131,7 +131,7 @@ class ServerTree:
         if seen is None:
             seen = _Seen(self._context.now(), {}, complete=False)
             self._remember(path[:-1], seen)
-        if not self._context.options.fresh_s:
+        if not self._context.effective.value("fresh"):
             seen.entries.pop(path[-1], None)  # the next one asks again
         else:
             seen.entries[path[-1]] = entry

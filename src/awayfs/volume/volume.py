@@ -16,6 +16,7 @@ from typing import Any
 
 from awayfs.core.conflicts import Resolution
 from awayfs.core.modes import Mode, ModeState, asks_server
+from awayfs.core.setting_table import TABLE, contradiction
 from awayfs.core.types import ROOT, NodeId, Space
 from awayfs.store.conflicts import Conflict
 from awayfs.store.nodes import Node
@@ -135,6 +136,7 @@ class Volume:
         self.context.spawn(self._commit_now_and_then())
         self.context.spawn(self.merging.run())
         self.context.spawn(self.sweep.run())
+        self.context.spawn(self.share_rules.run())
         self.replay.wake()
         self.merging.wake()
         self._cull_history()
@@ -338,6 +340,23 @@ class Volume:
             return False
         self.store.pins.remove(node)
         return True
+
+    def set_for_node(self, node: NodeId, name: str, text: str | None) -> None:
+        """Set one setting for a node with all below it, or with None end that.
+
+        EINVAL for a value that it cannot have, or that contradicts what is set there already.
+        """
+        settings = self.store.node_settings
+        if text is not None:
+            try:
+                values = {k: TABLE[k].read(v) for k, v in {**settings.of(node), name: text}.items()}
+            except ValueError as error:
+                raise OSError(errno.EINVAL, f"{name} is {error}") from None
+            pin = self.store.pins.get(node)
+            wrong = contradiction({**values, **({} if pin is None else {"pin": pin.priority})})
+            if wrong is not None:
+                raise OSError(errno.EINVAL, wrong)
+        settings.set(node, name, text)
 
     async def resolve(self, conflict: Conflict, keep: Resolution) -> str | None:
         """Decide a conflict; the name of a conflict copy if one was made."""
