@@ -402,18 +402,29 @@ def test_base(store: Store) -> None:
     assert store.content.base_path(f.id) is None and check(store) == []
 
 
-def test_eviction_leaves_out_what_is_needed(store: Store) -> None:
+def test_content_by_use(store: Store) -> None:
     nodes = [add(store, b"f%d" % n) for n in range(6)]
     for n, node in enumerate(nodes):
         if n != 4:
             write(store, node.id, b"x" * (n + 1))
         store.content.mark_used(node.id, 100 - n)
-    store.journal.append(RecordKind.STORE, nodes[0].id)
-    store.pins.add(nodes[1].id, 1, False)
-    assert store.content.eviction_order(9) == [(nodes[n].id, n + 1) for n in (5, 3, 2)]
-    assert store.content.eviction_order(1) == [(nodes[5].id, 6)]
-    store.pins.add(ROOT, 1, True)
-    assert store.content.eviction_order(9) == []
+    uses = store.content.by_use((-1, 0), 9)
+    assert [(use.node, use.bytes) for use in uses] == [
+        (nodes[n].id, n + 1) for n in (5, 3, 2, 1, 0)
+    ]
+    assert store.content.by_use((uses[2].used_ns, uses[2].node), 1) == [uses[3]]
+    minute = 60_000_000_000
+    for ns, count in (
+        (2 * minute, 1),
+        (2 * minute + 1, 1),
+        (4 * minute, 2),
+        (10**17, 1),
+        (2 * 10**17, 1),
+    ):
+        store.content.mark_used(nodes[0].id, ns)
+        assert store.content.used(nodes[0].id) == ns
+        assert {u.node: u.uses for u in store.content.by_use((-1, 0), 9)}[nodes[0].id] == count
+    assert store.content.used(nodes[4].id) == -1
 
 
 def test_pins_are_inherited_by_any_name(store: Store) -> None:

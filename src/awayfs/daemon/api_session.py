@@ -18,7 +18,6 @@ from awayfs.volume.discard import Discarder
 from awayfs.volume.exporting import Exporter
 from awayfs.volume.importing import Importer
 from awayfs.volume.planning import Plan
-from awayfs.volume.room import Room
 from awayfs.volume.session import Change, Session, concerns
 from awayfs.volume.slices import Slices
 from awayfs.volume.volume import Volume
@@ -278,7 +277,7 @@ class SessionApi:
 
     async def _cull(self, _params: dict[str, Any]) -> dict[str, Any]:
         volume = self._volume()
-        files, size = await Room(volume.context).empty()
+        files, size = await volume.culling.empty()
         return {
             "evicted_files": files,
             "evicted_bytes": size,

@@ -14,7 +14,7 @@ import errno
 from collections.abc import Awaitable
 from typing import Any
 
-from awayfs.core.errors import POSIX_ERRNO
+from awayfs.core.errors import EDISCONFULL, POSIX_ERRNO
 from awayfs.fuse import requests as rq
 from awayfs.fuse.bridge_bases import after_base
 from awayfs.fuse.bridge_files import FileHandlers
@@ -28,9 +28,7 @@ from awayfs.fuse.session import Handler, Reply, Result
 from awayfs.volume.base_copies import BaseCopies
 from awayfs.volume.virtual_node import VIRTUAL_BASE
 
-_WORTH_TELLING = frozenset(
-    {errno.EIO, errno.ESTALE, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
-)
+_WORTH_TELLING = frozenset({errno.EIO, errno.ESTALE, errno.EDQUOT, errno.EROFS, errno.EACCES})
 
 
 _CHANGES = frozenset(
@@ -108,6 +106,9 @@ class Bridge:
     def _shown(self, request: Request, error: OSError) -> OSError:
         """The errno that the program sees; what is behind it is kept for ``awayfs why``."""
         code = error.errno or 0
+        if code == errno.ENOSPC:  # nothing is changed on the server itself: it is full here
+            code = EDISCONFULL
+            error = OSError(code, error.strerror)
         ours = request.nodeid >= VIRTUAL_BASE
         if not ours and (code in POSIX_ERRNO or code in _WORTH_TELLING):
             self._volume.note_failure(request.nodeid, getattr(request, "name", b""), error)

@@ -182,9 +182,10 @@ class FileHandlers:
     def write(self, request: rq.Write) -> Result:
         """write(2); waits for room below the cache limit, and for the rest of a small file."""
         handle = self._file(request.fh)
-        if not request.from_page_cache:  # what was mapped before the conflict goes on being kept
+        mapped = request.from_page_cache
+        if not mapped:  # what was mapped before the conflict goes on being kept
             self._volume.shown.check_change(request.nodeid)
-        wait = self._files.before_write(handle, request.offset, len(request.data))
+        wait = self._files.before_write(handle, request.offset, len(request.data), mapped=mapped)
         return self._write(request, handle) if wait is None else self._write_later(request, wait)
 
     async def _write_later(self, request: rq.Write, wait: Awaitable[None]) -> Reply:
@@ -193,7 +194,8 @@ class FileHandlers:
         return await result if isinstance(result, Awaitable) else result
 
     def _write(self, request: rq.Write, handle: FileHandle) -> Result:
-        written = self._files.write(handle, request.offset, request.data)
+        write = self._files.write_mapped if request.from_page_cache else self._files.write
+        written = write(handle, request.offset, request.data)
         if request.kill_suidgid:
             node = self._volume.context.node(request.nodeid)
             if node is not None:
@@ -242,9 +244,18 @@ class FileHandlers:
             await self._volume.sent(request.nodeid)
         return b""
 
-    def fallocate(self, request: rq.Fallocate) -> bytes:
-        """fallocate(2)."""
+    def fallocate(self, request: rq.Fallocate) -> Result:
+        """fallocate(2); waits for room as write(2) does."""
         self._volume.shown.check_change(request.nodeid)
+        handle = self._file(request.fh)
+        wait = self._files.before_allocate(handle, request.mode, request.offset, request.length)
+        return self._allocate(request) if wait is None else self._allocate_later(request, wait)
+
+    async def _allocate_later(self, request: rq.Fallocate, wait: Awaitable[None]) -> bytes:
+        await wait
+        return self._allocate(request)
+
+    def _allocate(self, request: rq.Fallocate) -> bytes:
         handle = self._file(request.fh)
         self._files.allocate(handle, request.mode, request.offset, request.length)
         return b""

@@ -137,8 +137,20 @@ class NameHandlers:
         node = found if isinstance(found, Node) else await found
         return statx_out(self._shared.attr(node), self._shared.left_s(node.id))
 
-    def setattr(self, request: rq.Setattr) -> bytes:
+    def setattr(self, request: rq.Setattr) -> Result:
         """chmod, chown, truncate, utimensat in one; set-id bits go as chown(2) says."""
+        if request.valid & wire.FATTR_SIZE:
+            node = self._present(request.nodeid)
+            wait = self._volume.files.before_growth(node, request.size)
+            if wait is not None:
+                return self._setattr_later(request, wait)
+        return self._setattr(request)
+
+    async def _setattr_later(self, request: rq.Setattr, wait: Awaitable[None]) -> bytes:
+        await wait
+        return self._setattr(request)
+
+    def _setattr(self, request: rq.Setattr) -> bytes:
         node = self._present(request.nodeid)
         valid = request.valid
         self._volume.shown.check_change(node.id)
@@ -342,8 +354,8 @@ class NameHandlers:
         return b""
 
     async def statfs(self, _request: rq.Statfs) -> bytes:
-        """The server's space, or the cache's own file system's where that is not known."""
-        space = await self._tree.space() or self._volume.local_space()
+        """What can be written."""
+        space = await self._volume.space()
         return statfs_out(
             blocks=space.blocks,
             bfree=space.blocks_free,

@@ -10,8 +10,9 @@ Rows in use are cached in memory; a rollback drops the touched ones from the cac
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from itertools import count
 from typing import Final
 
@@ -27,6 +28,16 @@ _BATCH: Final = 256
 _NEW: Final = os.O_RDWR | os.O_CLOEXEC | os.O_CREAT | os.O_EXCL
 
 
+@dataclass(frozen=True, slots=True)
+class Use:
+    """When content was used last, how often lately, and how many bytes of it are here."""
+
+    used_ns: int
+    node: NodeId
+    uses: int
+    bytes: int
+
+
 class _Held:
     """One row of ``content`` with its ranges."""
 
@@ -40,13 +51,12 @@ class _Held:
 
 
 class Content:
-    """Current content by node. ``busy`` says whether a node must not be evicted."""
+    """Current content by node."""
 
-    def __init__(self, db: Database, files: Files, busy: Callable[[NodeId], bool]) -> None:
+    def __init__(self, db: Database, files: Files) -> None:
         self._db = db
         self.bases = Bases(db, files)
         self._files = files
-        self._busy = busy
         self._cache: dict[NodeId, _Held] = {}
         self._used: dict[NodeId, int] = {}
         self._usage: int | None = None
@@ -350,42 +360,37 @@ class Content:
         self._used[node] = ns
 
     def flush_used(self) -> None:
-        """Write the noted uses; lost uses after a crash only make culling less apt."""
+        """Write the noted uses; lost uses after a crash only make culling less apt.
+
+        What follows within a minute is the same use; after a month, counting begins anew.
+        """
         if self._used:
             used, self._used = self._used, {}
             with self._db.transaction():
                 self._db.execute_many(
-                    "UPDATE content SET used_ns = ? WHERE node = ?",
+                    "UPDATE content SET uses = CASE WHEN ?1 - used_ns < 60000000000 THEN uses"
+                    " WHEN ?1 - used_ns > 2592000000000000 THEN 1 ELSE min(uses + 1, 255) END,"
+                    " used_ns = ?1 WHERE node = ?2",
                     [(ns, node) for node, ns in used.items()],
                 )
 
-    def eviction_order(self, limit: int) -> list[tuple[NodeId, int]]:
-        """At most ``limit`` (node, bytes) to evict, least recently used first.
+    def used(self, node: NodeId) -> int:
+        """When it was used last; -1 where there is no content."""
+        if node in self._used and self._get(node) is not None:
+            return self._used[node]
+        row = self._db.row("SELECT used_ns FROM content WHERE node = ?", (node,))
+        return -1 if row is None else int(row[0])
 
-        Left out: nodes with journal records or pins, and what holds no bytes.
-        """
+    def by_use(self, after: tuple[int, NodeId], limit: int) -> list[Use]:
+        """At most ``limit`` contents, least recently used first, beyond (time, node)."""
         self.flush_used()
-        found: list[tuple[NodeId, int]] = []
-        last = (-1, 0)
-        while len(found) < limit:
-            rows = self._db.rows(
-                "SELECT used_ns, node FROM content WHERE (used_ns, node) > (?, ?)"
-                " ORDER BY used_ns, node LIMIT ?",
-                (*last, _BATCH),
-            )
-            if not rows:
-                break
-            last = rows[-1]
-            for _, node in rows:
-                size = self._bytes(node)
-                if size and not self._busy(node):
-                    found.append((node, size))
-        return found[:limit]
-
-    def _bytes(self, node: NodeId) -> int:
-        return int(
-            self._db.value('SELECT total("end" - start) FROM ranges WHERE node = ?', (node,))
+        rows = self._db.rows(
+            'SELECT used_ns, node, uses, (SELECT total("end" - start) FROM ranges'
+            " WHERE ranges.node = content.node) FROM content"
+            " WHERE (used_ns, node) > (?, ?) ORDER BY used_ns, node LIMIT ?",
+            (*after, limit),
         )
+        return [Use(used_ns, node, uses, int(size)) for used_ns, node, uses, size in rows]
 
     # -- after a power cut --------------------------------------------------------------
 

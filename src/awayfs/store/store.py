@@ -69,15 +69,12 @@ class Store:
         self.node_settings = NodeSettings(db, self.nodes)
         self.files = Files(directory, db)
         self.reserve = Reserve(f"{directory}/reserve")
-        self.content = Content(db, self.files, self._busy)
+        self.content = Content(db, self.files)
         self.conflicts = Conflicts(db, self.files)
         self.history = History(db, self.files)
         self.nodes.on_size.append(self.journal.size_changed)
         self.nodes.on_remove += (self.server.purge, self.content.drop, self.content.drop_base)
         self.nodes.on_remove.append(self._size_gone)
-
-    def _busy(self, node: NodeId) -> bool:
-        return self.journal.has_any(node) or self.pins.is_pinned(node)
 
     def _size_gone(self, node: NodeId) -> None:
         self.journal.size_changed(node, 0)

@@ -80,7 +80,7 @@ class LookAhead:
     def _is_outdated(self, directory: NodeId) -> bool:
         server = self._store.server
         on_server = directory == ROOT or server.get(directory) is not None
-        return on_server and not self._context.is_fresh(server.listed_ns(directory))
+        return on_server and not self._context.is_fresh(server.listed_ns(directory), directory)
 
     async def _list(self, directory: NodeId) -> None:
         try:

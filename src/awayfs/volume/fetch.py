@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import time
 from dataclasses import dataclass, field
 
 from awayfs.core.errors import (
@@ -166,7 +167,8 @@ class Fetcher:
             path = self._observer.place(node)
             if base is None or path is None:
                 raise self._lost(node) or OSError(errno.EIO, NOWHERE)
-            await self._room.make_or_wait(sum(r.end - r.start for r in missing), node)
+            wanted = sum(r.end - r.start for r in missing)
+            await self._room.make_or_wait(wanted, node, fetching=True)
             for gap in missing:
                 if not await self._fetch(node, path, base, gap.start, gap.end):
                     break
@@ -180,9 +182,11 @@ class Fetcher:
         fd = self._landing()
         try:
             try:
+                began = time.monotonic()
                 fetched = await self._context.link.call(
                     lambda remote: remote.fetch(path, start, end - start, fd)
                 )
+                self._room.fetched(fetched.length, time.monotonic() - began)
             except RemoteError as error:
                 if await self._is_elsewhere(node, path, error):
                     return False
@@ -238,6 +242,7 @@ class Fetcher:
             try:
                 if not content.ranges(node):
                     content.set_token(node, base.token)
+                    content.mark_used(node, self._context.now())
                 for gap in self._missing(node, wanted.start, self._within(node, end)):
                     _copy(landing, fd, gap)
                     content.add_range(node, gap.start, gap.end)

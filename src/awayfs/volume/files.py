@@ -105,40 +105,70 @@ class Files:
         return os.pread(opened.fd, end - offset, offset)
 
     def before_write(
-        self, handle: FileHandle, offset: int, size: int
+        self, handle: FileHandle, offset: int, size: int, *, mapped: bool = False
     ) -> Coroutine[Any, Any, None] | None:
         """What a write has to wait for before it is accepted; None for nothing.
 
         The first one waits a moment for the rest of a file that is only partly here. The
-        coroutine raises EDISCONFULL when the cache limit leaves no room and nothing that takes
-        it can be sent.
+        coroutine raises EDISCONFULL when there is no room and nothing that takes it can be sent.
+        What was ``mapped`` is written already, for all that the program knows: it needs none
+        within the file.
         """
         opened = handle.opened
+        mapped = mapped and offset + size <= opened.size
         start = opened.size if handle.append else offset
         rest = self._rest.before_write(opened, start, start + size)
         if rest is None:
-            return self._room_for(opened, start + size)
-        return self._after_rest(rest, handle, offset, size)
+            return None if mapped else self._room_for(opened, start, start + size)
+        return rest if mapped else self._after_rest(rest, handle, offset, size)
 
     async def _after_rest(
         self, rest: Coroutine[Any, Any, None], handle: FileHandle, offset: int, size: int
     ) -> None:
         await rest
         start = handle.opened.size if handle.append else offset
-        room = self._room_for(handle.opened, start + size)
+        room = self._room_for(handle.opened, start, start + size)
         if room is not None:
             await room
 
-    def _room_for(self, opened: OpenNode, end: int) -> Coroutine[Any, Any, None] | None:
-        if self._context.cache_limit is None or end <= opened.size:
+    def before_growth(self, node: Node, size: int) -> Coroutine[Any, Any, None] | None:
+        """What truncate(2) to a larger size has to wait for, as with ``before_write``.
+
+        A hole takes no room on the disk, but it is content of ours and goes out as such.
+        """
+        if size <= node.size or self._context.cache_limit is None:
             return None
-        self._context.opened.save(opened)  # what it holds by now counts
-        wanted = end - opened.size
+        opened = self._context.opened.get(node.id)
+        if opened is not None:
+            self._context.opened.save(opened)
+        return self._room.make_or_wait(size - node.size, node.id, on_disk=0)
+
+    def _room_for(self, opened: OpenNode, start: int, end: int) -> Coroutine[Any, Any, None] | None:
+        """Room for what the range takes that is not taken up yet; a hole before it is content."""
+        if opened.whole:
+            if end <= opened.size:
+                return None
+            wanted, on_disk = end - opened.size, end - max(opened.size, start)
+        else:
+            missing = self._store.content.missing(opened.node, start, end)
+            on_disk = sum(gap.end - gap.start for gap in missing)
+            wanted = on_disk + max(start - opened.size, 0)
+            if not wanted:
+                return None
+        if self._context.cache_limit is not None:
+            self._context.opened.save(opened)  # what it holds by now counts
         try:
-            self._room.make(wanted, opened.node)
+            self._room.make(wanted, opened.node, on_disk=on_disk)
         except OSError:
-            return self._room.make_or_wait(wanted, opened.node)
+            return self._room.make_or_wait(wanted, opened.node, on_disk=on_disk)
         return None
+
+    def write_mapped(self, handle: FileHandle, offset: int, data: bytes | memoryview) -> int:
+        """Take what a program wrote through a mapping: it was told long ago that it is written.
+
+        So no limit is in the way, and on a full disk the reserve is given up for it.
+        """
+        return self._store.insist(lambda: self._write(handle.opened, offset, data))
 
     def write(self, handle: FileHandle, offset: int, data: bytes | memoryview) -> int:
         """Write; journaled before the first byte changes. O_APPEND writes at the end we know."""
@@ -146,6 +176,9 @@ class Files:
         if handle.append:
             offset = opened.size
         self._store.reserve.check()
+        return self._write(opened, offset, data)
+
+    def _write(self, opened: OpenNode, offset: int, data: bytes | memoryview) -> int:
         self._store_record(opened)
         written = os.pwrite(opened.fd, data, offset)
         fault("files.written")
@@ -173,6 +206,20 @@ class Files:
             opened.whole = self._store.content.covers(opened.node, 0, size)
         finally:
             self._context.opened.release(opened, writing=True)
+
+    def before_allocate(
+        self, handle: FileHandle, mode: int, offset: int, length: int
+    ) -> Coroutine[Any, Any, None] | None:
+        """What fallocate(2) has to wait for, as with ``before_write``."""
+        if mode & ~FALLOC_ZERO_RANGE:
+            return None
+        opened, end = handle.opened, offset + length
+        wanted = max(end - opened.size, 0)
+        try:
+            self._room.make(wanted, opened.node, on_disk=length)
+        except OSError:
+            return self._room.make_or_wait(wanted, opened.node, on_disk=length)
+        return None
 
     def allocate(self, handle: FileHandle, mode: int, offset: int, length: int) -> None:
         """fallocate(2): plain, KEEP_SIZE, PUNCH_HOLE and ZERO_RANGE.
@@ -217,6 +264,9 @@ class Files:
         if not source.opened.whole:
             await self._fetcher.ensure(source.opened.node, offset, end)
         self._store.reserve.check()
+        room = self._room_for(target.opened, to_offset, to_offset + end - offset)
+        if room is not None:
+            await room
         self._store_record(target.opened)
         done = 0
         while done < end - offset:

@@ -1,67 +1,164 @@
-"""Keeping the cache below its limit.
+"""Room in the cache: below its size limit, and on the disk that it is on.
 
-Only clean, unpinned content that nobody has open may go; unsent work and pins never do. A file
-larger than the cache can still be read from its server: it gives up what was read of it before.
-When nothing may go, the one who asked for room waits for unsent work to be sent while the server
-is there, and is otherwise told ENOSPC, before anything was accepted.
+Whoever wants to put something into the cache asks before. Content that may go makes room
+(``culling``). A file larger than the cache can still be read from its server: it gives up what was
+read of it before. When nothing may go, the one who asked waits for unsent work to be sent while the
+server is there, and is otherwise told EDISCONFULL, before anything was accepted.
+
+Fetched content leaves ``bstop`` and ``fstop`` of the disk free; below, a file that is open is read
+without being kept. What programs write may take all but a small margin, which the database needs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import time
 
+from awayfs.core.cull import shown_space
 from awayfs.core.errors import EDISCONFULL
-from awayfs.core.types import NodeId
+from awayfs.core.types import NodeId, Space
 from awayfs.volume.context import Context
+from awayfs.volume.culling import Culling
+from awayfs.volume.disk import space_of
 
-BATCH = 64
 DRAIN_S = 20.0
 LOOK_S = 0.2
 SMALLEST_WINDOW = 64 << 10
+PASSING = 16 << 20
+"""Bytes of a file that is not to be kept, at most, while it is being read."""
+MARGIN = 4 << 20
+MARGIN_PART = 64
+"""On a small disk the margin is this part of it."""
+DISK_KNOWN_S = 0.25
+COUNTED_S = 30.0
 
 
 class Room:
-    """Makes room in the cache, oldest use first."""
+    """Makes room in the cache, or says that there is none."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, culling: Culling) -> None:
         self._context = context
+        self._culling = culling
+        self._disk = space_of(context.store.directory)
+        self._disk_at = time.monotonic()
+        self._spent = 0
+        self._counted_at = float("-inf")
 
-    def make(self, wanted: int, keep: NodeId) -> None:
+    # -- asking ---------------------------------------------------------------------------
+
+    def make(
+        self, wanted: int, keep: NodeId, *, fetching: bool = False, on_disk: int | None = None
+    ) -> None:
         """Have ``wanted`` more bytes fit; raises EDISCONFULL when they cannot.
 
-        ``keep`` is the node the bytes are for; its own content goes last.
+        ``keep`` is the node the bytes are for; its own content goes last. ``fetching``: they come
+        from the server, and can come again. ``on_disk``: what they take there, if less.
         """
-        limit = self._context.cache_limit
-        if limit is None:
-            return
-        content = self._context.store.content
-        while (over := content.usage() + wanted - limit) > 0:
-            if not self._cull(over, keep) and not self._shed(keep):
-                raise OSError(EDISCONFULL, f"the cache limit of {limit} bytes is reached")
+        limit, content = self._context.cache_limit, self._context.store.content
+        if limit is not None:
+            while (over := content.usage() + wanted - limit) > 0:
+                if not self._culling.evict(over, keep=keep) and not self._shed(keep):
+                    self._culling.wake()
+                    raise OSError(EDISCONFULL, f"the cache limit of {limit} bytes is reached")
+        if fetching:
+            self._leave_free(wanted, keep)
+        self._on_disk(wanted if on_disk is None else on_disk, keep)
 
-    async def make_or_wait(self, wanted: int, keep: NodeId) -> None:
+    async def make_or_wait(
+        self, wanted: int, keep: NodeId, *, fetching: bool = False, on_disk: int | None = None
+    ) -> None:
         """As ``make``; while connected, unsent work that takes the room is waited for."""
+        if fetching and self._is_passing(keep) and self._held(keep) > PASSING:
+            self._shed(keep)
         for _ in range(int(DRAIN_S / LOOK_S)):
             try:
-                self.make(wanted, keep)
+                self.make(wanted, keep, fetching=fetching, on_disk=on_disk)
                 return
             except OSError:
                 if not self._context.link.usable or not self._context.store.journal.count():
                     raise
             self._context.on_journal()
             await asyncio.sleep(LOOK_S)
-        self.make(wanted, keep)
+            self._culling.kept_no_more()
+        self.make(wanted, keep, fetching=fetching, on_disk=on_disk)
 
     def window(self) -> int | None:
         """How much may reasonably be fetched at once; None for as much as one likes."""
         limit = self._context.cache_limit
         return None if limit is None else max(SMALLEST_WINDOW, limit // 4)
 
+    def fetched(self, size: int, seconds: float) -> None:
+        """So long it took to fetch so many bytes."""
+        self._culling.cost = self._culling.cost.after(size, seconds)
+
+    # -- the disk -------------------------------------------------------------------------
+
+    def _leave_free(self, wanted: int, keep: NodeId) -> None:
+        """Fetched content is kept only as long as the disk has more than its least free part."""
+        short, files = self._below_stop(wanted)
+        if not short and not files:
+            return
+        self._culling.evict(short, files, keep=keep)
+        self._look()
+        if self._below_stop(wanted) == (0, 0):
+            return
+        self._culling.wake()
+        if self._context.opened.get(keep) is None:
+            raise OSError(
+                EDISCONFULL, "the disk that the cache is on is nearly full (bstop, fstop)"
+            )
+        self._culling.passing.add(keep)
+
+    def _below_stop(self, wanted: int) -> tuple[int, int]:
+        """Bytes and files that are missing above ``bstop`` and ``fstop``."""
+        disk, marks = self._known(wanted), self._context.effective.marks()
+        least = int(disk.blocks * marks["bstop"] / 100) * disk.block_size
+        files = int(disk.files * marks["fstop"] / 100) - disk.files_free if disk.files else 0
+        return max(least + wanted - self._free(disk), 0), max(files, 0)
+
+    def _on_disk(self, wanted: int, keep: NodeId) -> None:
+        """What the disk cannot take is not accepted; the database needs room too."""
+        if not wanted:
+            return
+        disk = self._known(wanted)
+        short = wanted + _margin(disk) - self._free(disk)
+        if short > 0:
+            self._culling.evict(short, keep=keep)
+            disk = self._look()
+            if wanted + _margin(disk) > self._free(disk):
+                self._culling.wake()
+                raise OSError(EDISCONFULL, "the disk that the cache is on is full")
+        self._spent += wanted
+
+    def _free(self, disk: Space) -> int:
+        return disk.blocks_available * disk.block_size - self._spent
+
+    def _known(self, wanted: int) -> Space:
+        """The disk as of a moment ago, or of now where that matters."""
+        old = time.monotonic() - self._disk_at > DISK_KNOWN_S
+        plenty = self._free(self._disk) > self._disk.blocks * self._disk.block_size // 8
+        if old or (not plenty and wanted):
+            return self._look()
+        return self._disk
+
+    def _look(self) -> Space:
+        self._disk, self._disk_at = space_of(self._context.store.directory), time.monotonic()
+        self._spent = 0
+        return self._disk
+
+    # -- one file -------------------------------------------------------------------------
+
+    def _is_passing(self, node: NodeId) -> bool:
+        return node in self._culling.passing or self._context.effective.is_transient(node)
+
+    def _held(self, node: NodeId) -> int:
+        return sum(r.end - r.start for r in self._context.store.content.ranges(node))
+
     def _shed(self, node: NodeId) -> bool:
         """Give up what is cached of a clean file that is just being read; False if it may not."""
         store, opened = self._context.store, self._context.opened.get(node)
-        if not store.content.ranges(node) or not self._is_expendable(node):
+        if not store.content.ranges(node) or not self._culling.is_expendable(node):
             return False
         if opened is None:
             with store.transaction():
@@ -77,52 +174,30 @@ class Room:
             os.ftruncate(opened.fd, opened.size)
         return True
 
-    def _cull(self, over: int, keep: NodeId) -> bool:
-        """Drop the least recently used content until ``over`` bytes went; False if none may."""
-        store = self._context.store
-        freed = 0
-        limit = BATCH
-        while freed < over:
-            candidates = store.content.eviction_order(limit)
-            before = freed
-            with store.transaction():
-                for node, size in candidates:
-                    if freed >= over:
-                        break
-                    if node != keep and self._may_go(node):
-                        store.content.drop(node)
-                        freed += size
-            if freed == before:
-                if len(candidates) < limit:
-                    break
-                limit *= 4
-        return freed > 0
+    # -- what is told ---------------------------------------------------------------------
 
-    async def empty(self) -> tuple[int, int]:
-        """Drop all content that may go, in small steps; how many files and bytes went."""
-        store, files, freed = self._context.store, 0, 0
-        limit = BATCH
-        while True:
-            candidates = store.content.eviction_order(limit)
-            going = [(node, size) for node, size in candidates if self._may_go(node)][:BATCH]
-            with store.transaction():
-                for node, _ in going:
-                    store.content.drop(node)
-            files, freed = files + len(going), freed + sum(size for _, size in going)
-            if not going and len(candidates) < limit:
-                return files, freed
-            limit = limit if going else limit * 4
-            await asyncio.sleep(0)
+    def space(self, server: Space | None) -> Space:
+        """What ``statfs`` of the mount says; ``server`` is its space, None while it is away."""
+        now = time.monotonic()
+        if now - self._counted_at > COUNTED_S:
+            self._counted_at = now
+            self._context.spawn(self._culling.count())
+        disk, store = self._look(), self._context.store
+        local = disk
+        cullable = self._culling.cullable()
+        room = self._free(disk) - _margin(disk) + cullable
+        limit = self._context.cache_limit
+        if limit is not None:
+            room = min(room, limit - store.content.usage() + cullable)
+            local = _of_size(disk, limit)
+        return shown_space(server, local, room, store.journal.pending_bytes())
 
-    def _may_go(self, node: NodeId) -> bool:
-        return self._context.opened.get(node) is None and self._is_expendable(node)
 
-    def _is_expendable(self, node: NodeId) -> bool:
-        """Whether the server has all of it, and nobody asked for it to be kept."""
-        store = self._context.store
-        return not (
-            store.journal.has_any(node)
-            or store.conflicts.of_node(node)
-            or store.server.get(node) is None
-            or self._context.effective.stays(node)
-        )
+def _margin(disk: Space) -> int:
+    return min(MARGIN, disk.blocks * disk.block_size // MARGIN_PART)
+
+
+def _of_size(disk: Space, limit: int) -> Space:
+    """The disk as one of the size that the cache may have."""
+    blocks = min(-(-limit // disk.block_size), disk.blocks)
+    return Space(disk.block_size, blocks, 0, 0, disk.files, disk.files_free)

@@ -24,6 +24,7 @@ from awayfs.volume.admission import Admission
 from awayfs.volume.adopt import Adopter
 from awayfs.volume.changes import Changes
 from awayfs.volume.context import Context
+from awayfs.volume.culling import Culling
 from awayfs.volume.deciding import Deciding
 from awayfs.volume.fault import fault
 from awayfs.volume.fetch import Fetcher
@@ -71,7 +72,8 @@ class Volume:
         self.journaling = Journaling(context)
         self.changes = Changes(context, self.journaling)
         self.observer = Observer(context, client)
-        room = Room(context)
+        self.culling = Culling(context)
+        self.room = room = Room(context, self.culling)
         self.fetcher = Fetcher(context, self.observer, room)
         self.tree = Tree(context, self.observer, self.changes)
         self.sweep = Sweep(context, self.observer, self.tree.ahead)
@@ -137,6 +139,7 @@ class Volume:
         self.context.spawn(self.merging.run())
         self.context.spawn(self.sweep.run())
         self.context.spawn(self.share_rules.run())
+        self.context.spawn(self.culling.run())
         self.replay.wake()
         self.merging.wake()
         self._cull_history()
@@ -259,6 +262,7 @@ class Volume:
             if base is not None and not self.store.journal.has_store(node):
                 self._adopter.drop_content(node, base.size, base.token)
         self.fetcher.closed(node)
+        self.culling.closed(node)
         self.written(node)
         self.changes.discard_if_unused(node)
 
@@ -297,17 +301,10 @@ class Volume:
         """Whether close and fsync wait for the server."""
         return self.context.options.writes in ("close", "through")
 
-    def local_space(self) -> Space:
-        """The cache's own file system, where the server's space is not known."""
-        status = os.statvfs(self.store.directory)
-        return Space(
-            block_size=status.f_frsize,
-            blocks=status.f_blocks,
-            blocks_free=status.f_bfree,
-            blocks_available=status.f_bavail,
-            files=status.f_files,
-            files_free=status.f_ffree,
-        )
+    async def space(self) -> Space:
+        """What can be written: what server and cache take; while it is away, the cache."""
+        server = await self.tree.space()
+        return self.room.space(server if self.link.usable else None)
 
     # -- what commands ask for ------------------------------------------------------------
 
@@ -339,6 +336,7 @@ class Volume:
         if self.store.pins.get(node) is None:
             return False
         self.store.pins.remove(node)
+        self.culling.kept_no_more()
         return True
 
     def set_for_node(self, node: NodeId, name: str, text: str | None) -> None:
