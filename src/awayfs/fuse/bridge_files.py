@@ -65,7 +65,18 @@ class FileHandlers:
     def open(self, request: rq.Open) -> Result:
         """open(2) of what exists; waits only for a stale observation to be renewed."""
         wait = self._volume.tree.freshen(request.nodeid)
+        if request.flags & os.O_ACCMODE == os.O_RDONLY:
+            self._check_indexer(request, doubtful=wait is not None)
         return self._open(request) if wait is None else self._open_later(request, wait)
+
+    def _check_indexer(self, request: rq.Open, *, doubtful: bool) -> None:
+        """An indexer gets EDISCONDATA for what it would have to wait for: a mapping knows none."""
+        node, content = self._volume.context.node(request.nodeid), self._volume.store.content
+        if node is None or not node.size:
+            return
+        doubtful = doubtful and self._volume.observer.is_suspect(node.id)
+        if doubtful or not (content.ranges(node.id) or self._volume.fetcher.is_whole(node)):
+            self._shared.not_for_indexers(request, "the content")
 
     async def _open_later(self, request: rq.Open, wait: Awaitable[None]) -> bytes:
         await wait
@@ -177,7 +188,10 @@ class FileHandlers:
             shown = self._volume.shown.read(request.nodeid, request.offset, request.size)
             if shown is not None:
                 return shown
-        return self._files.read(self._file(request.fh), request.offset, request.size)
+        handle = self._file(request.fh)
+        if not self._files.is_here(handle, request.offset, request.size):
+            self._shared.not_for_indexers(request, "this part")
+        return self._files.read(handle, request.offset, request.size)
 
     def write(self, request: rq.Write) -> Result:
         """write(2); waits for room below the cache limit, and for the rest of a small file."""

@@ -272,6 +272,8 @@ class NameHandlers:
         """The kernel may keep the listing until it is told otherwise."""
         if self._tree.directory_is_fresh(request.nodeid):
             return self._opened_directory(self._tree.opened_directory(request.nodeid))
+        if not self._volume.store.server.children_known(request.nodeid):
+            self._shared.not_for_indexers(request, "the listing")
         return self._opendir_later(request.nodeid)
 
     async def _opendir_later(self, nodeid: int) -> bytes:

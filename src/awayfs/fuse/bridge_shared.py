@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 
-from awayfs.core.types import ROOT, NodeId
+from awayfs.core.errors import EDISCONDATA
+from awayfs.core.types import ROOT, Kind, NodeId
 from awayfs.fuse import wire
+from awayfs.fuse.callers import Callers
 from awayfs.fuse.lookups import LookupCounts
 from awayfs.fuse.notify import Notifier
 from awayfs.fuse.replies import Attr, Entry
+from awayfs.fuse.requests import Request
 from awayfs.store.nodes import Node
 from awayfs.volume.context import SECOND_NS
 from awayfs.volume.slices import Slices
@@ -38,7 +41,17 @@ class Shared:
     """Directories that the kernel was allowed to keep the listing of."""
     told_for_long: set[NodeId] = field(default_factory=set)
     """Nodes whose attributes it may believe for longer than ``BRIEF_S``."""
+    callers: Callers = field(init=False)
     _next_handle: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+
+    def __post_init__(self) -> None:
+        effective = self.volume.context.effective
+        self.callers = Callers(lambda: effective.value("indexers"))
+
+    def not_for_indexers(self, request: Request, what: str) -> None:
+        """EDISCONDATA for who would pull in all that is not here."""
+        if self.callers.is_indexer(request.pid):
+            raise OSError(EDISCONDATA, f"{what} is not here, and is not fetched for an indexer")
 
     def new_handle(self, value: object) -> int:
         """Keep an open file or directory; the number that names it to the kernel."""

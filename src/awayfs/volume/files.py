@@ -83,6 +83,12 @@ class Files:
             last = self._context.opened.release(handle.opened, writing=handle.writing)
         return last
 
+    def is_here(self, handle: FileHandle, offset: int, size: int) -> bool:
+        """Whether a read needs nothing to be fetched."""
+        opened = handle.opened
+        end = min(offset + size, opened.size)
+        return opened.whole or self._store.content.covers(opened.node, offset, end)
+
     def read(
         self, handle: FileHandle, offset: int, size: int
     ) -> bytes | Coroutine[Any, Any, bytes]:
@@ -138,10 +144,13 @@ class Files:
         """
         if size <= node.size or self._context.cache_limit is None:
             return None
-        opened = self._context.opened.get(node.id)
-        if opened is not None:
-            self._context.opened.save(opened)
+        self._count_unsaved()
         return self._room.make_or_wait(size - node.size, node.id, on_disk=0)
+
+    def _count_unsaved(self) -> None:
+        """What open files hold by now counts, whoever writes to them."""
+        for opened in self._context.opened.all():
+            self._context.opened.save(opened)
 
     def _room_for(self, opened: OpenNode, start: int, end: int) -> Coroutine[Any, Any, None] | None:
         """Room for what the range takes that is not taken up yet; a hole before it is content."""
@@ -156,7 +165,7 @@ class Files:
             if not wanted:
                 return None
         if self._context.cache_limit is not None:
-            self._context.opened.save(opened)  # what it holds by now counts
+            self._count_unsaved()
         try:
             self._room.make(wanted, opened.node, on_disk=on_disk)
         except OSError:
@@ -215,6 +224,8 @@ class Files:
             return None
         opened, end = handle.opened, offset + length
         wanted = max(end - opened.size, 0)
+        if self._context.cache_limit is not None:
+            self._count_unsaved()
         try:
             self._room.make(wanted, opened.node, on_disk=length)
         except OSError:
