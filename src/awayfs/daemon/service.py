@@ -126,7 +126,7 @@ class Service:
         self._session.attach()
         negotiated = await self._session.wait_ready()
         shared.passthrough = negotiated.passthrough and probe(self._fd)
-        shared.direct_writes = negotiated.direct_writes
+        shared.direct = negotiated.direct
         log.info("FUSE 7.%d, passthrough %s", negotiated.minor, shared.passthrough)
         self._notifier = Notifier(self._fd, minor=negotiated.minor)
         kernel = MountedKernel(self._notifier, shared, epoch=negotiated.epoch)

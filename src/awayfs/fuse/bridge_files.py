@@ -1,9 +1,10 @@
 """Handlers for open files.
 
 Which way the kernel reads is settled at open: a file that is whole in the cache and large
-enough to be worth it is read by the kernel itself (passthrough), all others through the page
-cache. While one descriptor of a node is in passthrough, every further one must name the same
-backing file, and writers take the direct way so that their writes are seen (fs/fuse/iomode.c).
+enough to be worth it is read by the kernel itself (passthrough). One that may have to be waited
+for is read directly, so that a signal ends the wait. All others go through the page cache. While
+one descriptor of a node is in passthrough, every further one must name the same backing file, and
+writers take the direct way so that their writes are seen (fs/fuse/iomode.c).
 """
 
 from __future__ import annotations
@@ -137,7 +138,18 @@ class FileHandlers:
             except OSError as error:
                 log.warning("passthrough is not available: %s", error.strerror)
                 self._shared.passthrough = False
-        return self._shared.keep_cache(opened.node), 0
+        fopen = self._shared.keep_cache(opened.node)
+        if self._shared.direct and not (handle.writing or opened.whole) and self._may_wait():
+            fopen |= wire.FOPEN_DIRECT_IO
+        return fopen, 0
+
+    def _may_wait(self) -> bool:
+        """Whether reads may have to wait for the server.
+
+        The kernel fills its page cache in the background, and no signal but a fatal one ends the
+        wait for that. A read that comes to us directly is interrupted by any.
+        """
+        return self._volume.link.usable
 
     def create(self, request: rq.Create) -> bytes:
         """open(2) with O_CREAT. The kernel thinks the name is free; if not, it is opened."""
@@ -154,7 +166,7 @@ class FileHandlers:
             return self._create_existing(request)
         handle = FileHandle(opened, writing, bool(request.flags & os.O_APPEND))
         fh, fopen, backing = self._registered(handle, request.flags)
-        if self._shared.direct_writes and request.flags & os.O_ACCMODE == os.O_WRONLY:
+        if self._shared.direct and request.flags & os.O_ACCMODE == os.O_WRONLY:
             fopen |= wire.FOPEN_DIRECT_IO
         return create_out(self._shared.looked_up(node), fh, fopen, backing)
 

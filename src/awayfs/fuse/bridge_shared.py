@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass, field
 
 from awayfs.core.errors import EDISCONDATA
-from awayfs.core.types import ROOT, Kind, NodeId
+from awayfs.core.types import ROOT, NodeId
 from awayfs.fuse import wire
 from awayfs.fuse.callers import Callers
 from awayfs.fuse.lookups import LookupCounts
@@ -35,7 +35,7 @@ class Shared:
     handles: dict[int, object] = field(default_factory=dict)
     fuse_fd: int = -1
     passthrough: bool = False
-    direct_writes: bool = False
+    direct: bool = False
     changed: set[NodeId] = field(default_factory=set)
     listed: set[NodeId] = field(default_factory=set)
     """Directories that the kernel was allowed to keep the listing of."""

@@ -103,11 +103,11 @@ class Negotiated:
         return Init.WRITEBACK_CACHE in self.flags
 
     @property
-    def direct_writes(self) -> bool:
-        """Whether a file's writers may pass by the page cache while its readers use it.
+    def direct(self) -> bool:
+        """Whether files may be opened with FOPEN_DIRECT_IO while others use the page cache.
 
-        From Linux 6.6 on such a write drops the pages that it makes outdated; a kernel that offers
-        DIRECT_IO_ALLOW_MMAP does.
+        A kernel that offers DIRECT_IO_ALLOW_MMAP (Linux 6.6) lets such a file be mapped as any
+        other, and drops the pages that a direct write makes outdated.
         """
         return Init.DIRECT_IO_ALLOW_MMAP in self.flags and not self.writeback
 

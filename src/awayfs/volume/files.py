@@ -7,6 +7,7 @@ cache file, and is answered.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from collections.abc import Coroutine
@@ -104,11 +105,20 @@ class Files:
         return self._read_fetched(opened, offset, end)
 
     async def _read_fetched(self, opened: OpenNode, offset: int, end: int) -> bytes:
-        await self._fetcher.ensure(opened.node, offset, end, ahead=True)
+        await self._fetched(opened.node, offset, end, ahead=True)
         end = max(offset, min(end, opened.size))
         if not (opened.whole or self._store.content.covers(opened.node, offset, end)):
             raise OSError(errno.EIO, "the file keeps changing on the server")
         return os.pread(opened.fd, end - offset, offset)
+
+    async def _fetched(self, node: NodeId, start: int, end: int, *, ahead: bool = False) -> None:
+        """Have a range here. Who is interrupted waits no more; what was asked for comes still."""
+        fetch = self._context.spawn(self._fetcher.ensure(node, start, end, ahead=ahead))
+        try:
+            await asyncio.shield(fetch)
+        except asyncio.CancelledError:
+            fetch.add_done_callback(_let_be)
+            raise
 
     def before_write(
         self, handle: FileHandle, offset: int, size: int, *, mapped: bool = False
@@ -273,7 +283,7 @@ class Files:
         if end <= offset:
             return 0
         if not source.opened.whole:
-            await self._fetcher.ensure(source.opened.node, offset, end)
+            await self._fetched(source.opened.node, offset, end)
         self._store.reserve.check()
         room = self._room_for(target.opened, to_offset, to_offset + end - offset)
         if room is not None:
@@ -380,3 +390,9 @@ class Files:
     def _writable(self) -> None:
         if self._context.options.read_only:
             raise OSError(errno.EROFS, "mounted read-only")
+
+
+def _let_be(task: asyncio.Task[None]) -> None:
+    """Nobody asks for the outcome any more."""
+    if not task.cancelled():
+        task.exception()
