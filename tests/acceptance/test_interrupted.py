@@ -73,6 +73,8 @@ def client(tmp_path: Path) -> Iterator[Client]:
         (share / "never/f").write_text("unseen")
         (share / "file").write_bytes(b"1" * (1 << 20))
         (share / "direct").write_bytes(b"2" * 4096)
+        (share / "program").write_bytes(Path("/bin/true").read_bytes())
+        (share / "program").chmod(0o755)
         os.listdir(one.mountpoint)
         yield one
 
@@ -122,8 +124,6 @@ def test_a_signal_in_a_read_through_the_page_cache(client: Client) -> None:
 def test_what_is_read_directly_can_be_mapped_and_run(client: Client) -> None:
     """A file that is not here when it is opened is no other file for that."""
     share = Path(client.server.root)
-    (share / "program").write_bytes(Path("/bin/true").read_bytes())
-    (share / "program").chmod(0o755)
     work = (
         "import mmap\n"
         "for kind in (mmap.MAP_SHARED, mmap.MAP_PRIVATE):\n"

@@ -296,7 +296,7 @@ def test_a_full_disk_takes_no_write(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert told.blocks_available * KIB <= 400 * KIB
         world.volume.files.close(handle)
 
-    with_disk(600, story, tmp_path, monkeypatch, bstop=0.0, bcull=0.5, brun=0.7)
+    with_disk(800, story, tmp_path, monkeypatch, bstop=0.0, bcull=0.5, brun=0.7)
 
 
 def test_a_file_that_passes_takes_no_more_than_a_part(
@@ -383,6 +383,7 @@ def test_what_was_used_since_it_was_ranked_stays(tmp_path: Path) -> None:
             nodes.append((await world.cached(name)).id)
             await asyncio.sleep(0.002)
         culling = world.volume.culling
+        assert culling._next(10 * KIB, 0, keep=0) == [(node, KIB) for node in nodes]  # each once
         await culling.rank(complete=True)
         world.store.content.mark_used(nodes[0], world.volume.context.now())
         assert culling.evict(KIB)

@@ -96,6 +96,7 @@ class Context:
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     on_journal: Callable[[], None] = lambda: None
     before_sending: Callable[[], Awaitable[None]] = nothing_to_do
+    tidy: Callable[[], Awaitable[None]] = nothing_to_do
     settings: Callable[[], Settings] = Settings
     accept_deletions_until_ns: int = 0
     seen_elsewhere: dict[NodeId, tuple[NodeId, bytes]] = field(default_factory=dict)

@@ -54,7 +54,7 @@ class Culling:
         self._leaving: set[NodeId] = set()
         self.passing: set[NodeId] = set()
         self._barren_until = 0.0
-        self._cullable: int | None = None
+        self._staying = 0
         self._woken = asyncio.Event()
         self._sweep = True
         context.effective.on_change.append(self._settings_changed)
@@ -99,8 +99,8 @@ class Culling:
         going: list[tuple[NodeId, int]] = []
         freed = 0
         while len(going) < AT_ONCE and (freed < wanted or len(going) < files):
-            if not self._ranked and not self._rank_oldest():
-                break
+            if not self._ranked and (going or not self._rank_oldest()):
+                break  # those go before others are looked for
             used_ns, node, size = self._ranked.pop()
             if node == keep or self._store.content.used(node) != used_ns or not self.may_go(node):
                 continue
@@ -239,7 +239,7 @@ class Culling:
                 elif entry > found[0]:
                     heapq.heapreplace(found, entry)
         else:
-            self._cullable = cullable
+            self._staying = max(self._sent_bytes() - cullable, 0)
         self._set_ranked([(-until, use) for until, _, use in found])
 
     async def _drop_transient(self) -> None:
@@ -268,12 +268,13 @@ class Culling:
     # -- what is told ---------------------------------------------------------------------
 
     def cullable(self) -> int:
-        """Bytes that would go if they had to: as counted last, else a guess from above."""
-        usage = self._store.content.usage()
+        """Bytes that would go if they had to: all that is sent, less what stayed when counted."""
         if not self._context.effective.value("cull"):
             return 0
-        most = max(usage - self._store.journal.pending_bytes(), 0)
-        return most if self._cullable is None else min(self._cullable, most)
+        return max(self._sent_bytes() - self._staying, 0)
+
+    def _sent_bytes(self) -> int:
+        return self._store.content.usage() - self._store.journal.pending_bytes()
 
     async def count(self) -> None:
         """Have ``cullable`` be right."""

@@ -234,12 +234,13 @@ class Files:
             return None
         opened, end = handle.opened, offset + length
         wanted = max(end - opened.size, 0)
+        on_disk = max(end - max(opened.size, offset), 0) if opened.whole else length
         if self._context.cache_limit is not None:
             self._count_unsaved()
         try:
-            self._room.make(wanted, opened.node, on_disk=length)
+            self._room.make(wanted, opened.node, on_disk=on_disk)
         except OSError:
-            return self._room.make_or_wait(wanted, opened.node, on_disk=length)
+            return self._room.make_or_wait(wanted, opened.node, on_disk=on_disk)
         return None
 
     def allocate(self, handle: FileHandle, mode: int, offset: int, length: int) -> None:

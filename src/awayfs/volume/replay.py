@@ -119,6 +119,7 @@ class Replay:
         self._woken = asyncio.Event()
         self._queue = Queue(context.store.journal, self._is_directory)
         self._optimiser = Optimiser(context.store, committer.discard_if_unused, self._is_directory)
+        self._optimising = asyncio.Lock()
         self._in_flight: dict[int, asyncio.Task[None]] = {}
         self._waiting: set[int] = set()
         self._mapped: set[int] = set()  # what waits for its file to be closed
@@ -201,6 +202,12 @@ class Replay:
             return 0  # then they wait for the server
         return sum(self._store.journal.get(seq) is not None for seq in self._mapped)
 
+    async def tidy(self) -> None:
+        """Free what files take that were made and removed while the server is away."""
+        if not self._context.link.usable and not self._in_flight:
+            async with self._optimising:
+                await self._optimiser.run()
+
     async def wait_for_node(self, node: NodeId) -> None:
         """Until nothing that is there of a node now is left to send, or it cannot be sent now."""
         journal = self._store.journal
@@ -233,7 +240,8 @@ class Replay:
         try:
             while self._context.link.usable and self._store.journal.count():
                 await self._context.before_sending()
-                await self._optimiser.run()
+                async with self._optimising:
+                    await self._optimiser.run()
                 if not await self._pass():
                     break
             if self._context.link.usable and self._drained():

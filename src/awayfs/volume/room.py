@@ -28,7 +28,7 @@ SMALLEST_WINDOW = 64 << 10
 PASSING = 16 << 20
 """Bytes of a file that is not to be kept, at most, while it is being read."""
 MARGIN = 4 << 20
-MARGIN_PART = 64
+MARGIN_PART = 32
 """On a small disk the margin is this part of it."""
 DISK_KNOWN_S = 0.25
 COUNTED_S = 30.0
@@ -44,6 +44,7 @@ class Room:
         self._disk_at = time.monotonic()
         self._spent = 0
         self._counted_at = float("-inf")
+        self._counted_pins = -1
 
     # -- asking ---------------------------------------------------------------------------
 
@@ -68,7 +69,10 @@ class Room:
     async def make_or_wait(
         self, wanted: int, keep: NodeId, *, fetching: bool = False, on_disk: int | None = None
     ) -> None:
-        """As ``make``; while connected, unsent work that takes the room is waited for."""
+        """As ``make``; while connected, unsent work that takes the room is waited for.
+
+        While not, what was made and removed since may take some.
+        """
         if fetching and self._is_passing(keep) and self._held(keep) > PASSING:
             self._shed(keep)
         for _ in range(int(DRAIN_S / LOOK_S)):
@@ -76,11 +80,14 @@ class Room:
                 self.make(wanted, keep, fetching=fetching, on_disk=on_disk)
                 return
             except OSError:
-                if not self._context.link.usable or not self._context.store.journal.count():
+                if not self._context.store.journal.count():
                     raise
+            if not self._context.link.usable:
+                break
             self._context.on_journal()
             await asyncio.sleep(LOOK_S)
             self._culling.kept_no_more()
+        await self._context.tidy()
         self.make(wanted, keep, fetching=fetching, on_disk=on_disk)
 
     def window(self) -> int | None:
@@ -178,9 +185,9 @@ class Room:
 
     def space(self, server: Space | None) -> Space:
         """What ``statfs`` of the mount says; ``server`` is its space, None while it is away."""
-        now = time.monotonic()
-        if now - self._counted_at > COUNTED_S:
-            self._counted_at = now
+        now, pins = time.monotonic(), self._context.store.pins.changes
+        if now - self._counted_at > COUNTED_S or pins != self._counted_pins:
+            self._counted_at, self._counted_pins = now, pins
             self._context.spawn(self._culling.count())
         disk, store = self._look(), self._context.store
         local = disk

@@ -127,6 +127,7 @@ class Volume:
         self.link.on_change = self._mode_changed
         context.on_journal = self._journaled
         context.before_sending = self._admission.count
+        context.tidy = self.replay.tidy
 
     # -- life -----------------------------------------------------------------------------
 
