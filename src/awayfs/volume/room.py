@@ -59,7 +59,7 @@ class Room:
         limit, content = self._context.cache_limit, self._context.store.content
         if limit is not None:
             while (over := content.usage() + wanted - limit) > 0:
-                if not self._culling.evict(over, keep=keep) and not self._shed(keep):
+                if not self._culling.evict(over, keep=keep) and not (fetching and self._shed(keep)):
                     self._culling.wake()
                     raise OSError(EDISCONFULL, f"the cache limit of {limit} bytes is reached")
         if fetching:
@@ -163,15 +163,18 @@ class Room:
         return sum(r.end - r.start for r in self._context.store.content.ranges(node))
 
     def _shed(self, node: NodeId) -> bool:
-        """Give up what is cached of a clean file that is just being read; False if it may not."""
+        """Give up what is cached of a clean file that is just being read; False if it may not.
+
+        Of one that is being written it would have to come back before the next change can go out.
+        """
         store, opened = self._context.store, self._context.opened.get(node)
         if not store.content.ranges(node) or not self._culling.is_expendable(node):
             return False
         if opened is None:
             with store.transaction():
                 store.content.drop(node)
-        elif opened.passthrough:
-            return False  # the kernel reads the file by itself
+        elif opened.passthrough or opened.writers:
+            return False  # the kernel reads the file by itself, or it is about to change
         else:
             self._context.held.about_to_change(node)
             with store.transaction():
