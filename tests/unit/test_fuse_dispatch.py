@@ -144,9 +144,9 @@ def test_an_option_asks_for_its_flag(option: str, flag: Init) -> None:
 
 
 def test_writers_pass_by_the_page_cache_where_the_kernel_keeps_it_coherent() -> None:
-    assert settle(offer(flags=EVERYTHING)).direct_writes
-    assert not settle(offer(flags=EVERYTHING & ~Init.DIRECT_IO_ALLOW_MMAP)).direct_writes
-    assert not settle(offer(flags=EVERYTHING), writeback=True).direct_writes
+    assert settle(offer(flags=EVERYTHING)).direct
+    assert not settle(offer(flags=EVERYTHING & ~Init.DIRECT_IO_ALLOW_MMAP)).direct
+    assert not settle(offer(flags=EVERYTHING), writeback=True).direct
 
 
 def test_passthrough_and_writeback_exclude_each_other() -> None:

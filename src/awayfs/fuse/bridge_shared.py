@@ -105,7 +105,7 @@ class Shared:
 
     def attr(self, node: Node) -> Attr:
         """stat(2) of a node, as its plain name shows it while it is in conflict."""
-        if self.valid_s() > BRIEF_S:
+        if self.valid_s(node.id) > BRIEF_S:
             self.told_for_long.add(node.id)
         shown = self.volume.shown
         return attr_of(shown.attributes(node) if shown.server else node)

@@ -61,7 +61,7 @@ class LookAhead:
         self._go_on()
 
     def _go_on(self) -> None:
-        link, fresh_s = self._context.link, self._context.options.fresh_s
+        link, fresh_s = self._context.link, self._context.fresh_s(ROOT)
         if not link.usable or fresh_s < SHORTEST_FRESH_S or link.capabilities is None:
             return
         together = max(1, link.capabilities.in_flight // SHARE)

@@ -46,7 +46,7 @@ class Sweep:
             await self._back.wait()
             self._back.clear()
             await asyncio.sleep(STEADY_S)
-            if self._back.is_set() or self._context.options.fresh_s < SHORTEST_FRESH_S:
+            if self._back.is_set() or self._context.fresh_s(ROOT) < SHORTEST_FRESH_S:
                 continue
             try:
                 await self._sweep(self._server.epoch)

@@ -1,4 +1,4 @@
--- Schema 6: settings of single nodes, and how often content was used.
+-- Schema 7: settings of single nodes, and how often content was used.
 
 -- What was set by extended attribute (core.setting_table); pins have a table of their own.
 CREATE TABLE node_settings (
