@@ -65,7 +65,8 @@ class Nodes:
     """Reading is free of side effects; each change is a transaction or joins the current one.
 
     ``on_size`` and ``on_remove`` are told of new sizes and of removed nodes, so that the
-    other parts of the store follow. ``moves`` differs once a path may lead elsewhere.
+    other parts of the store follow. ``on_move`` is told of a node whose path may be another now,
+    and whether it is a directory.
     """
 
     def __init__(self, db: Database) -> None:
@@ -81,7 +82,7 @@ class Nodes:
         self._recent: tuple[int, Row] = (-1, (0,))
         self.on_size: list[Callable[[NodeId, int], None]] = []
         self.on_remove: list[Callable[[NodeId], None]] = []
-        self.moves = 0
+        self.on_move: list[Callable[[NodeId, bool], None]] = []
         self._watched: dict[bytes, Callable[[], None]] = {}
         self._named: dict[bytes, dict[NodeId, NodeId]] = {}
 
@@ -149,6 +150,11 @@ class Nodes:
     def watch(self, name: bytes, call: Callable[[], None]) -> None:
         """Have ``call`` called when something gets, or loses, a name."""
         self._watched[name] = call
+
+    def _moved(self, node: NodeId, directory: bool) -> None:
+        for call in self.on_move:
+            call(node, directory)
+            self._db.on_rollback(call, node, directory)
 
     def _renamed(self, parent: NodeId, name: bytes, node: NodeId | None) -> None:
         if name in self._watched:
@@ -224,23 +230,24 @@ class Nodes:
                 raise OSError(errno.EPERM, "a directory can have one name only", name)
             self._names.add(parent, name, node)
             self._renamed(parent, name, node)
+            self._moved(node, kind == _DIRECTORY)
             self._db.execute(_LINKS, (1, parent if kind == _DIRECTORY else node))
 
     def remove_name(self, parent: NodeId, name: bytes) -> None:
         """Take a name away; the node stays, if need be as an orphan."""
-        self.moves += 1
         with self._db.transaction():
             node = self.child_id(parent, name)
             if node is None:
                 raise missing(name)
             self._names.remove(parent, name)
             self._renamed(parent, name, None)
-            links_of = parent if self._kind(node) == _DIRECTORY else node
+            directory = self._kind(node) == _DIRECTORY
+            self._moved(node, directory)
+            links_of = parent if directory else node
             self._db.execute(_LINKS, (-1, links_of))
 
     def move_name(self, parent: NodeId, name: bytes, to_parent: NodeId, to_name: bytes) -> None:
         """Rename to a free name (else EEXIST); a directory never into itself (EINVAL)."""
-        self.moves += 1
         with self._db.transaction():
             node = self.child_id(parent, name)
             if node is None:
@@ -252,6 +259,7 @@ class Nodes:
             self._names.remove(parent, name)
             self._renamed(to_parent, to_name, node)
             self._renamed(parent, name, None)
+            self._moved(node, directory)
             if directory and parent != to_parent:
                 self._db.execute(_LINKS, (-1, parent))
                 self._db.execute(_LINKS, (1, to_parent))

@@ -51,6 +51,10 @@ class Effective:
         self._config: Settings | None = None
         self._share: dict[bytes, list[Layer]] = {}
         self._seen: tuple[int, ...] = ()
+        self._pinned: list[Layer] = []
+        self._rooted = False  # some layers are about single nodes
+        self._uprooted = False  # and their paths may be others now
+        store.nodes.on_move.append(self._moved)
         self._layers: list[Layer] = []
         self._varying: frozenset[str] = frozenset()
         self._wide: dict[str, Any] = {}
@@ -114,8 +118,10 @@ class Effective:
 
     def is_pinned(self, node: NodeId) -> bool:
         """Whether a node is to be kept here, by a pin or by a setting."""
-        if self._store.pins.is_pinned(node):
-            return not self.varies("never-cache") or self.of(node, "pin") is not None
+        pinned = self._store.pins.is_pinned(node)
+        self._look()
+        if not (self._pinned or (pinned and "never-cache" in self._varying)):
+            return pinned
         return self.of(node, "pin") is not None
 
     def stays(self, node: NodeId) -> bool:
@@ -126,12 +132,10 @@ class Effective:
         """Whether content goes when it is not used any more."""
         return bool(self.of(node, "never-cache"))
 
-    def pinned_places(self) -> Iterator[Layer]:
+    def pinned_places(self) -> list[Layer]:
         """The layers beside pins that ask for something to be kept: where walks may begin."""
         self._look()
-        for layer in self._layers:
-            if layer.place is not Place.XATTR and layer.values.get("pin") is not None:
-                yield layer
+        return list(self._pinned)
 
     # -- what they come from --------------------------------------------------------------
 
@@ -154,26 +158,43 @@ class Effective:
                 self._config = config
                 self._build()
                 return
-        store = self._store
-        seen = store.node_settings.changes, store.pins.changes, store.nodes.moves
-        if seen != self._seen and (self._varying or seen[:2] != self._seen[:2]):
+        if self._uprooted or self._seen != self._changes():
             self._build()
 
-    def _build(self) -> None:
+    def _changes(self) -> tuple[int, int]:
+        return self._store.node_settings.changes, self._store.pins.changes
+
+    def _moved(self, node: NodeId, directory: bool) -> None:
+        """What is known of paths is outdated."""
+        self._known.clear()
         store = self._store
-        self._seen = store.node_settings.changes, store.pins.changes, store.nodes.moves
+        if self._rooted and (
+            directory or node in store.node_settings.all() or store.pins.get(node) is not None
+        ):
+            self._uprooted = True
+
+    def _build(self) -> None:
+        self._seen, self._uprooted = self._changes(), False
         config = () if self._config is None else self._config.layers
         shared = [layer for layers in self._share.values() for layer in layers]
-        self._layers = in_order([*self._of_nodes(), *config, self._option, *shared])
+        nodes = list(self._of_nodes())
+        self._rooted = bool(nodes)
+        layers = in_order([*nodes, *config, self._option, *shared])
+        self._known.clear()
+        if layers == self._layers:
+            return
+        self._layers = layers
         self._varying = frozenset(
             name for one in self._layers if one.root or one.pattern for name in one.values
         )
-        wide = {name: self._at(b"", name).value for name in TABLE}
-        changed, self._wide = wide != self._wide, wide
-        self._known.clear()
-        if changed or self._varying:
-            for call in self.on_change:
-                call()
+        self._pinned = [
+            layer
+            for layer in layers
+            if layer.place is not Place.XATTR and layer.values.get("pin") is not None
+        ]
+        self._wide = {name: self._at(b"", name).value for name in TABLE}
+        for call in self.on_change:
+            call()
 
     def _of_nodes(self) -> Iterator[Layer]:
         store = self._store
