@@ -361,6 +361,24 @@ def test_culling_begins_before_the_limit_and_the_dear_ones_stay(tmp_path: Path) 
     played(tmp_path, story, settings={"cache-size": 1000 * KIB})
 
 
+def test_what_cannot_come_makes_nothing_go(tmp_path: Path) -> None:
+    """Away from the server, to read what is not here must not cost what is."""
+
+    async def story(world: World) -> None:
+        for name in "xy":
+            (world.share / name).write_bytes(b"1" * 60 * KIB)
+        x, y = await world.cached("x"), await world.find("y")
+        world.volume.link.offline_by_hand()
+        with pytest.raises(OSError) as missing:
+            await world.volume.fetcher.whole(y.id)
+        assert missing.value.errno == EDISCONDATA
+        world.volume.culling._culling = True
+        assert await world.volume.culling._turn()
+        assert world.store.content.covers(x.id, 0, 60 * KIB)
+
+    played(tmp_path, story, settings={"cache-size": 62 * KIB})
+
+
 def test_with_cull_off_nothing_goes(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         for name in "xy":

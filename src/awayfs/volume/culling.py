@@ -1,7 +1,7 @@
 """Evicting content: which, when, and what never goes (``core.cull`` has the rules).
 
 A task looks at the disk and the size limit now and then, and culls in slices before either is
-reached. Who needs room at once takes from what it ranked, or ranks the oldest content himself.
+reached; while the server is away only what is needed at once, or by the disk, goes. Who needs room at once takes from what it ranked, or ranks the oldest content himself.
 
 Never evicted: what has unsent changes or is not on the server at all, what is in conflict, pinned,
 or open, and what ``cull = off`` covers. What ``never-cache`` covers goes when its last user closes
@@ -210,7 +210,8 @@ class Culling:
         disk = shortage(space_of(self._store.directory), effective.marks(), self._culling)
         over = over_limit(self._store.content.usage(), self._context.cache_limit, self._culling)
         self.lack = Shortage(max(disk.bytes, over), disk.files, disk.stopped)
-        if not effective.value("cull") and not effective.varies("cull"):
+        away = not self._context.link.usable and not disk.stopped  # what goes does not come back
+        if away or not (effective.value("cull") or effective.varies("cull")):
             self.lack = Shortage(stopped=disk.stopped)
         self._culling = bool(self.lack)
         return self.lack

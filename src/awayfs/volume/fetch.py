@@ -167,6 +167,10 @@ class Fetcher:
             path = self._observer.place(node)
             if base is None or path is None:
                 raise self._lost(node) or OSError(errno.EIO, NOWHERE)
+            try:
+                self._context.link.require()  # else others would make room for nothing
+            except Unreachable as error:
+                raise self._as_os_error(node, error) from error
             wanted = sum(r.end - r.start for r in missing)
             await self._room.make_or_wait(wanted, node, fetching=True)
             for gap in missing:

@@ -73,14 +73,18 @@ class Link:
         """What the server was last seen to be able to do; None before the first contact."""
         return self.connected.capabilities if self.connected else None
 
+    def require(self) -> None:
+        """Raises ``Unreachable`` while the link is down."""
+        if not self._up:
+            raise Unreachable(self.state.cause or "offline")
+
     async def call(self, operation: Callable[[Remote], Awaitable[T]]) -> T:
         """Ask the server.
 
         Raises ``Unreachable`` at once while the link is down, and takes it down when the
         operation finds that the server does not answer.
         """
-        if not self._up:
-            raise Unreachable(self.state.cause or "offline")
+        self.require()
         session = self._session
         try:
             result = await operation(self.remote)
