@@ -1,7 +1,8 @@
 """Evicting content: which, when, and what never goes (``core.cull`` has the rules).
 
 A task looks at the disk and the size limit now and then, and culls in slices before either is
-reached; while the server is away only what is needed at once, or by the disk, goes. Who needs room at once takes from what it ranked, or ranks the oldest content himself.
+reached; while the server is away only what is needed at once, or by the disk, goes. Who needs room
+at once takes from what it ranked, or ranks the oldest content himself.
 
 Never evicted: what has unsent changes or is not on the server at all, what is in conflict, pinned,
 or open, and what ``cull = off`` covers. What ``never-cache`` covers goes when its last user closes
