@@ -14,6 +14,7 @@ from case import Case, cache_file
 
 from awayfs.core.errors import NotFound, Refused, RemoteError, Unreachable, WrongServer
 from awayfs.core.types import Attributes, Committed, Kind
+from awayfs.ports.remote import Landed, Piece
 
 HOSTILE = [
     b"plain",
@@ -420,5 +421,72 @@ def test_another_root_is_another_server(run):
         for call in (case.remote.probe(), case.remote.stat(b"file"), case.remote.list(b"")):
             with pytest.raises(WrongServer):
                 await call
+
+    run(body)
+
+
+def test_many_small_files_come_at_once(run):
+    """What did not come is None, and says nothing of the others."""
+
+    async def body(case: Case) -> None:
+        os.mkdir(case.at(b"d"))
+        contents = {b"d/%d" % n: os.urandom(n * 37 % 5000) for n in range(1, 700)}
+        contents[b"larger"] = os.urandom(60_000)
+        for path, data in contents.items():
+            case.write(path, data)
+        os.symlink(b"larger", case.at(b"symlink"))
+        os.symlink(b"d", case.at(b"way"))
+        os.mkfifo(case.at(b"fifo"))
+        wrong = [b"symlink", b"fifo", b"d", b"gone", b"way/5", b"gone/below"]
+        pieces, offset = [], 0
+        for path in [*wrong[:3], *contents, *wrong[3:]]:
+            length = len(contents.get(path, b"12345"))
+            pieces.append(Piece(path, length, offset))
+            offset += length
+        with cache_file() as fd:
+            answers = await case.remote.fetch_many(pieces, fd)
+            for piece, landed in zip(pieces, answers, strict=True):
+                if piece.path in wrong:
+                    assert landed is None, piece.path
+                else:
+                    token = (await case.remote.stat(piece.path)).token
+                    assert landed == Landed(piece.length, token)
+                    read = os.pread(fd, piece.length, piece.offset)
+                    assert read == contents[piece.path], piece.path
+
+    run(body)
+
+
+def test_small_files_that_became_longer_or_shorter_show_it(run):
+    async def body(case: Case) -> None:
+        case.write(b"a", b"12345678")
+        case.write(b"b", b"123")
+        with cache_file() as fd:
+            longer, shorter = await case.remote.fetch_many(
+                [Piece(b"a", 5, 0), Piece(b"b", 5, 5)], fd
+            )
+            assert longer == Landed(5, (await case.remote.stat(b"a")).token)
+            assert shorter == Landed(3, (await case.remote.stat(b"b")).token)
+            assert os.pread(fd, 20, 0) == b"12345123"
+
+    run(body)
+
+
+def test_two_batches_and_a_cancelled_one_share_the_way(run):
+    async def body(case: Case) -> None:
+        for n in range(300):
+            case.write(b"%d" % n, b"%03d" % n)
+        pieces = [Piece(b"%d" % n, 3, n * 3) for n in range(300)]
+        with cache_file() as one, cache_file() as two, cache_file() as three:
+            given_up = asyncio.ensure_future(case.remote.fetch_many(pieces, three))
+            rest = asyncio.gather(*(case.remote.fetch_many(pieces, fd) for fd in (one, two)))
+            await asyncio.sleep(0.01)
+            given_up.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await given_up
+            for answers in await rest:
+                assert None not in answers
+            wanted = b"".join(b"%03d" % n for n in range(300))
+            assert os.pread(one, 1000, 0) == os.pread(two, 1000, 0) == wanted
 
     run(body)

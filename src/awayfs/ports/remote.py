@@ -16,6 +16,7 @@ that the adapter was opened for (option ``client``), which may have to be reaped
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -114,6 +115,30 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """A small file that is wanted whole: its first ``length`` bytes.
+
+    They go to ``offset`` of the landing file.
+    """
+
+    path: RemotePath
+    length: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """What came of a ``Piece``: so many bytes, and the token that the file has after the read.
+
+    As with ``Fetched``, ``length`` is short only at the end of the file, and the content belongs
+    to the caller's revision only if the token is the expected one.
+    """
+
+    length: int
+    token: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Intent:
     """What a mutation that may have been cut off wanted to do; enough to tidy up after it.
 
@@ -165,6 +190,14 @@ class Remote(Protocol):
         """Copy a range of a file to the same offset of ``fd`` (a cache file).
 
         The entry is taken after the read, from the same open file where the protocol can.
+        """
+        ...
+
+    async def fetch_many(self, pieces: Sequence[Piece], fd: int) -> Sequence[Landed | None]:
+        """Copy many small files into one landing file, as many at once as the protocol can.
+
+        Meant for the background: it keeps out of the way of ``fetch``. None stands for a file
+        that did not come, whatever the reason: asking for it alone, by ``fetch``, tells why.
         """
         ...
 

@@ -14,11 +14,11 @@ import contextvars
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-from awayfs.core.errors import Implausible, Refused, Unreachable
+from awayfs.core.errors import Implausible, NotFound, Refused, Unreachable
 from awayfs.core.types import (
     Attributes,
     Committed,
@@ -32,7 +32,7 @@ from awayfs.core.types import (
     RemotePath,
     Space,
 )
-from awayfs.ports.remote import Capabilities, Connected, Fetched, Intent, Listing
+from awayfs.ports.remote import Capabilities, Connected, Fetched, Intent, Landed, Listing, Piece
 from awayfs.remotes import directory_attributes as attributes_of
 from awayfs.remotes import directory_content as content
 from awayfs.remotes import directory_probe, linux, progress
@@ -46,6 +46,7 @@ from awayfs.remotes.fingerprint import listing
 
 METADATA_THREADS = 16
 BULK_THREADS = 4
+BACKGROUND_THREADS = 2
 DIGEST_ATTEMPTS = 3
 
 P = ParamSpec("P")
@@ -65,6 +66,7 @@ class DirectoryRemote:
         self._settler = Settler(self._tree, self._mover)
         self._metadata = ThreadPoolExecutor(METADATA_THREADS, "metadata")
         self._bulk = ThreadPoolExecutor(BULK_THREADS, "bulk")
+        self._background = ThreadPoolExecutor(BACKGROUND_THREADS, "background")
 
     async def connect(self) -> Connected:
         """Look at the root, and find out what its file system can do."""
@@ -74,6 +76,7 @@ class DirectoryRemote:
         """Let the threads go; calls under way end on their own."""
         self._metadata.shutdown(wait=False, cancel_futures=True)
         self._bulk.shutdown(wait=False, cancel_futures=True)
+        self._background.shutdown(wait=False, cancel_futures=True)
 
     async def probe(self) -> None:
         """Ask for the root's attributes, past all caches."""
@@ -94,6 +97,10 @@ class DirectoryRemote:
     async def fetch(self, path: RemotePath, offset: int, length: int, fd: int) -> Fetched:
         """See the port; the entry is that of the open file, after the read."""
         return await self._run_bulk(self._fetch, path, offset, length, fd)
+
+    async def fetch_many(self, pieces: Sequence[Piece], fd: int) -> Sequence[Landed | None]:
+        """See the port; one after the other, in a thread that no ``fetch`` waits for."""
+        return await self._in_thread(self._background, lambda: self._fetch_many(pieces, fd))
 
     async def digest(self, path: RemotePath) -> Digest:
         """See the port; ``Implausible`` if the file keeps changing while it is read."""
@@ -231,6 +238,25 @@ class DirectoryRemote:
             try:
                 moved = content.fetch_range(source, fd, offset, length)
                 return Fetched(moved, self._entry(source, name))
+            finally:
+                os.close(source)
+
+    def _fetch_many(self, pieces: Sequence[Piece], fd: int) -> Sequence[Landed | None]:
+        return [self._try_small(piece, fd) for piece in pieces]
+
+    def _try_small(self, piece: Piece, fd: int) -> Landed | None:
+        progress.tick()
+        try:
+            return _translated(lambda: self._fetch_small(piece, fd))
+        except (NotFound, Refused, Implausible):
+            return None
+
+    def _fetch_small(self, piece: Piece, fd: int) -> Landed:
+        with self._tree.pinned(piece.path) as (pin, name):
+            source = _open_file(pin)
+            try:
+                moved = content.fetch_small(source, fd, piece.offset, piece.length)
+                return Landed(moved, self._entry(source, name).token)
             finally:
                 os.close(source)
 

@@ -55,6 +55,16 @@ def fetch_range(source: int, fd: int, offset: int, length: int) -> int:
     return position - offset
 
 
+def fetch_small(source: int, fd: int, offset: int, length: int) -> int:
+    """Copy the first ``length`` bytes of a small file to ``offset`` of the landing file."""
+    data = os.pread(source, length, 0)
+    try:
+        _write_all(fd, memoryview(data), offset)
+    except OSError as error:
+        raise LocalFailure(error.errno, error.strerror) from error
+    return len(data)
+
+
 def stage_content(fd: int, target: int, size: int) -> None:
     """Copy ``size`` bytes of the cache file to a new, empty file of the volume.
 

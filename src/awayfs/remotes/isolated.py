@@ -36,7 +36,7 @@ from awayfs.core.types import (
     RemotePath,
     Space,
 )
-from awayfs.ports.remote import Connected, Fetched, Intent, Listing
+from awayfs.ports.remote import Connected, Fetched, Intent, Landed, Listing, Piece
 from awayfs.remotes import protocol as p
 from awayfs.remotes.channel import Channel
 
@@ -44,6 +44,7 @@ CONNECT_DEADLINE_S = 5.0
 CLOSE_DEADLINE_S = 0.5
 MOST_LEFTOVERS = 4
 BULK_IN_FLIGHT = 4
+BACKGROUND_IN_FLIGHT = 4
 COMMAND = (sys.executable, "-m", os.environ.get("AWAYFS_WORKER", "awayfs.remotes.worker"))
 """How a worker is started; a test may name ``awayfs.testing.faulty`` instead."""
 
@@ -218,6 +219,7 @@ class IsolatedRemote:
         self._leftovers: list[_Process] = []
         self._connecting = asyncio.Lock()
         self._bulk = asyncio.Semaphore(BULK_IN_FLIGHT)
+        self._background = asyncio.Semaphore(BACKGROUND_IN_FLIGHT)
         self._metadata = asyncio.Semaphore(1)
 
     @property
@@ -279,6 +281,11 @@ class IsolatedRemote:
         """See the port; the worker itself writes to ``fd``. ``OSError`` when that fails."""
         fetched: Fetched = await self._call(p.FetchCall(path, offset, length), fd)
         return fetched
+
+    async def fetch_many(self, pieces: Sequence[Piece], fd: int) -> Sequence[Landed | None]:
+        """See the port; the worker itself writes to ``fd``. ``OSError`` when that fails."""
+        landed: Sequence[Landed | None] = await self._call(p.FetchManyCall(list(pieces)), fd)
+        return landed
 
     async def digest(self, path: RemotePath) -> Digest:
         """See the port."""
@@ -375,7 +382,8 @@ class IsolatedRemote:
     async def _call(self, call: p.Call, *fds: int) -> Any:
         """One call. It waits for its turn here, where no deadline runs: the worker only ever
         gets as many as it works on at once."""
-        async with self._bulk if call.bulk else self._metadata:
+        slots = self._bulk if call.bulk else self._metadata
+        async with self._background if call.background else slots:
             process = self._process
             if process is None:
                 raise Unreachable("not connected")

@@ -14,6 +14,7 @@ Every class below with a ``run`` is one method of ``Remote``: its fields are the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import msgspec
@@ -39,7 +40,7 @@ from awayfs.core.types import (
     Outcome,
     Space,
 )
-from awayfs.ports.remote import Connected, Fetched, Intent, Listing, Remote
+from awayfs.ports.remote import Connected, Fetched, Intent, Landed, Listing, Piece, Remote
 
 LIST_PART = 512
 """Entries in one frame of a listing: decoding one must not keep the event loop."""
@@ -53,6 +54,7 @@ class Call(msgspec.Struct, frozen=True, array_like=True):
     Result: ClassVar[Any] = None
     Part: ClassVar[Any] = None  # of a value that may come in several frames
     bulk: ClassVar[bool] = False  # moves content: few at a time
+    background: ClassVar[bool] = False  # has few slots of its own: nobody waits for it
 
     async def run(self, remote: Remote, fds: list[int]) -> Any:
         """Call the method on ``remote``; the value is sent as ``Result``."""
@@ -139,6 +141,15 @@ class FetchCall(Call, frozen=True, tag="fetch"):
 
     async def run(self, remote: Remote, fds: list[int]) -> Fetched:
         return await remote.fetch(self.path, self.offset, self.length, fds[0])
+
+
+class FetchManyCall(Call, frozen=True, tag="fetch_many"):
+    pieces: list[Piece]
+    Result = list[Landed | None]
+    background = True
+
+    async def run(self, remote: Remote, fds: list[int]) -> Sequence[Landed | None]:
+        return await remote.fetch_many(self.pieces, fds[0])
 
 
 class DigestCall(Call, frozen=True, tag="digest"):
@@ -297,6 +308,7 @@ AnyCall = (
     | ListCall
     | ListUnlessCall
     | FetchCall
+    | FetchManyCall
     | DigestCall
     | StageCall
     | ReplaceCall

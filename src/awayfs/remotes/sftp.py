@@ -2,9 +2,9 @@
 
 Reading order: ``sftp_connection`` (who we talk to), ``sftp_channel`` (requests),
 ``sftp_clock`` (when a token is strong), ``sftp_paths`` (staying inside), ``sftp_view``
-(looking), ``sftp_transfer`` (content), ``sftp_revisions``, ``sftp_moves``, ``sftp_guard`` and
-``sftp_settle`` (mutations that could destroy something), ``sftp_changes`` (those that
-cannot), ``sftp_errors``, ``sftp_entries``.
+(looking), ``sftp_transfer`` (content), ``sftp_small`` with ``sftp_packets`` (many small files),
+``sftp_revisions``, ``sftp_moves``, ``sftp_guard`` and ``sftp_settle`` (mutations that could
+destroy something), ``sftp_changes`` (those that cannot), ``sftp_errors``, ``sftp_entries``.
 
 Sources: draft-ietf-secsh-filexfer-02 and OpenSSH's PROTOCOL. What v3 lacks is said by
 ``Capabilities``: no file ids, tokens of whole seconds, no xattrs, no special files.
@@ -20,7 +20,7 @@ and leaves out names whose lstat(2) fails; a directory that may not be searched 
 from __future__ import annotations
 
 import errno
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -36,7 +36,16 @@ from awayfs.core.types import (
     RemotePath,
     Space,
 )
-from awayfs.ports.remote import Capabilities, Connected, Fetched, Guard, Intent, Listing
+from awayfs.ports.remote import (
+    Capabilities,
+    Connected,
+    Fetched,
+    Guard,
+    Intent,
+    Landed,
+    Listing,
+    Piece,
+)
 from awayfs.remotes import progress
 from awayfs.remotes.fingerprint import listing
 from awayfs.remotes.names import staged_name
@@ -177,6 +186,12 @@ class SftpRemote:
         """See the port. The entry is that of the open file."""
         async with self._at(path) as parts:
             return await parts.transfer.fetch(path, offset, length, fd)
+
+    async def fetch_many(self, pieces: Sequence[Piece], fd: int) -> Sequence[Landed | None]:
+        """See the port and ``sftp_small``."""
+        parts = self._parts
+        small = await parts.session.small_files(parts.paths)
+        return await small.fetch(pieces, fd, self._tick)
 
     async def digest(self, path: RemotePath) -> Digest:
         """See the port. The whole file comes over the wire: v3 cannot hash."""

@@ -83,12 +83,26 @@ class Window:
                 raise
         self._used += count
         started = time.monotonic()
+        took_s = None
         try:
             yield
-            self._learn(time.monotonic() - started, count)
+            took_s = time.monotonic() - started
         finally:
-            self._used -= count
-            self._wake()
+            self.give(count, took_s)
+
+    def take(self, count: int) -> bool:
+        """Hold ``count`` bytes, if there is room at this moment; ``give`` has to follow."""
+        if self._used and self._used + count > self.allowed:
+            return False
+        self._used += count
+        return True
+
+    def give(self, count: int, took_s: float | None) -> None:
+        """Give ``count`` bytes back; the request took so many seconds, None: it failed."""
+        if took_s is not None:
+            self._learn(took_s, count)
+        self._used -= count
+        self._wake()
 
     def _learn(self, took_s: float, count: int) -> None:
         self._fastest_s = min(self._fastest_s, took_s)

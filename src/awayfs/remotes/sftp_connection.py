@@ -12,7 +12,7 @@ import asyncio
 import errno
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import asyncssh
@@ -28,6 +28,8 @@ from awayfs.core.errors import (
 from awayfs.remotes.sftp_channel import Channel
 from awayfs.remotes.sftp_clock import ServerClock
 from awayfs.remotes.sftp_errors import Unsupported, from_connecting, from_exception
+from awayfs.remotes.sftp_paths import Paths
+from awayfs.remotes.sftp_small import SmallFiles
 
 CONNECT_TIMEOUT_S = 5.0
 LOGIN_TIMEOUT_S = 10.0
@@ -85,6 +87,17 @@ class Session:
     extensions: Extensions
     clock: ServerClock
     watch: asyncio.Task[None]
+    small: SmallFiles | None = None
+    starting: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def small_files(self, paths: Paths) -> SmallFiles:
+        """The session for many small files, opened when it is first needed."""
+        async with self.starting:
+            if self.small is None or self.small.over:
+                small = SmallFiles(self.bulk, paths)
+                await small.start(self.connection)
+                self.small = small
+            return self.small
 
     async def close(self) -> None:
         """Drop it all, within a second."""

@@ -146,6 +146,8 @@ class Faulty:
     def _trouble_for(self, call: str, args: tuple[Any, ...]) -> Trouble | None:
         paths = [arg for arg in args if isinstance(arg, bytes)]
         paths += [arg.path for arg in args if isinstance(arg, Intent)]
+        if call == "fetch_many":  # content comes by whatever way it takes
+            paths = [piece.path for piece in args[0]]
         name = SAME_AS.get(call, call)
         return next((t for t in self._plan.read() if t.is_about(name, paths)), None)
 
