@@ -18,6 +18,7 @@ from tests.harness import Client, DirServer, SftpServer
 
 from bench import timing
 from bench.absence import absence_cases
+from bench.hoarding import hoarding_cases
 from bench.latency import latency_cases
 from bench.shares import make_tree, sshfs
 from bench.timing import Result, compare
@@ -167,6 +168,7 @@ CASES = {
     "large": large_volume_case,
     "latency": latency_cases,
     "absence": absence_cases,
+    "hoard": hoarding_cases,
 }
 
 

@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 
 from awayfs.core.errors import (
     ECONFLICTED,
@@ -25,17 +29,22 @@ from awayfs.core.errors import (
     Unreachable,
 )
 from awayfs.core.types import NodeId, Range
-from awayfs.ports.remote import Fetched
+from awayfs.ports.remote import Fetched, Landed, Piece
 from awayfs.store.nodes import Node
 from awayfs.store.server import ServerNode
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
 from awayfs.volume.observe import Observer
 from awayfs.volume.room import Room
+from awayfs.volume.slices import Slices
+
+log = logging.getLogger(__name__)
 
 FIRST_WINDOW = 256 << 10
 LARGEST_WINDOW = 8 << 20
 TRIES = 4
+COMMITTED_TOGETHER = 32
+"""Small files in one transaction; it is a few milliseconds' work."""
 LOST = (
     "this part was never here, and the server has replaced the version that was changed here; "
     "awayfs resolve PATH --keep both saves what is known"
@@ -82,7 +91,8 @@ class Fetcher:
             async with progress.lock:
                 if ahead:
                     end = self._widen(progress, node, start, end)
-                await self._fill(node, start, end)
+                with self._before_others() if ahead else nullcontext():
+                    await self._fill(node, start, end)
         finally:
             progress.users -= 1
             if not progress.users and self._context.opened.get(node) is None:
@@ -101,28 +111,35 @@ class Fetcher:
             return True
         return self._store.content.covers(node.id, 0, node.size)
 
-    async def whole(self, node: NodeId, *, first: bool = False, last: bool = False) -> int:
+    async def whole(self, node: NodeId, *, first: bool = False) -> int:
         """Have the whole content cached; the bytes that were fetched for it.
 
-        What is fetched ``first`` keeps what is fetched ``last`` waiting, between its pieces.
+        What is fetched ``first`` keeps hoard walks waiting (``calm``), as a user's read does.
         """
-        if not first:
-            return await self._whole(node, last)
+        if first:
+            with self._before_others():
+                return await self._whole(node)
+        return await self._whole(node)
+
+    async def calm(self) -> None:
+        """Wait until nothing is fetched that somebody waits for."""
+        await self._calm.wait()
+
+    @contextmanager
+    def _before_others(self) -> Iterator[None]:
         self._first += 1
         self._calm.clear()
         try:
-            return await self._whole(node, last=False)
+            yield
         finally:
             self._first -= 1
             if not self._first:
                 self._calm.set()
 
-    async def _whole(self, node: NodeId, last: bool) -> int:
+    async def _whole(self, node: NodeId) -> int:
         fetched = 0
         offset = 0
         while (current := self._context.node(node)) is not None and offset < current.size:
-            if last:
-                await self._calm.wait()
             end = min(offset + LARGEST_WINDOW, current.size)
             missing = self._missing(node, offset, end)
             await self.ensure(node, offset, end)
@@ -203,6 +220,69 @@ class Fetcher:
         finally:
             os.close(fd)
 
+    async def fetch_small(self, wanted: Mapping[NodeId, ServerNode]) -> list[NodeId]:
+        """Have small files whole, all with one call; those of them that are not whole after it.
+
+        ``wanted`` says of each which revision of it is meant. Raises as ``ensure``.
+        """
+        pieces, offset = {}, 0
+        for node, path in self._observer.places(wanted):
+            pieces[node] = Piece(path, wanted[node].size, offset)
+            offset += wanted[node].size
+        await self._room.make_or_wait(offset, next(iter(pieces), 0), fetching=True)
+        fd = self._landing()
+        try:
+            landed = await self._land(list(pieces.values()), fd)
+            slices = Slices()
+            came = zip(pieces.items(), landed, strict=True)
+            while batch := list(islice(came, COMMITTED_TOGETHER)):
+                with self._store.transaction():
+                    for (node, piece), one in batch:
+                        if one is not None and one.length == piece.length:
+                            self._take_small(node, wanted[node], piece, one.token, fd)
+                await slices.pause()
+        finally:
+            os.close(fd)
+        content = self._store.content
+        return [node for node, base in wanted.items() if not content.covers(node, 0, base.size)]
+
+    async def _land(self, pieces: list[Piece], fd: int) -> Sequence[Landed | None]:
+        try:
+            return await self._context.link.call(lambda remote: remote.fetch_many(pieces, fd))
+        except (Unreachable, AuthenticationRequired) as error:
+            raise OSError(EDISCONDATA, f"the server is away: {error}") from error
+        except RemoteError as error:  # asking for each of them tells what is wrong with which
+            log.info("%d small files did not come together: %s", len(pieces), error)
+            return [None] * len(pieces)
+
+    def _take_small(
+        self, node: NodeId, base: ServerNode, piece: Piece, token: bytes, landing: int
+    ) -> None:
+        """One of many, if it is of the wanted revision and nobody changed it here meanwhile."""
+        now_base, content = self._store.server.get(node), self._store.content
+        if now_base is None or not now_base.token == base.token == token:
+            return
+        if self._store.journal.has_store(node) or self._store.nodes.get(node) is None:
+            return
+        if content.has(node):
+            if content.ranges(node) and content.token(node) != token:
+                self._compare_small(node, piece, token, landing)
+            if content.covers(node, 0, piece.length):
+                return
+        self._copy_missing(node, base, Range(0, piece.length), landing, piece.offset)
+        self._note_whole(node)
+
+    def _compare_small(self, node: NodeId, piece: Piece, token: bytes, landing: int) -> None:
+        """Suspect content stays if it is just what came, and goes if not."""
+        content = self._store.content
+        if content.covers(node, 0, piece.length):
+            with open(content.fd_path(node), "rb", buffering=0) as file:
+                same = file.read(piece.length) == os.pread(landing, piece.length, piece.offset)
+            if same:
+                content.set_token(node, token)
+                return
+        self._observer.drop_content(node)
+
     async def _is_elsewhere(self, node: NodeId, path: bytes, error: RemoteError) -> bool:
         """Whether a file that is not at its path any more was found at another by its id."""
         gone = isinstance(error, Refused) and error.errno in NO_FILE
@@ -227,7 +307,6 @@ class Fetcher:
         self, node: NodeId, base: ServerNode, wanted: Range, fetched: Fetched, landing: int
     ) -> bool:
         """Copy what is still missing into the cache file, if it is of the right revision."""
-        content = self._store.content
         now_base = self._store.server.get(node)
         if now_base is None or now_base.token != base.token:
             return False  # adopted or replayed meanwhile: look again
@@ -242,16 +321,7 @@ class Fetcher:
         if self._store.nodes.get(node) is None or not self._joins(node, base):
             return False
         with self._store.transaction():
-            fd = content.open(node)
-            try:
-                if not content.ranges(node):
-                    content.set_token(node, base.token)
-                    content.mark_used(node, self._context.now())
-                for gap in self._missing(node, wanted.start, self._within(node, end)):
-                    _copy(landing, fd, gap)
-                    content.add_range(node, gap.start, gap.end)
-            finally:
-                os.close(fd)
+            self._copy_missing(node, base, Range(wanted.start, end), landing)
             self._keep_time(node)
             fault("fetch.landed")
         fault("fetch.taken")
@@ -269,6 +339,22 @@ class Fetcher:
         """Not beyond the end that a file has by now: it may have been cut off meanwhile."""
         current = self._context.node(node)
         return min(end, current.size) if current is not None else end
+
+    def _copy_missing(
+        self, node: NodeId, base: ServerNode, wanted: Range, landing: int, shift: int = 0
+    ) -> None:
+        """What is missing of a range comes out of the landing, where it lies ``shift`` further."""
+        content = self._store.content
+        fd = content.open(node)
+        try:
+            if not content.ranges(node):
+                content.set_token(node, base.token)
+                content.mark_used(node, self._context.now())
+            for gap in self._missing(node, wanted.start, self._within(node, wanted.end)):
+                _copy(landing, fd, gap, shift)
+                content.add_range(node, gap.start, gap.end)
+        finally:
+            os.close(fd)
 
     def _joins(self, node: NodeId, base: ServerNode) -> bool:
         """Whether what is cached belongs to the revision that is fetched from.
@@ -324,10 +410,10 @@ class Fetcher:
         return OSError(errno.EIO, f"the server did not give the content: {error}")
 
 
-def _copy(source: int, target: int, gap: Range) -> None:
+def _copy(source: int, target: int, gap: Range, shift: int) -> None:
     offset = gap.start
     while offset < gap.end:
-        copied = os.copy_file_range(source, target, gap.end - offset, offset, offset)
+        copied = os.copy_file_range(source, target, gap.end - offset, offset + shift, offset)
         if copied == 0:
             raise OSError(errno.EIO, "what was fetched is not all there")
         offset += copied

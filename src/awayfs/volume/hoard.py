@@ -1,33 +1,43 @@
 """Having the working set here: hoard walks over pinned trees, and what would be missing.
 
-A walk lists each directory below its start and fetches every file that is not whole, several
-at a time. Content goes from the server straight into the cache. A walk that is cut off leaves
-what it has; the next one goes on from there.
+A walk lists each directory below its start and fetches every file that is not whole: small ones
+many with one call, large ones in pieces. Content goes from the server straight into the cache. A
+walk that is cut off leaves what it has; the next one goes on from there. It gives way to a user's
+read before each call, and keeps slots of the worker free for him.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 
 from awayfs.core.errors import RemoteError, UsageError
+from awayfs.core.hoarding import FIRST_PIECE, SMALL, Pace, batches, next_piece
 from awayfs.core.types import Kind, NodeId
+from awayfs.store.nodes import Node
+from awayfs.volume.adopt import XATTRS_LOADED
 from awayfs.volume.context import Context
 from awayfs.volume.fetch import Fetcher
 from awayfs.volume.observe import Observer
 from awayfs.volume.slices import Slices
+from awayfs.volume.tree import Tree
 
-TOGETHER = 8
+LISTED_TOGETHER = 32
+BATCHES_TOGETHER = 4
+LARGE_TOGETHER = 2
+"""Large files at a time: half of the worker's slots (``remotes/isolated.py``) stay free."""
 AT_A_TIME = 100
 """Nodes that are looked at before the event loop gets its turn."""
 
 
 @dataclass(slots=True)
 class Walk:
-    """One walk's account. ``failed`` and ``missing`` hold (path, why)."""
+    """One walk's account. ``failed`` holds (path, why)."""
 
     done: int = 0
     total: int = 0
@@ -45,37 +55,55 @@ class Inventory:
     missing: list[tuple[str, str]] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class _Found:
+    """What a walk has to see to: files, and what else may have extended attributes."""
+
+    files: list[Node] = field(default_factory=list)
+    others: list[Node] = field(default_factory=list)
+
+
 class Hoard:
     """Fetches trees, and tells what of them is not here."""
 
-    def __init__(self, context: Context, observer: Observer, fetcher: Fetcher) -> None:
+    def __init__(self, context: Context, observer: Observer, fetcher: Fetcher, tree: Tree) -> None:
         self._context = context
         self._store = context.store
         self._observer = observer
         self._fetcher = fetcher
+        self._tree = tree
+        self._pace = Pace()
+        self._small = asyncio.Semaphore(BATCHES_TOGETHER)
+        self._large = asyncio.Semaphore(LARGE_TOGETHER)
 
-    async def walk(self, start: NodeId) -> AsyncIterator[Walk]:
-        """Fetch everything at and below a node; yields after each piece of progress.
+    async def walk(self, *starts: NodeId) -> AsyncIterator[Walk]:
+        """Fetch everything at and below some nodes; yields after each piece of progress.
 
         What cannot be fetched is in ``failed`` and does not stop the walk.
         """
         walk = Walk()
-        files = await self._files_below(start, walk)
-        walk.total = len(files)
-        self._check_limit(files)
-        pending = iter(files)
+        found = await self._below(starts, walk)
+        walk.total = len(found.files)
+        self._check_limit(found.files)
+        jobs = iter([*self._jobs(found.files, walk), *self._attribute_jobs(found, walk)])
         running: set[asyncio.Task[None]] = set()
         try:
             while True:
-                while len(running) < TOGETHER and (node := next(pending, None)) is not None:
-                    running.add(asyncio.get_running_loop().create_task(self._fetch(node, walk)))
+                while len(running) < BATCHES_TOGETHER + LARGE_TOGETHER and (
+                    job := next(jobs, None)
+                ):
+                    running.add(asyncio.get_running_loop().create_task(job))
                 if not running:
                     break
-                _, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                ended, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in ended:
+                    task.result()
                 yield walk
         finally:
             for task in running:
                 task.cancel()
+            for job in jobs:
+                job.close()
         yield walk
 
     async def check(self, start: NodeId) -> Inventory:
@@ -92,50 +120,72 @@ class Hoard:
                 await asyncio.sleep(0)
             node_id = pending.pop()
             node = self._context.node(node_id)
-            if node is None:
+            if node is None or self._is_left_out(node_id, start):
                 continue
             if node.kind is Kind.DIRECTORY:
                 if not self._store.server.children_known(node_id):
                     found.missing.append((self.path(node_id), "the directory was never listed"))
                 pending.extend(child.id for _, child in self._store.nodes.children(node_id))
+            why = self._why_missing(node)
+            if why is not None:
+                found.missing.append((self.path(node_id), why))
             elif node.kind is Kind.FILE:
-                self._check_file(node_id, node.size, found)
+                found.files += 1
+                found.bytes += node.size
         return found
 
-    def _check_file(self, node_id: NodeId, size: int, found: Inventory) -> None:
-        if not self._store.content.covers(node_id, 0, size):
-            found.missing.append((self.path(node_id), "the content is not all here"))
-        elif self._observer.is_suspect(node_id):
-            found.missing.append((self.path(node_id), "the server may have a newer version"))
-        else:
-            found.files += 1
-            found.bytes += size
+    def _why_missing(self, node: Node) -> str | None:
+        """Why a node would not be as on the server while that is away; None: it would."""
+        if node.kind is Kind.FILE:
+            if not self._store.content.covers(node.id, 0, node.size):
+                return "the content is not all here"
+            if self._observer.is_suspect(node.id):
+                return "the server may have a newer version"
+        if node.kind is Kind.SYMLINK and node.target is None:
+            return "where the symlink points is not known"
+        if self._lacks_xattrs(node.id):
+            return "its extended attributes were never read"
+        return None
+
+    def _lacks_xattrs(self, node_id: NodeId) -> bool:
+        capabilities = self._context.link.capabilities
+        if capabilities is None or not capabilities.xattrs:
+            return False
+        if self._store.server.get(node_id) is None or self._store.journal.has_any(node_id):
+            return False  # made or changed here: what is set here is what counts
+        return XATTRS_LOADED not in self._store.nodes.xattrs(node_id)
 
     def path(self, node_id: NodeId) -> str:
         """A node's path for a person."""
         return os.fsdecode(self._store.nodes.path(node_id) or b"") or "."
 
-    async def _files_below(self, start: NodeId, walk: Walk) -> list[NodeId]:
-        """List every directory, several at a time; the files that are not whole."""
-        files: list[NodeId] = []
-        seen: set[NodeId] = set()
-        level = [start]
-        gate, slices = asyncio.Semaphore(TOGETHER), Slices()
+    def _is_left_out(self, node_id: NodeId, *starts: NodeId) -> bool:
+        """Whether a setting leaves out what is not itself asked for."""
+        if node_id in starts or self._store.pins.get(node_id) is not None:
+            return False
+        path = self._store.nodes.path(node_id)
+        return path is not None and self._context.effective.left_out(path) is not None
+
+    # -- finding what is missing ----------------------------------------------------------
+
+    async def _below(self, starts: Sequence[NodeId], walk: Walk) -> _Found:
+        """List every directory, several at a time; the files, and the rest."""
+        found, seen, chosen = _Found(), set[NodeId](), frozenset(starts)
+        level = [node for start in starts if (node := self._context.node(start)) is not None]
+        gate, slices = asyncio.Semaphore(LISTED_TOGETHER), Slices()
         while level:
             directories: list[NodeId] = []
-            for node_id in level:
-                node = self._context.node(node_id)
-                if node is None or node_id in seen:
-                    continue
-                seen.add(node_id)
-                if node.kind is Kind.DIRECTORY:
-                    directories.append(node_id)
-                elif node.kind is Kind.FILE:
-                    files.append(node_id)
+            for node in level:
                 await slices.pause()
+                if node.id in seen or self._is_left_out(node.id, *chosen):
+                    continue
+                seen.add(node.id)
+                (found.files if node.kind is Kind.FILE else found.others).append(node)
+                if node.kind is Kind.DIRECTORY:
+                    directories.append(node.id)
             await asyncio.gather(*(self._list(d, walk, gate) for d in directories))
-            level = [child.id for d in directories for _, child in self._store.nodes.children(d)]
-        return files
+            level = [node for d in directories for _, node in self._tree.entries(d)]
+        return found
 
     async def _list(self, node_id: NodeId, walk: Walk, gate: asyncio.Semaphore) -> None:
         server = self._store.server
@@ -145,16 +195,61 @@ class Hoard:
             return
         try:
             async with gate:
+                await self._fetcher.calm()
                 await self._observer.directory(node_id)
         except RemoteError as error:
             if not self._store.server.children_known(node_id):
                 walk.failed.append((self.path(node_id), str(error)))
 
-    async def _fetch(self, node_id: NodeId, walk: Walk) -> None:
+    # -- fetching it ----------------------------------------------------------------------
+
+    def _jobs(self, files: list[Node], walk: Walk) -> list[Coroutine[Any, Any, None]]:
+        """What has to be done for all of them; what is whole counts as done at once."""
+        small: list[tuple[NodeId, int]] = []
+        large: list[NodeId] = []
+        for node in files:
+            if self._is_settled(node):
+                walk.done += 1
+            elif node.size <= SMALL and not self._store.journal.has_store(node.id):
+                small.append((node.id, node.size))
+            else:
+                large.append(node.id)
+        jobs = [self._fetch_together(batch, walk) for batch in batches(small)]
+        return [*jobs, *(self._fetch_alone(node, walk) for node in large)]
+
+    def _is_settled(self, node: Node) -> bool:
+        return self._fetcher.is_whole(node) and not self._observer.is_suspect(node.id)
+
+    async def _fetch_together(self, nodes: list[NodeId], walk: Walk) -> None:
+        """Small files with one call; what did not come by it, alone."""
+        bases = {node: self._store.server.get(node) for node in nodes}
+        wanted = {n: base for n, base in bases.items() if base is not None and base.size <= SMALL}
+        left = [node for node in nodes if node not in wanted]
+        size = sum(base.size for base in wanted.values())
+        if wanted:
+            async with self._small:
+                await self._turn(size)
+                try:
+                    left += await self._fetcher.fetch_small(wanted)
+                except OSError as error:
+                    walk.failed += [(self.path(n), error.strerror or "failed") for n in wanted]
+                    walk.done += len(wanted)
+                    left = [node for node in nodes if node not in wanted]
+        came = [node for node in wanted if node not in set(left)]
+        walk.bytes += sum(wanted[node].size for node in came)
+        walk.done += len(came)
+        if came:
+            walk.path = self.path(came[-1])
+        for node in left:
+            await self._fetch_alone(node, walk)
+
+    async def _fetch_alone(self, node_id: NodeId, walk: Walk) -> None:
         try:
-            if self._observer.is_suspect(node_id):
-                await self._observer.verify(node_id)
-            fetched = await self._fetcher.whole(node_id, last=True)
+            async with self._large:
+                if self._observer.is_suspect(node_id):
+                    await self._turn(0)
+                    await self._observer.verify(node_id)
+                fetched = await self._in_pieces(node_id)
             walk.bytes += fetched  # others add to it while we wait: never across an await
         except (OSError, RemoteError) as error:
             text = error.strerror if isinstance(error, OSError) else str(error)
@@ -162,15 +257,50 @@ class Hoard:
         walk.done += 1
         walk.path = self.path(node_id)
 
-    def _check_limit(self, files: list[NodeId]) -> None:
+    async def _in_pieces(self, node_id: NodeId) -> int:
+        """Have the whole content cached; the bytes that were fetched for it."""
+        fetched, piece = 0, FIRST_PIECE
+        while (node := self._context.node(node_id)) is not None:
+            missing = self._store.content.missing(node_id, 0, node.size)
+            if not missing:
+                break
+            start = missing[0].start
+            end = min(missing[0].end, start + piece)
+            await self._turn(end - start)
+            began = time.monotonic()
+            await self._fetcher.ensure(node_id, start, end)
+            piece = next_piece(piece, time.monotonic() - began)
+            fetched += end - start
+        return fetched
+
+    async def _turn(self, size: int) -> None:
+        """Wait until nobody reads what is not here, and ``size`` bytes more are not too much."""
+        wait_s = self._pace.wait_s(
+            time.monotonic(), size, self._context.effective.value("bandwidth")
+        )
+        if wait_s:
+            await asyncio.sleep(wait_s)
+        await self._fetcher.calm()
+
+    def _attribute_jobs(self, found: _Found, walk: Walk) -> list[Coroutine[Any, Any, None]]:
+        both = [*found.others, *found.files]
+        lacking = [node.id for node in both if self._lacks_xattrs(node.id)]
+        parts = [lacking[at : at + AT_A_TIME] for at in range(0, len(lacking), AT_A_TIME)]
+        return [self._read_attributes(part, walk) for part in parts]
+
+    async def _read_attributes(self, nodes: list[NodeId], walk: Walk) -> None:
+        for node in nodes:
+            if not self._context.link.usable:
+                return
+            await self._fetcher.calm()
+            await self._tree.xattrs(node)
+
+    def _check_limit(self, files: list[Node]) -> None:
         """A pinned file that can never fit is said before anything is fetched for it."""
         limit = self._context.cache_limit
-        if limit is None:
-            return
-        for node_id in files:
-            node = self._context.node(node_id)
-            if node is not None and node.size > limit:
+        for node in files if limit is not None else ():
+            if limit is not None and node.size > limit:
                 raise UsageError(
-                    f"{self.path(node_id)}: is larger ({node.size} bytes) than the cache limit"
+                    f"{self.path(node.id)}: is larger ({node.size} bytes) than the cache limit"
                     f" ({limit} bytes); mount with a larger cache-size"
                 )

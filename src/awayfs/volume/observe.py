@@ -14,7 +14,7 @@ import errno
 import hashlib
 import logging
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
 from awayfs.core.diff import (
     Change,
@@ -179,6 +179,22 @@ class Observer:
         parent, name = self._context.seen_elsewhere.get(node, (None, b""))
         directory = self._store.server.path(parent) if parent is not None else None
         return self._store.server.path(node) if directory is None else join(directory, name)
+
+    def places(self, nodes: Iterable[NodeId]) -> Iterator[tuple[NodeId, bytes]]:
+        """As ``place``, of many in few directories; what has no place is left out."""
+        server, directories = self._store.server, dict[NodeId, bytes | None]()
+        for node in nodes:
+            names = server.names(node)
+            if node in self._context.seen_elsewhere or not names:
+                path = self.place(node)
+            else:
+                parent, name = names[0]
+                if parent not in directories:
+                    directories[parent] = server.path(parent)
+                directory = directories[parent]
+                path = None if directory is None else join(directory, name)
+            if path is not None:
+                yield node, path
 
     def is_another(self, node: NodeId, path: bytes, entry: Entry) -> bool:
         """Whether what stands where a node was seen to be renamed to is not it; forgets the

@@ -78,7 +78,7 @@ class Volume:
         self.sweep = Sweep(context, self.observer, self.tree.ahead)
         self.rest = Rest(context, self.fetcher)
         self.files = Files(context, self.journaling, self.fetcher, room, self.rest)
-        self.hoard = Hoard(context, self.observer, self.fetcher)
+        self.hoard = Hoard(context, self.observer, self.fetcher, self.tree)
         self.states = States(context)
         self.virtual = VirtualTree(context, status or dict, self.observer.directory)
         self.shown = Shown(context, self.virtual.conflicts)
