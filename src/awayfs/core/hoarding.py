@@ -20,7 +20,7 @@ SMALLEST_PIECE: Final = 64 << 10
 LARGEST_PIECE: Final = 8 << 20
 SHORT_S: Final = 0.5
 LONG_S: Final = 2.0
-"""A piece that took less than the one is followed by a larger one; more than the other, a smaller."""
+"""A piece that took less is followed by a larger one; one that took more, by a smaller."""
 BURST_S: Final = 0.25
 
 

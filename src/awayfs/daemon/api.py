@@ -243,7 +243,7 @@ class Api:
         if params.get("path") is not None:
             starts = [(await self.volume.find(path_param(params))).id]
         else:
-            starts = [pin.node for pin in self.volume.store.pins.all()]
+            starts = self.volume.hoard.pinned_places()
         files = size = 0
         failed: list[dict[str, str]] = []
         if not params.get("check"):

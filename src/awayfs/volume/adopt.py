@@ -161,6 +161,7 @@ class Adopter:
                 content.set_token(node, token)
                 self._context.held.about_to_change(node)
                 self._store.db.on_commit(lambda: _empty(opened, size))
+        self._context.on_content_gone(node)
         self._context.kernel.forget_node(node)
 
     def _adopt_change(self, directory: NodeId, change: diff.Change) -> Iterator[None]:
@@ -303,6 +304,7 @@ class Adopter:
         elif content is Content.SUSPECT:
             if cached.ranges(node):
                 cached.set_token(node, SUSPECT)
+                self._context.on_content_gone(node)
         elif base is not None and cached.token(node) == base.token:
             cached.set_token(node, entry.token)
 

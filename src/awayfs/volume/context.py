@@ -97,6 +97,8 @@ class Context:
     on_journal: Callable[[], None] = lambda: None
     before_sending: Callable[[], Awaitable[None]] = nothing_to_do
     tidy: Callable[[], Awaitable[None]] = nothing_to_do
+    on_content_gone: Callable[[NodeId], None] = lambda _node: None
+    """Told of a node whose content here is not, or may not be, what the server has now."""
     settings: Callable[[], Settings] = Settings
     accept_deletions_until_ns: int = 0
     seen_elsewhere: dict[NodeId, tuple[NodeId, bytes]] = field(default_factory=dict)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -31,6 +32,7 @@ LISTED_TOGETHER = 32
 BATCHES_TOGETHER = 4
 LARGE_TOGETHER = 2
 """Large files at a time: half of the worker's slots (``remotes/isolated.py``) stay free."""
+JOBS_TOGETHER = BATCHES_TOGETHER + LARGE_TOGETHER
 AT_A_TIME = 100
 """Nodes that are looked at before the event loop gets its turn."""
 
@@ -76,34 +78,23 @@ class Hoard:
         self._small = asyncio.Semaphore(BATCHES_TOGETHER)
         self._large = asyncio.Semaphore(LARGE_TOGETHER)
 
-    async def walk(self, *starts: NodeId) -> AsyncIterator[Walk]:
+    async def walk(self, *starts: NodeId, pinned_only: bool = False) -> AsyncGenerator[Walk, None]:
         """Fetch everything at and below some nodes; yields after each piece of progress.
 
         What cannot be fetched is in ``failed`` and does not stop the walk.
         """
         walk = Walk()
         found = await self._below(starts, walk)
+        if pinned_only:
+            found.files = [node for node in found.files if self._is_pinned(node.id)]
         walk.total = len(found.files)
         self._check_limit(found.files)
-        jobs = iter([*self._jobs(found.files, walk), *self._attribute_jobs(found, walk)])
-        running: set[asyncio.Task[None]] = set()
-        try:
-            while True:
-                while len(running) < BATCHES_TOGETHER + LARGE_TOGETHER and (
-                    job := next(jobs, None)
-                ):
-                    running.add(asyncio.get_running_loop().create_task(job))
-                if not running:
-                    break
-                ended, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                for task in ended:
-                    task.result()
+        async with aclosing(_run(self._jobs(found.files, walk))) as steps:
+            async for _ in steps:
                 yield walk
-        finally:
-            for task in running:
-                task.cancel()
-            for job in jobs:
-                job.close()
+        async with aclosing(_run(self._attribute_jobs(found))) as steps:
+            async for _ in steps:
+                yield walk
         yield walk
 
     async def check(self, start: NodeId) -> Inventory:
@@ -126,6 +117,8 @@ class Hoard:
                 if not self._store.server.children_known(node_id):
                     found.missing.append((self.path(node_id), "the directory was never listed"))
                 pending.extend(child.id for _, child in self._store.nodes.children(node_id))
+            if node.kind is Kind.DIRECTORY and not self._store.server.children_known(node_id):
+                continue
             why = self._why_missing(node)
             if why is not None:
                 found.missing.append((self.path(node_id), why))
@@ -155,6 +148,31 @@ class Hoard:
             return False  # made or changed here: what is set here is what counts
         return XATTRS_LOADED not in self._store.nodes.xattrs(node_id)
 
+    def pinned_places(self) -> list[NodeId]:
+        """Where walks over everything pinned begin, the highest priority first."""
+        found = self.places_by_setting()
+        for pin in self._store.pins.all():
+            found[pin.node] = max(found.get(pin.node, 0), pin.priority)
+        return sorted(found, key=lambda node: (-found[node], node))
+
+    def places_by_setting(self) -> dict[NodeId, int]:
+        """Directories for which a setting pins something, with the priority."""
+        found: dict[NodeId, int] = {}
+        for layer in self._context.effective.pinned_places():
+            node = self._store.nodes.resolve(layer.root)
+            if node is not None:
+                found[node.id] = max(found.get(node.id, 0), layer.values["pin"])
+        return found
+
+    def pinned(self, nodes: Iterable[NodeId]) -> list[NodeId]:
+        """Those that are pinned, or are directories in which something may be."""
+        if not self.pinned_places():
+            return []
+        return [node for node in nodes if self._is_pinned(node)]
+
+    def _is_pinned(self, node: NodeId) -> bool:
+        return self._context.effective.is_pinned(node)
+
     def path(self, node_id: NodeId) -> str:
         """A node's path for a person."""
         return os.fsdecode(self._store.nodes.path(node_id) or b"") or "."
@@ -171,6 +189,8 @@ class Hoard:
     async def _below(self, starts: Sequence[NodeId], walk: Walk) -> _Found:
         """List every directory, several at a time; the files, and the rest."""
         found, seen, chosen = _Found(), set[NodeId](), frozenset(starts)
+        for start in starts:
+            await self._look_at(start, walk)
         level = [node for start in starts if (node := self._context.node(start)) is not None]
         gate, slices = asyncio.Semaphore(LISTED_TOGETHER), Slices()
         while level:
@@ -186,6 +206,17 @@ class Hoard:
             await asyncio.gather(*(self._list(d, walk, gate) for d in directories))
             level = [node for d in directories for _, node in self._tree.entries(d)]
         return found
+
+    async def _look_at(self, start: NodeId, walk: Walk) -> None:
+        """See what the server has where a walk begins, which no listing of it shows."""
+        seen = self._store.server.get(start)
+        if seen is None or not self._context.link.usable:
+            return
+        if not self._context.is_fresh(seen.seen_ns, start):
+            try:
+                await self._observer.node(start)
+            except RemoteError as error:
+                walk.failed.append((self.path(start), str(error)))
 
     async def _list(self, node_id: NodeId, walk: Walk, gate: asyncio.Semaphore) -> None:
         server = self._store.server
@@ -282,13 +313,13 @@ class Hoard:
             await asyncio.sleep(wait_s)
         await self._fetcher.calm()
 
-    def _attribute_jobs(self, found: _Found, walk: Walk) -> list[Coroutine[Any, Any, None]]:
+    def _attribute_jobs(self, found: _Found) -> list[Coroutine[Any, Any, None]]:
         both = [*found.others, *found.files]
         lacking = [node.id for node in both if self._lacks_xattrs(node.id)]
         parts = [lacking[at : at + AT_A_TIME] for at in range(0, len(lacking), AT_A_TIME)]
-        return [self._read_attributes(part, walk) for part in parts]
+        return [self._read_attributes(part) for part in parts]
 
-    async def _read_attributes(self, nodes: list[NodeId], walk: Walk) -> None:
+    async def _read_attributes(self, nodes: list[NodeId]) -> None:
         for node in nodes:
             if not self._context.link.usable:
                 return
@@ -304,3 +335,24 @@ class Hoard:
                     f"{self.path(node.id)}: is larger ({node.size} bytes) than the cache limit"
                     f" ({limit} bytes); mount with a larger cache-size"
                 )
+
+
+async def _run(jobs: list[Coroutine[Any, Any, None]]) -> AsyncGenerator[None, None]:
+    """Do all jobs, some at a time; yields whenever one is done. What is not begun is dropped."""
+    waiting = iter(jobs)
+    running: set[asyncio.Task[None]] = set()
+    try:
+        while True:
+            while len(running) < JOBS_TOGETHER and (job := next(waiting, None)) is not None:
+                running.add(asyncio.get_running_loop().create_task(job))
+            if not running:
+                return
+            ended, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()
+            yield
+    finally:
+        for task in running:
+            task.cancel()
+        for job in waiting:
+            job.close()

@@ -29,6 +29,7 @@ from awayfs.volume.fault import fault
 from awayfs.volume.fetch import Fetcher
 from awayfs.volume.files import Files
 from awayfs.volume.hoard import Hoard
+from awayfs.volume.hoarding import Hoarding
 from awayfs.volume.journaling import Journaling
 from awayfs.volume.losing import Losing
 from awayfs.volume.merging import Merging
@@ -79,6 +80,7 @@ class Volume:
         self.rest = Rest(context, self.fetcher)
         self.files = Files(context, self.journaling, self.fetcher, room, self.rest)
         self.hoard = Hoard(context, self.observer, self.fetcher, self.tree)
+        self.hoarding = Hoarding(context, self.hoard)
         self.states = States(context)
         self.virtual = VirtualTree(context, status or dict, self.observer.directory)
         self.shown = Shown(context, self.virtual.conflicts)
@@ -140,6 +142,7 @@ class Volume:
         self.context.spawn(self.sweep.run())
         self.context.spawn(self.share_rules.run())
         self.context.spawn(self.culling.run())
+        self.context.spawn(self.hoarding.run())
         self.replay.wake()
         self.merging.wake()
         self._cull_history()
@@ -177,6 +180,7 @@ class Volume:
         if now:
             self.context.spawn(self.virtual.server_variants.complete_all())
             self.rest.begin_all()
+            self.hoarding.begin()
             self.merging.wake_all()
             if was != now:
                 self.sweep.wake()
@@ -322,14 +326,7 @@ class Volume:
     def pin_node(self, node: NodeId, priority: int = 0) -> None:
         """Pin one node, with all below it; what is missing is fetched in the background."""
         self.store.pins.add(node, priority, True)
-        self.context.spawn(self._walk_quietly(node))
-
-    async def _walk_quietly(self, node: NodeId) -> None:
-        try:
-            async for _ in self.hoard.walk(node):
-                pass
-        except Exception as error:
-            log.info("hoard walk of %s: %s", self.hoard.path(node), error)
+        self.hoarding.look_at(node)
 
     def unpin_node(self, node: NodeId) -> bool:
         """Unpin; False when it was not pinned itself."""
