@@ -38,9 +38,10 @@ def make_tree(root: str, files: int, large: int = 0) -> None:
                 file.write(os.urandom(1 << 20))
 
 
-def said_missing(client: Client) -> dict[str, str]:
+def said_missing(client: Client, path: str = "kept") -> dict[str, str]:
     """What ``hoard --check`` says is not here."""
-    answer = json.loads(client.awayfs("hoard", "--check", client.mountpoint, "--json", check=False))
+    command = ("hoard", "--check", client.path(path), "--json")
+    answer = json.loads(client.awayfs(*command, check=False))
     return {item["path"]: item["why"] for item in answer["missing"]}
 
 
@@ -110,9 +111,33 @@ def test_a_read_waits_for_no_walk(client: Client) -> None:
     time.sleep(0.3)
     run("cmp", client.path("wanted"), f"{root}/wanted", timeout=20)
     walk.join(60)
-    assert said_missing(client) == {}
+    assert said_missing(client, "") == {}
 
 
 def test_a_pin_of_what_is_not_there_says_so(client: Client) -> None:
     assert "no such file" in client.fails("pin", client.path("gone")).lower()
     assert "nothing is pinned" in client.awayfs("pins")
+
+
+def test_what_is_fetched_ahead_is_explained_and_what_was_missing_suggested(client: Client) -> None:
+    root = client.server.root
+    os.makedirs(f"{root}/work")
+    for number in range(5):
+        with open(f"{root}/work/{number}", "wb") as file:
+            file.write(b"%d" % number * 5000)
+    for number in (0, 1):
+        run("cat", client.path(f"work/{number}"))
+
+    def explained() -> bool:
+        reply = json.loads(client.awayfs("hoard", "--why", client.path("work/0"), "--json"))
+        return bool(reply["wanted"]) and {"used"} <= {r["kind"] for r in reply["reasons"]}
+
+    eventually(explained, "why", 10)
+    client.offline()
+    for number in (3, 4):
+        run("cat", client.path(f"work/{number}"), check=False)
+    said = client.awayfs("hoard", "--suggest")
+    here = [n for n in (3, 4) if f"work/{n}" not in said]
+    for number in here:  # it was fetched ahead by then
+        run("cmp", client.path(f"work/{number}"), f"{root}/work/{number}")
+    assert "no such file" in client.fails("hoard", "--why", client.path("gone")).lower()

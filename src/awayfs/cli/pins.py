@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import click
@@ -116,9 +117,62 @@ def pins(as_json: bool) -> int:
 @click.command()
 @click.argument("path", type=PATH, required=False)
 @click.option("--check", is_flag=True, help="Only say what would be missing offline.")
+@click.option("--why", is_flag=True, help="Say what speaks for having PATH here.")
+@click.option("--suggest", is_flag=True, help="Say what was missing offline, and might be pinned.")
 @json_option
-def hoard(path: bytes | None, check: bool, as_json: bool) -> int:
+def hoard(path: bytes | None, check: bool, why: bool, suggest: bool, as_json: bool) -> int:
     """Fetch what is pinned and not here yet; with PATH, everything below it."""
+    if check + why + suggest > 1:
+        raise click.UsageError("--check, --why and --suggest exclude each other")
+    if why:
+        if path is None:
+            raise click.UsageError("--why needs a PATH")
+        return _why(path, as_json)
+    return _suggest(path, as_json) if suggest else _walk(path, check, as_json)
+
+
+def _why(path: bytes, as_json: bool) -> int:
+    mount, inner = located(path)
+    reply = request(mount, "hoard_why", {"path": inner}, what=text_of(path))
+    if as_json:
+        show.as_json(reply)
+        return 0
+    lines = ["it is pinned"] if reply["pinned"] else []
+    lines += ["it is left out of hoard walks by a setting"] if reply["left_out"] else []
+    lines += [] if reply["learn"] else ["nothing is learned: learn is off"]
+    lines += [f"{reason['text']} ({reason['score']:g})" for reason in reply["reasons"]]
+    wanted = "is fetched" if reply["pinned"] else "is fetched ahead when there is room"
+    if not reply["wanted"] and not reply["pinned"]:
+        wanted = "is fetched when it is read, and not before"
+    here = "here" if reply["here"] else f"not here: {(reply['missing'] or ['unknown'])[0]}"
+    click.echo(show.printable(f"{text_of(path)}: {wanted}; {here}"))
+    for line in lines:
+        click.echo(f"  {show.printable(line)}")
+    return 0
+
+
+def _suggest(path: bytes | None, as_json: bool) -> int:
+    rows, well = [], True
+    for mount, _ in in_question(None, path):
+        try:
+            reply = request(mount, "hoard_suggest", {})
+        except Failed as error:
+            show.complain(error.message)
+            well = False
+            continue
+        rows += [{"mountpoint": shown(mount), **item} for item in reply["suggestions"]]
+    if as_json:
+        show.as_json({"suggestions": rows})
+    elif not rows:
+        click.echo("nothing was missing offline")
+    for row in () if as_json else rows:
+        place = f"{row['mountpoint']}/{row['path']}"
+        times = show.count(row["times"], "time")
+        click.echo(show.printable(f"awayfs pin {shlex.quote(place)}   # was missing {times}"))
+    return 0 if well else 1
+
+
+def _walk(path: bytes | None, check: bool, as_json: bool) -> int:
     replies, well = [], True
     for mount, inner in in_question(None, path):
         params: dict[str, Any] = {"check": check} | ({} if inner is None else {"path": inner})

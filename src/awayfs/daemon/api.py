@@ -16,6 +16,7 @@ from awayfs.core.errors import DISCONNECTED_NAME, RemoteError, UsageError
 from awayfs.core.modes import Mode
 from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.daemon.api_conflicts import ConflictApi
+from awayfs.daemon.api_hoard import HoardApi
 from awayfs.daemon.api_resolve import ResolveApi
 from awayfs.daemon.api_session import SessionApi
 from awayfs.daemon.api_settings import SettingsApi
@@ -60,6 +61,7 @@ class Api:
             "unpin": self._unpin,
             "pins": self._pins,
             "hoard": self._hoard,
+            **HoardApi(lambda: self.volume).handlers(),
             "sync": self._sync,
             "journal_list": self._journal_list,
             "journal_show": self._journal_show,
@@ -176,6 +178,12 @@ class Api:
                 "since_ns": failure.at_ns,
                 "help": HELP.get(name, []),
             }
+            times = volume.learning.times_missed(node)
+            if times:
+                answer["help"] = [
+                    f"it was missing {times} times while offline: pin it",
+                    *HELP[name],
+                ]
         state = volume.link.state
         if state.mode is Mode.STOPPED:
             answer |= {"text": f"the volume is stopped: {state.cause}", "since_ns": state.since_ns}

@@ -93,7 +93,9 @@ class FileHandlers:
             node = self._truncated(node)
             if request.kill_suidgid:
                 self._drop_set_id(node)
-        return open_out(*self._handle(node, request.flags, writing))
+        reply = open_out(*self._handle(node, request.flags, writing))
+        self._volume.learning.note((node.id, request.pid, self._volume.context.now()))
+        return reply
 
     def _truncated(self, node: Node) -> Node:
         """O_TRUNC; the node as it is then: opened by its old size, that would come back."""

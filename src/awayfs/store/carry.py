@@ -41,6 +41,7 @@ _TABLES: Final = (
     ("history", "id"),
     ("history_partial", "id"),
     ("history_shapes", "id"),
+    ("uses", "node"),
 )
 """The tables and the number they are ordered by, the dearest first."""
 

@@ -41,6 +41,7 @@ from awayfs.store.pins import Pins
 from awayfs.store.reserve import Reserve
 from awayfs.store.salvage import SalvageReport, finished, open_or_salvage, unfinished
 from awayfs.store.server import ServerView
+from awayfs.store.uses import Uses
 
 T = TypeVar("T")
 _WAL_LIMIT: Final = 256 * 1024 * 1024
@@ -72,6 +73,7 @@ class Store:
         self.content = Content(db, self.files)
         self.conflicts = Conflicts(db, self.files)
         self.history = History(db, self.files)
+        self.uses = Uses(db)
         self.nodes.on_size.append(self.journal.size_changed)
         self.nodes.on_remove += (self.server.purge, self.content.drop, self.content.drop_base)
         self.nodes.on_remove.append(self._size_gone)

@@ -111,7 +111,7 @@ class Hoard:
                 await asyncio.sleep(0)
             node_id = pending.pop()
             node = self._context.node(node_id)
-            if node is None or self._is_left_out(node_id, start):
+            if node is None or self.is_left_out(node_id, start):
                 continue
             if node.kind is Kind.DIRECTORY:
                 if not self._store.server.children_known(node_id):
@@ -177,7 +177,7 @@ class Hoard:
         """A node's path for a person."""
         return os.fsdecode(self._store.nodes.path(node_id) or b"") or "."
 
-    def _is_left_out(self, node_id: NodeId, *starts: NodeId) -> bool:
+    def is_left_out(self, node_id: NodeId, *starts: NodeId) -> bool:
         """Whether a setting leaves out what is not itself asked for."""
         if node_id in starts or self._store.pins.get(node_id) is not None:
             return False
@@ -189,15 +189,14 @@ class Hoard:
     async def _below(self, starts: Sequence[NodeId], walk: Walk) -> _Found:
         """List every directory, several at a time; the files, and the rest."""
         found, seen, chosen = _Found(), set[NodeId](), frozenset(starts)
-        for start in starts:
-            await self._look_at(start, walk)
-        level = [node for start in starts if (node := self._context.node(start)) is not None]
         gate, slices = asyncio.Semaphore(LISTED_TOGETHER), Slices()
+        await asyncio.gather(*(self._look_at(start, walk, gate) for start in chosen))
+        level = [node for start in starts if (node := self._context.node(start)) is not None]
         while level:
             directories: list[NodeId] = []
             for node in level:
                 await slices.pause()
-                if node.id in seen or self._is_left_out(node.id, *chosen):
+                if node.id in seen or self.is_left_out(node.id, *chosen):
                     continue
                 seen.add(node.id)
                 (found.files if node.kind is Kind.FILE else found.others).append(node)
@@ -207,14 +206,15 @@ class Hoard:
             level = [node for d in directories for _, node in self._tree.entries(d)]
         return found
 
-    async def _look_at(self, start: NodeId, walk: Walk) -> None:
+    async def _look_at(self, start: NodeId, walk: Walk, gate: asyncio.Semaphore) -> None:
         """See what the server has where a walk begins, which no listing of it shows."""
         seen = self._store.server.get(start)
         if seen is None or not self._context.link.usable:
             return
         if not self._context.is_fresh(seen.seen_ns, start):
             try:
-                await self._observer.node(start)
+                async with gate:
+                    await self._observer.node(start)
             except RemoteError as error:
                 walk.failed.append((self.path(start), str(error)))
 
@@ -247,6 +247,10 @@ class Hoard:
                 large.append(node.id)
         jobs = [self._fetch_together(batch, walk) for batch in batches(small)]
         return [*jobs, *(self._fetch_alone(node, walk) for node in large)]
+
+    def lacks(self, node: Node) -> bool:
+        """Whether a file's content has yet to be fetched, or compared, and may be."""
+        return node.kind is Kind.FILE and not (self._is_settled(node) or self.is_left_out(node.id))
 
     def _is_settled(self, node: Node) -> bool:
         return self._fetcher.is_whole(node) and not self._observer.is_suspect(node.id)

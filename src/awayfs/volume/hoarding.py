@@ -88,8 +88,7 @@ class Hoarding:
         self._wake.clear()
 
     def _may_walk(self) -> bool:
-        link = self._context.link
-        return link.usable and link.state.mode is not Mode.WRITE_BEHIND
+        return may_fetch_unasked(self._context)
 
     async def _walk(self, starts: list[NodeId]) -> bool:
         """Whether all of it is here now."""
@@ -116,3 +115,8 @@ class Hoarding:
         if after_s is not None:
             at = time.monotonic() + after_s
             self._next_s = at if self._next_s is None else min(self._next_s, at)
+
+
+def may_fetch_unasked(context: Context) -> bool:
+    """Whether the link is there and strong enough for what nobody waits for."""
+    return context.link.usable and context.link.state.mode is not Mode.WRITE_BEHIND

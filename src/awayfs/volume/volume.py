@@ -31,6 +31,7 @@ from awayfs.volume.files import Files
 from awayfs.volume.hoard import Hoard
 from awayfs.volume.hoarding import Hoarding
 from awayfs.volume.journaling import Journaling
+from awayfs.volume.learning import Learning
 from awayfs.volume.losing import Losing
 from awayfs.volume.merging import Merging
 from awayfs.volume.observe import Observer
@@ -81,6 +82,7 @@ class Volume:
         self.files = Files(context, self.journaling, self.fetcher, room, self.rest)
         self.hoard = Hoard(context, self.observer, self.fetcher, self.tree)
         self.hoarding = Hoarding(context, self.hoard)
+        self.learning = Learning(context, self.hoard)
         self.states = States(context)
         self.virtual = VirtualTree(context, status or dict, self.observer.directory)
         self.shown = Shown(context, self.virtual.conflicts)
@@ -143,6 +145,7 @@ class Volume:
         self.context.spawn(self.share_rules.run())
         self.context.spawn(self.culling.run())
         self.context.spawn(self.hoarding.run())
+        self.context.spawn(self.learning.run())
         self.replay.wake()
         self.merging.wake()
         self._cull_history()
@@ -289,6 +292,7 @@ class Volume:
         child = self.store.nodes.child_id(node, name) if name else node
         text = error.strerror or str(error)
         self.context.failures.note(child or node, error.errno or 0, text, self.context.now())
+        self.learning.missed(child or node, error.errno or 0)
 
     def check_writable(self) -> None:
         """EROFS on a read-only mount."""
