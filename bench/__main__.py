@@ -20,6 +20,7 @@ from bench import timing
 from bench.absence import absence_cases
 from bench.hoarding import hoarding_cases
 from bench.latency import latency_cases
+from bench.learned import learned_cases
 from bench.shares import make_tree, sshfs
 from bench.timing import Result, compare
 
@@ -169,6 +170,7 @@ CASES = {
     "latency": latency_cases,
     "absence": absence_cases,
     "hoard": hoarding_cases,
+    "learned": learned_cases,
 }
 
 

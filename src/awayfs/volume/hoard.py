@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence, Set
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import count
@@ -77,12 +77,30 @@ class Hoard:
         self._pace = Pace()
         self._small = asyncio.Semaphore(BATCHES_TOGETHER)
         self._large = asyncio.Semaphore(LARGE_TOGETHER)
+        self._walks = 0
+        self.idle = asyncio.Event()
+        """Set while no walk is under way: walks that nobody asked for wait for it."""
+        self.idle.set()
 
     async def walk(self, *starts: NodeId, pinned_only: bool = False) -> AsyncGenerator[Walk, None]:
         """Fetch everything at and below some nodes; yields after each piece of progress.
 
         What cannot be fetched is in ``failed`` and does not stop the walk.
         """
+        self._walks += 1
+        self.idle.clear()
+        try:
+            async with aclosing(self._walk(starts, pinned_only)) as steps:
+                async for walk in steps:
+                    yield walk
+        finally:
+            self._walks -= 1
+            if not self._walks:
+                self.idle.set()
+
+    async def _walk(
+        self, starts: Sequence[NodeId], pinned_only: bool
+    ) -> AsyncGenerator[Walk, None]:
         walk = Walk()
         found = await self._below(starts, walk)
         if pinned_only:
@@ -164,11 +182,20 @@ class Hoard:
                 found[node.id] = max(found.get(node.id, 0), layer.values["pin"])
         return found
 
-    def pinned(self, nodes: Iterable[NodeId]) -> list[NodeId]:
-        """Those that are pinned, or are directories in which something may be."""
+    async def lacking(self, nodes: Set[NodeId]) -> list[NodeId]:
+        """Those that are pinned and of which something is missing; what lies below another of
+        them is seen to with that.
+        """
+        found: list[NodeId] = []
         if not self.pinned_places():
-            return []
-        return [node for node in nodes if self._is_pinned(node)]
+            return found
+        slices = Slices()
+        for node in sorted(nodes):
+            await slices.pause()
+            if self._is_pinned(node) and self._store.nodes.parent(node) not in nodes:
+                if (await self.check(node)).missing:
+                    found.append(node)
+        return found
 
     def _is_pinned(self, node: NodeId) -> bool:
         return self._context.effective.is_pinned(node)

@@ -67,11 +67,15 @@ class Hoarding:
         """For ever."""
         while True:
             await self._pause()
+            await self._hoard.idle.wait()
             if not self._may_walk():
                 continue
             due, self._due = self._due, set()
             everything, self._all = self._all, False
-            starts = self._hoard.pinned_places() if everything else self._hoard.pinned(due)
+            if everything:
+                starts = self._hoard.pinned_places()
+            else:
+                starts = await self._hoard.lacking(due)
             if everything:
                 self._plan(self._interval_s())
             if starts and not await self._walk(starts):

@@ -15,7 +15,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from contextlib import aclosing
 
-from awayfs.core.cull import LIMIT_END
+from awayfs.core.ahead import Ahead
 from awayfs.core.errors import EDISCONDATA, EDISCONNECTED, AwayfsError
 from awayfs.core.learning import Advice, Learned, Reason, advise
 from awayfs.core.types import NodeId
@@ -36,10 +36,6 @@ FETCHED_TOGETHER = 500
 BUSY_DIRECTORIES = 50
 IN_A_DIRECTORY = 500
 MISSED = 500
-LARGEST = 64 << 20
-"""A larger file is worth being asked for."""
-AHEAD_PART = 0.1
-"""What was fetched ahead and not used yet may take so much of a full cache."""
 MISSING = (EDISCONDATA, EDISCONNECTED)
 
 
@@ -52,7 +48,7 @@ class Learning:
         self._hoard = hoard
         self._noted: deque[tuple[NodeId, int, int]] = deque(maxlen=NOTED)
         self._missed: OrderedDict[NodeId, int] = OrderedDict()
-        self._ahead: dict[NodeId, int] = {}
+        self._ahead = Ahead()
         self._known = Learned()
         self.note = self._noted.append
         """Of an opened file: (node, pid, when in ns). The only thing that an open costs."""
@@ -105,7 +101,7 @@ class Learning:
                 processes[pid] = self._process(pid)
             process, parent = processes[pid], self._store.nodes.parent(node)
             if process is not None and parent is not None:
-                self._ahead.pop(node, None)
+                self._ahead.used(node)
                 self._known.used(node, parent, process, at_ns / SECOND_NS)
             await slices.pause()
 
@@ -137,6 +133,7 @@ class Learning:
         """Fetch what most speaks for, as far as there is room; how many files came."""
         if not self._context.effective.value("learn"):
             return 0
+        await self._hoard.idle.wait()
         nodes = await self._choose()
         if nodes:
             async with aclosing(self._hoard.walk(*nodes)) as steps:
@@ -146,24 +143,17 @@ class Learning:
         return sum(self._store.content.has(node) for node in nodes)
 
     async def _choose(self) -> list[NodeId]:
-        slices, lacking = Slices(), dict[NodeId, tuple[NodeId, int]]()
+        slices, now_s = Slices(), self._now_s()
+        places, sizes = dict[NodeId, NodeId](), dict[NodeId, int]()
         for node_id, directory in self._candidates():
             await slices.pause()
             node = self._context.node(node_id)
-            if node is None or node.size > LARGEST or node_id in lacking:
+            if node is None or not self._ahead.may_try(node_id, node.size, now_s):
                 continue
-            if self._context.effective.is_transient(node_id) or not self._hoard.lacks(node):
-                continue
-            lacking[node_id] = directory, node.size
-        candidates = [(node, directory) for node, (directory, _) in lacking.items()]
-        room, chosen = self._room(), list[NodeId]()
-        for wanted in self._known.best(candidates, self._now_s(), FETCHED_TOGETHER):
-            size = lacking[wanted.node][1]
-            if size <= room:
-                room -= size
-                chosen.append(wanted.node)
-                self._ahead[wanted.node] = size
-        return chosen
+            if self._hoard.lacks(node) and not self._context.effective.is_transient(node_id):
+                places[node_id], sizes[node_id] = directory, node.size
+        best = self._known.best(places.items(), now_s, FETCHED_TOGETHER)
+        return self._ahead.choose(best, sizes, self._room(), now_s)
 
     def _candidates(self) -> Iterator[tuple[NodeId, NodeId]]:
         yield from list(self._known.files())
@@ -175,13 +165,8 @@ class Learning:
         """Bytes that may be fetched ahead now."""
         disk, marks = space_of(self._store.directory), self._context.effective.marks()
         free = disk.blocks_available - int(disk.blocks * marks["brun"] / 100)
-        limit = self._context.cache_limit
-        if limit is None:
-            return max(0, free * disk.block_size)
-        usage = self._store.content.usage()
-        waiting = sum(self._ahead.values())
-        room = max(int(limit * LIMIT_END) - usage, int(limit * AHEAD_PART) - waiting)
-        return max(0, min(room, free * disk.block_size))
+        usage, limit = self._store.content.usage(), self._context.cache_limit
+        return self._ahead.room(limit, usage, free * disk.block_size)
 
     def _now_s(self) -> float:
         return self._context.now() / SECOND_NS
