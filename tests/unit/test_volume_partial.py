@@ -166,7 +166,8 @@ def test_what_was_changed_offline_is_completed_before_a_hoard_walk_goes_on(
             patch.setattr(remote, "fetch", noting)
             await world.volume.link.online_by_hand()
             await asyncio.sleep(0)
-            await world.volume.fetcher.whole(other.id, last=True)
+            async for _ in world.volume.hoard.walk(other.id):
+                pass
             assert asked[:2] == [b"f", b"g"]
         await until_whole(world, file)
 

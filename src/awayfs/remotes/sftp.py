@@ -191,6 +191,8 @@ class SftpRemote:
         """See the port and ``sftp_small``."""
         parts = self._parts
         small = await parts.session.small_files(parts.paths)
+        if small is None:
+            return [None] * len(pieces)
         return await small.fetch(pieces, fd, self._tick)
 
     async def digest(self, path: RemotePath) -> Digest:

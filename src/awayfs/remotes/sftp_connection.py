@@ -88,14 +88,24 @@ class Session:
     clock: ServerClock
     watch: asyncio.Task[None]
     small: SmallFiles | None = None
+    has_room: bool = True
     starting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def small_files(self, paths: Paths) -> SmallFiles:
-        """The session for many small files, opened when it is first needed."""
+    async def small_files(self, paths: Paths) -> SmallFiles | None:
+        """The session for many small files, opened when it is first needed.
+
+        None where the server lets us have no further one (``MaxSessions``).
+        """
         async with self.starting:
-            if self.small is None or self.small.over:
+            if self.has_room and (self.small is None or self.small.over):
                 small = SmallFiles(self.bulk, paths)
-                await small.start(self.connection)
+                try:
+                    await small.start(self.connection)
+                except asyncssh.ChannelOpenError as error:
+                    if self.connection.is_closed():
+                        raise Unreachable(f"the connection was lost ({error.reason})") from error
+                    self.has_room = False
+                    return None
                 self.small = small
             return self.small
 

@@ -58,9 +58,11 @@ class SmallFiles(asyncssh.SSHClientSession[bytes]):
         self.open_handles = 0
 
     async def start(self, connection: asyncssh.SSHClientConnection) -> None:
-        """Open the session; raises what prevents it."""
+        """Open the session; raises ``ChannelOpenError`` where the server allows no more."""
         try:
             await connection.create_session(lambda: self, subsystem="sftp", encoding=None)
+        except asyncssh.ChannelOpenError:
+            raise
         except (asyncssh.Error, OSError) as error:
             raise from_exception(error, b"") from error
         await self._ready

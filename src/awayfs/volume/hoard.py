@@ -192,9 +192,9 @@ class Hoard:
         slices = Slices()
         for node in sorted(nodes):
             await slices.pause()
-            if self._is_pinned(node) and self._store.nodes.parent(node) not in nodes:
-                if (await self.check(node)).missing:
-                    found.append(node)
+            own = self._is_pinned(node) and self._store.nodes.parent(node) not in nodes
+            if own and (await self.check(node)).missing:
+                found.append(node)
         return found
 
     def _is_pinned(self, node: NodeId) -> bool:
