@@ -132,6 +132,8 @@ def test_indexers_teach_nothing(tmp_path: Path) -> None:
 def test_what_was_missing_offline_is_suggested_and_counts_as_used(tmp_path: Path) -> None:
     async def play(world: World) -> None:
         nodes = await tree(world)
+        world.volume.note_failure(nodes["work/0"], b"", OSError(EDISCONDATA, "an indexer"))
+        world.volume.link.offline_by_hand()
         for number in range(3):
             for _ in range(2):
                 error = OSError(EDISCONDATA, "away")
@@ -139,6 +141,7 @@ def test_what_was_missing_offline_is_suggested_and_counts_as_used(tmp_path: Path
         advice = world.volume.learning.advice()
         assert [(one.path, one.times) for one in advice] == [(b"rest", 6)]
         assert world.volume.learning.times_missed(nodes["rest/1"]) == 2
+        await world.volume.link.online_by_hand()
         await world.volume.learning.digest()
         await world.volume.learning.fetch_ahead()
         assert {"rest/0", "rest/1", "rest/2"} <= here(world, nodes)

@@ -285,7 +285,11 @@ def _own_content(db: Database, node: NodeId, version: int, path: str) -> None:
     if not made_here:
         return
     size = os.stat(path).st_size
-    if db.execute("INSERT OR IGNORE INTO content VALUES (?, ?, NULL, 0, 0, 0)", (node, version)):
+    if db.execute(
+        "INSERT OR IGNORE INTO content (node, version, synced, stamp_ns, used_ns)"
+        " VALUES (?, ?, 0, 0, 0)",
+        (node, version),
+    ):
         db.execute("DELETE FROM ranges WHERE node = ?", (node,))
         if size:
             db.execute("INSERT INTO ranges VALUES (?, 0, ?)", (node, size))

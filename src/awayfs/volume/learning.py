@@ -58,8 +58,8 @@ class Learning:
 
     def missed(self, node: NodeId, code: int) -> None:
         """An operation failed; what was not here while the server is away is remembered."""
-        if code not in MISSING:
-            return
+        if code not in MISSING or self._context.link.usable:
+            return  # an indexer is refused so while connected, too
         self._missed[node] = self._missed.pop(node, 0) + 1
         while len(self._missed) > MISSED:
             self._missed.popitem(last=False)
