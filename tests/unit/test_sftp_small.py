@@ -15,6 +15,7 @@ from tests.unit.test_sftp_remote import remote_for
 
 from awayfs.core.errors import Implausible, RemoteError, Unreachable
 from awayfs.ports.remote import Piece
+from awayfs.remotes import progress
 from awayfs.remotes import sftp_packets as packets
 from awayfs.remotes.sftp import SftpRemote
 
@@ -81,6 +82,28 @@ def test_a_server_that_dies_meanwhile_is_unreachable(tmp_path: os.PathLike[str])
         with pytest.raises(RemoteError):
             await remote.fetch_many(pieces, fd)
         os.close(fd)
+
+    played(str(tmp_path), test)
+
+
+@needs_server
+def test_each_call_shows_signs_of_life_while_any_of_them_moves(tmp_path: os.PathLike[str]) -> None:
+    """A call without is given up, and the worker with it: also one that waits behind others."""
+
+    async def test(remote: SftpRemote, _: Sshd, pieces: list[Piece]) -> None:
+        heard: list[int] = []
+
+        async def fetch(number: int, some: list[Piece]) -> None:
+            progress.listener.set(lambda _allow: heard.append(number))
+            fd = os.memfd_create("landing")
+            assert None not in await remote.fetch_many(some, fd)
+            os.close(fd)
+
+        await fetch(0, pieces[:1])
+        heard.clear()
+        halves = (pieces[:200], pieces[200:])
+        await asyncio.gather(*(fetch(number, half) for number, half in enumerate(halves, 1)))
+        assert {1, 2} == set(heard)
 
     played(str(tmp_path), test)
 

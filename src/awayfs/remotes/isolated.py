@@ -44,7 +44,7 @@ CONNECT_DEADLINE_S = 5.0
 CLOSE_DEADLINE_S = 0.5
 MOST_LEFTOVERS = 4
 BULK_IN_FLIGHT = 4
-BACKGROUND_IN_FLIGHT = 4
+BACKGROUND_IN_FLIGHT = 8
 COMMAND = (sys.executable, "-m", os.environ.get("AWAYFS_WORKER", "awayfs.remotes.worker"))
 """How a worker is started; a test may name ``awayfs.testing.faulty`` instead."""
 

@@ -9,6 +9,7 @@ the same time; how many bytes are asked for follows ``sftp_channel.Window``.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import time
 from collections import deque
@@ -33,8 +34,10 @@ LOOKED_AT = 1024
 """Requests that carry no data and may be on the way at once."""
 
 HANDLES = 64
-MOST_HANDLES = 512
+MOST_HANDLES = 1000
 """Files open at once, where the server does not tell what it allows, and at most."""
+
+HANDLES_SPARED = 8
 
 OnReply = Callable[[int, bytes], None]
 
@@ -74,7 +77,9 @@ class SmallFiles(asyncssh.SSHClientSession[bytes]):
         if self._ended is not None:
             raise self._ended
         inside = await self._inside(pieces)
-        batch = _Batch(self, [p if p.path in inside else None for p in pieces], fd, tick)
+        wanted = [p if p.path in inside else None for p in pieces]
+        context = contextvars.copy_context()  # replies come in that of the connection
+        batch = _Batch(self, wanted, fd, lambda: context.run(tick, 0))
         self._batches.add(batch)
         try:
             batch.go_on()
@@ -121,7 +126,7 @@ class SmallFiles(asyncssh.SSHClientSession[bytes]):
         return self.open_handles < self._handles
 
     def others_go_on(self) -> None:
-        """There is room again: for whoever waits for it."""
+        """The server answers, and there is room again for whoever waits for it."""
         for batch in list(self._batches):
             batch.go_on()
 
@@ -165,9 +170,9 @@ class SmallFiles(asyncssh.SSHClientSession[bytes]):
             self._end(Implausible(f"the server chose SFTP version {version}, we asked for 3"))
 
     def _limited(self, kind: int, body: bytes) -> None:
-        """Half of what the server allows: whoever else asks it for files gets some, too."""
+        """What the server allows; the process that it counts them for serves nobody else."""
         if kind == packets.EXTENDED_REPLY and (most := packets.most_handles(body)) is not None:
-            self._handles = max(1, min(MOST_HANDLES, most // 2))
+            self._handles = max(1, min(MOST_HANDLES, most - HANDLES_SPARED))
         if not self._ready.done():
             self._ready.set_result(None)
 
@@ -199,7 +204,7 @@ class _Batch:
         session: SmallFiles,
         pieces: list[Piece | None],
         fd: int,
-        tick: Callable[[float], None],
+        tick: Callable[[], None],
     ) -> None:
         self._session = session
         self._pieces = pieces
@@ -219,6 +224,7 @@ class _Batch:
         session = self._session
         if self._over:
             return
+        self._tick()  # what waits for its turn behind others is no less alive
         while self._to_read and session.window.take(self._piece(self._to_read[0][0]).length):
             self._read(*self._to_read.popleft())
         while self._to_open and session.may_open():
@@ -249,8 +255,6 @@ class _Batch:
     def _over_with(self, index: int, landed: Landed | None) -> None:
         self._landed[index] = landed
         self._left -= 1
-        if not self._over:
-            self._tick(0)
 
     def _look(self, index: int) -> None:
         path = self._session.absolute(self._piece(index).path)

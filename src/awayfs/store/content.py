@@ -136,11 +136,11 @@ class Content:
 
     # -- changes ------------------------------------------------------------------------
 
-    def open(self, node: NodeId, *, create: bool = True) -> int:
+    def open(self, node: NodeId, *, create: bool = True, token: bytes | None = None) -> int:
         """A descriptor of the content file, O_RDWR; the caller closes it.
 
         With ``create`` a missing row and file are made (0600, empty). A file that a crash left
-        there goes to ``lost+found/``. FileNotFoundError when not created.
+        there goes to ``lost+found/``. FileNotFoundError when not created. ``token`` is a new one's.
         """
         held = self._get(node)
         if held is not None:
@@ -149,7 +149,7 @@ class Content:
         if not create:
             raise FileNotFoundError(2, "no content here", str(node))
         with self._db.transaction():
-            return self._create(node)
+            return self._create(node, token=token)
 
     def create(self, node: NodeId, used_ns: int, mtime_ns: int) -> int:
         """``open`` for a node that was just made; the file bears its time."""
@@ -158,9 +158,9 @@ class Content:
             os.utime(fd, ns=(mtime_ns, mtime_ns))
             return fd
 
-    def _create(self, node: NodeId, used_ns: int = 0) -> int:
+    def _create(self, node: NodeId, used_ns: int = 0, token: bytes | None = None) -> int:
         """An empty file with its row, in a transaction; a rollback takes both back."""
-        held = self._make(node, used_ns=used_ns)
+        held = self._make(node, token=token, used_ns=used_ns)
         path = self._files.path("content", node, held.version)
         try:
             fd = os.open(path, _NEW, 0o600)

@@ -262,7 +262,7 @@ class Fetcher:
         now_base, content = self._store.server.get(node), self._store.content
         if now_base is None or not now_base.token == base.token == token:
             return
-        if self._store.journal.has_store(node) or self._store.nodes.get(node) is None:
+        if self._store.journal.has_store(node):
             return
         if content.has(node):
             if content.ranges(node) and content.token(node) != token:
@@ -345,7 +345,7 @@ class Fetcher:
     ) -> None:
         """What is missing of a range comes out of the landing, where it lies ``shift`` further."""
         content = self._store.content
-        fd = content.open(node)
+        fd = content.open(node, token=base.token)
         try:
             if not content.ranges(node):
                 content.set_token(node, base.token)

@@ -29,7 +29,7 @@ from awayfs.volume.slices import Slices
 from awayfs.volume.tree import Tree
 
 LISTED_TOGETHER = 32
-BATCHES_TOGETHER = 4
+BATCHES_TOGETHER = 8
 LARGE_TOGETHER = 2
 """Large files at a time: half of the worker's slots (``remotes/isolated.py``) stay free."""
 JOBS_TOGETHER = BATCHES_TOGETHER + LARGE_TOGETHER
