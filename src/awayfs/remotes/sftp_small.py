@@ -27,8 +27,8 @@ from awayfs.remotes.sftp_entries import kind_of, parent, token_of
 from awayfs.remotes.sftp_errors import from_exception
 from awayfs.remotes.sftp_paths import Paths, check
 
-ONE_READ = 32 << 10
-"""What every server gives in one reply."""
+ONE_READ = 16 << 10
+"""What every server gives in one reply, and a very slow link in less than the stall deadline."""
 
 LOOKED_AT = 1024
 """Requests that carry no data and may be on the way at once."""
