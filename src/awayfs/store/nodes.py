@@ -65,8 +65,8 @@ class Nodes:
     """Reading is free of side effects; each change is a transaction or joins the current one.
 
     ``on_size`` and ``on_remove`` are told of new sizes and of removed nodes, so that the
-    other parts of the store follow; ``on_name`` of nodes that got a name, or another one.
-    ``on_move`` is told of a node whose path may be another now, and whether it is a directory.
+    other parts of the store follow. ``on_move`` is told of a node whose path may be another now,
+    and whether it is a directory.
     """
 
     def __init__(self, db: Database) -> None:
@@ -83,7 +83,6 @@ class Nodes:
         self.on_size: list[Callable[[NodeId, int], None]] = []
         self.on_remove: list[Callable[[NodeId], None]] = []
         self.on_move: list[Callable[[NodeId, bool], None]] = []
-        self.on_name: list[Callable[[NodeId], None]] = []
         self._watched: dict[bytes, Callable[[], None]] = {}
         self._named: dict[bytes, dict[NodeId, NodeId]] = {}
 
@@ -264,11 +263,6 @@ class Nodes:
             if directory and parent != to_parent:
                 self._db.execute(_LINKS, (-1, parent))
                 self._db.execute(_LINKS, (1, to_parent))
-        self._tell_name(node)
-
-    def _tell_name(self, node: NodeId) -> None:
-        for call in self.on_name:
-            call(node)
 
     def remove(self, node: NodeId) -> None:
         """Forget a node and everything of it: names, xattrs, server view, content, pin.

@@ -262,8 +262,8 @@ class Fetcher:
         now_base, content = self._store.server.get(node), self._store.content
         if now_base is None or not now_base.token == base.token == token:
             return
-        if self._store.journal.has_store(node):
-            return
+        if self._store.journal.has_store(node) or not self._store.nodes.names(node):
+            return  # what has no name may have been changed as well
         if content.has(node):
             if content.ranges(node) and content.token(node) != token:
                 self._compare_small(node, piece, token, landing)

@@ -40,7 +40,7 @@ class Hoarding:
         self._next_s: float | None = None
         self._places: dict[NodeId, int] = {}
         self._wake = asyncio.Event()
-        context.store.nodes.on_name.append(self.look_at)
+        context.store.nodes.on_move.append(lambda node, _directory: self.look_at(node))
         context.on_content_gone = self.look_at
         context.effective.on_change.append(self._settings_changed)
 

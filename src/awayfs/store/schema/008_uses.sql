@@ -1,4 +1,4 @@
--- Schema 6: what was used lately, and together with what (core.learning).
+-- Schema 8: what was used lately, and together with what (core.learning).
 
 CREATE TABLE uses (
     node      INTEGER PRIMARY KEY,       -- nodes.id of a file
