@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from tests.unit.test_volume_review import World, played
 
+from awayfs.core.errors import UsageError
 from awayfs.core.records import RecordKind, RecordState
 from awayfs.core.types import ROOT
 from awayfs.store.nodes import Node
@@ -150,5 +152,29 @@ def test_who_waits_for_a_mapped_file_does_not_wait_for_ever(tmp_path: Path) -> N
         progress = replay.progress()
         assert (progress.mapped, progress.over) == (0, False), "it waits for the server then"
         running.cancel()
+
+    played(tmp_path, play)
+
+
+@pytest.mark.parametrize("way", ["server", "both"])
+def test_what_is_mapped_is_not_given_up_unseen(way: str, tmp_path: Path) -> None:
+    async def play(world: World) -> None:
+        file, reader, writer = await opened(world, "f")
+        with mapped(writer) as memory:
+            memory[:3] = b"one"
+            (world.share / "f").write_bytes(b"theirs")
+            await world.drained()
+            (conflict,) = world.store.conflicts.of_node(file.id)
+            with pytest.raises(UsageError, match="mapping"):
+                await world.volume.deciding.keep(conflict.id, way)
+            memory[:3] = b"two"
+        assert world.store.conflicts.of_node(file.id)
+        for handle in (writer, reader):
+            world.volume.files.close(handle)
+        await world.volume.deciding.keep(conflict.id, way)
+        await world.drained()
+        assert (world.share / "f").read_bytes() == b"theirs"
+        path = world.store.history.content_path(world.store.history.all()[-1].id)
+        assert Path(path).read_bytes()[:3] == b"two"
 
     played(tmp_path, play)

@@ -92,11 +92,14 @@ class Deciding:
             record = self._record(conflict)
             await self._prepare(conflict, record, choice)
             conflict = self._again(conflict)
+            given_up = self._lost_by(conflict, record, choice)
+            if LOCAL in given_up or choice == BOTH:
+                self._check_seen(conflict)
             unchanged = self._unchanged(conflict)
             lost = await self._losing.keep(
                 conflict,
                 path,
-                self._lost_by(conflict, record, choice),
+                given_up,
                 f"--keep {choice}",
                 all_of_it,
                 choice,
@@ -203,6 +206,15 @@ class Deciding:
         if conflict is None:
             raise UsageError(NO_LONGER)
         return conflict
+
+    def _check_seen(self, conflict: Conflict) -> None:
+        """What is written past us is seen only at the end: it must not be what is given up."""
+        opened = self._context.opened.get(conflict.node)
+        if opened is not None and opened.mappers:
+            raise UsageError(
+                "a program may be writing to it through a mapping, which is not seen; close it"
+                " there and try again, or use --keep local"
+            )
 
     def _unchanged(self, conflict: Conflict, known: str | None = None) -> Callable[[], None]:
         """A check that our variant is what it was, or was then: what is kept is what goes."""
