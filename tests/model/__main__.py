@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 import time
 
@@ -29,6 +30,7 @@ def main() -> int:
     given = parser.parse_args()
     logging.disable(logging.CRITICAL)
     bound_memory()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # what it has in memory goes, too
     machines = list(MACHINES) if given.machine == "both" else [given.machine]
     started, played, found = time.monotonic(), 0, 0
     while played < given.sequences or time.monotonic() - started < given.seconds:
