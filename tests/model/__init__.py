@@ -5,5 +5,9 @@
     python -m tests.model --seconds 600 --seed 1     look for failures for ten minutes
     python -m tests.model --sequences 1000 --seed 1  so many sequences; the same each time
 
+A seed decides all that is done. What is up to the clock is whether a file was changed so lately
+that its token is still weak: a digest more or less is asked for, and what is sent at the same time
+may then arrive in another order.
+
 A failure is shrunk and printed as a script that can be pasted into a test, with what happened.
 """

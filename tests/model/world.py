@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
 import shutil
@@ -17,7 +18,7 @@ from awayfs.core.errors import RemoteError, UsageError
 from awayfs.store import store as store_module
 from awayfs.store.fsck import check
 from awayfs.volume import fault as fault_module
-from awayfs.volume import observe
+from awayfs.volume import observe, slices
 from tests.model.client import Client, Died, OneFan, make_folders
 from tests.model.ledger import Ledger, is_whole
 from tests.model.remote import InlineExecutor
@@ -52,6 +53,7 @@ class World:
         self.busy = False
         self._replaced = [
             _replace(observe, "JUST_NOW_NS", 0),
+            _replace(slices, "SLICE_S", math.inf),  # else others' turns depend on the clock
             _replace(fault_module, "os", fault_module.os),  # ``Client.arm`` does
             _replace(store_module, "Files", OneFan),
             _replace(store_module, "make_folders", make_folders),
