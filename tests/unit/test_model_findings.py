@@ -527,3 +527,17 @@ def test_a_directory_that_came_back_while_it_was_given_up_is_shown(
     offline(world, "a", ("rename", "e", "d/e"))
     world.do(client, "a: sync", client.sync())
     world.converge()
+
+
+def test_an_exchange_is_not_taken_back_under_what_took_a_name_meanwhile(world: World) -> None:
+    later = [("unlink", "b"), ("write", "b", "create"), ("rename", "a", "d/c")]
+    client = world.client("a")
+    offline(world, "a", ("exchange", "a", "b"))
+    world.serve(("unlink", "a"))
+    world.do(client, "a: sync", client.sync())
+    offline(world, "a", *later)
+    [conflict] = client.store.conflicts.all()
+    world.do(client, "a: online", client.go_online())
+    assert not world.do(client, "a: decide", client.resolve(conflict, Resolution.SERVER))
+    assert "another has its name here" in world.log[-1]
+    world.converge()

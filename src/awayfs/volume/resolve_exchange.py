@@ -22,6 +22,7 @@ from awayfs.volume.resolve_steps import Steps
 from awayfs.volume.returning import Returning
 
 Place = tuple[NodeId, bytes]
+TAKEN = "another has its name here; rename that one, or use --keep local"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,8 @@ class KeepExchange:
         with self._store.transaction():
             self._store.journal.remove([record.seq])
             standing = [self._what_stands(side, record) for side in sides]
+            for side in sides:
+                self._check_home_since(side, record.seq)
             for side, node in zip(sides, standing, strict=True):
                 self._giving_up.name(*side.to, node)
             for side, node in zip(sides, standing, strict=True):
@@ -159,7 +162,15 @@ class KeepExchange:
     def _check_home(self, side: _Side) -> None:
         """A name that something else took here since cannot be given back."""
         if self._store.nodes.child_id(*side.home) is not None:
-            raise UsageError("another has its name here; rename that one, or use --keep local")
+            raise UsageError(TAKEN)
+
+    def _check_home_since(self, side: _Side, seq: int) -> None:
+        """Nor one that something else took while the node had another, though it is free by now:
+        that would meet the node there.
+        """
+        later = [r for r in self._store.journal.touching_name(*side.home) if r.seq > seq]
+        if side.stands and later and not _ends_there(later[0], side):
+            raise UsageError(TAKEN)
 
     def _has_work(self, node: NodeId) -> bool:
         """Whether something unsent would go along: that is a matter of its own."""
@@ -178,6 +189,14 @@ def _as_rename(record: Record, side: _Side) -> Record:
         to_name=side.to[1],
         at_ns=record.at_ns,
     )
+
+
+def _ends_there(record: Record, side: _Side) -> bool:
+    """Whether a record takes a node's name on the server away, or the node from it."""
+    if side.node in (record.node, record.replaced):
+        return True
+    gives = record.kind in (RecordKind.CREATE, RecordKind.LINK)
+    return not gives and (record.parent, record.name) == side.home
 
 
 def _without(record: Record, node: NodeId) -> Record | None:
