@@ -357,10 +357,11 @@ def test_a_conflict_copy_is_shown_though_something_was_renamed_over_it_since(
 
 @pytest.mark.parametrize("decisions", range(3))
 @pytest.mark.parametrize(
-    "change", [("save", "b", "backup"), ("write", "b", "new"), ("unlink", "b")]
+    "change",
+    [("save", "b", "backup"), ("write", "b", "new"), ("unlink", "b"), ("chmod", "b", 0o600)],
 )
 def test_a_link_to_another_file_in_the_place_of_ours_is_that_other_file(
-    world: World, change: tuple[str, ...], decisions: int
+    world: World, change: tuple[object, ...], decisions: int
 ) -> None:
     world.rng.seed(decisions)
     offline(world, "a", change)

@@ -242,6 +242,8 @@ class Committer:
             if after is not None:
                 self._server.set(node, after, seen_ns=self._context.now())
             return
+        if self._part_link(node, after):
+            return
         stood = (after,) if before is None else (before, after)  # None: others renamed it, too
         moved_on = base.token not in [entry.token for entry in stood]
         if moved_on and not _is_only_ours(facts, base.entry(), after):
@@ -262,6 +264,18 @@ class Committer:
             content.set_token(node, after.token)
         if after.kind is not Kind.DIRECTORY:
             self._adopt_returned(node, after)
+
+    def _part_link(self, node: NodeId, after: Entry) -> bool:
+        """Whether what stands in the node's place is a name of another file, which has it now."""
+        names = self._server.names(node)
+        if len(names) != 1 or self._store.nodes.names(node) != names:
+            return False
+        busy = self._store.journal.has_any(node)
+        if busy or not self._adopter.is_link_to_another(node, after):
+            return False
+        (directory, name) = names[0]
+        self._adopter.part(directory, replace(after, name=name), node)
+        return True
 
     def _take_rights(self, record: Record, base: Entry, after: Entry) -> None:
         """Mode and owner that somebody else set meanwhile, where no token tells of them (SFTP)."""
