@@ -431,13 +431,17 @@ def test_the_rest_of_a_file_is_not_laid_over_what_was_written_since(world: World
     world.converge()
 
 
-def test_what_was_removed_after_a_conflict_copy_took_its_name_stays_away(world: World) -> None:
+@pytest.mark.parametrize("first", [Resolution.BOTH, Resolution.SERVER])
+@pytest.mark.parametrize("later", [("unlink", "d/b"), ("rename", "d/b", "d/c")])
+def test_what_was_renamed_over_and_that_taken_away_again_stays_away(
+    world: World, later: tuple[str, ...], first: Resolution
+) -> None:
     client = world.client("a")
     offline(world, "a", ("rename", "d/a", "d/b"))
     world.serve(("write", "d/b", "new"))
     world.do(client, "a: sync", client.sync())
-    offline(world, "a", ("rename", "a", "d/b"), ("unlink", "d/b"))
-    _decided(world, Resolution.BOTH, Resolution.LOCAL)
+    offline(world, "a", ("rename", "a", "d/b"), later)
+    _decided(world, first, Resolution.LOCAL)
 
 
 def test_a_node_goes_along_when_the_servers_version_of_its_name_goes_aside(world: World) -> None:

@@ -129,7 +129,8 @@ class KeepServer:
             self._store.journal.remove([record.seq])
             self._go_home(record, names)
             replaced = record.replaced
-            if replaced and server.child(record.to_parent, record.to_name) == replaced:
+            stands = server.child(record.to_parent, record.to_name) == replaced
+            if replaced and stands and not self._steps.is_taken_away(replaced):
                 self._returning.name(record.to_parent, record.to_name, replaced)
         if not nodes.names(record.node) and not self._steps.is_taken_away(record.node):
             self._giving_up.changes(record.node, below=True)
