@@ -20,10 +20,11 @@ from click.testing import CliRunner, Result
 
 from awayfs.cli import show
 from awayfs.cli.main import COMMANDS, main, mount_helper
-from awayfs.control import mountinfo, mounts, paths, volumes
+from awayfs.control import mountinfo, mounts, orders, paths, volumes
 from awayfs.control.messages import ControlError
 from awayfs.control.mountinfo import MountEntry
 from awayfs.control.server import ControlServer, Done
+from awayfs.core.orders import Scope
 
 URL = "sftp://me@nas/data"
 PLACE = b"/awayfs-test/share"
@@ -271,17 +272,62 @@ def test_switching(daemon: Daemon, mode: str, scope: str | None) -> None:
     reply = data(*args)
     one = reply if scope == M else reply[0]
     assert one == {"volume": "v", "mountpoint": M, "mode": "connected"}
-    assert daemon.asked[0] == (mode, {})
+    word = {None: {"scope": "all"}, M: {}}.get(scope, {"scope": "server"})
+    assert daemon.asked[0] == (mode, word)
+    written = (orders.read(Scope.ALL), orders.read(Scope.SERVER, "nas"))
+    assert [bool(order) for order in written] == [
+        mode == "offline" and scope is None,
+        mode == "offline" and word == {"scope": "server"},
+    ]
 
 
 @pytest.mark.parametrize("scope", ["server:other", "server:", M + "/sub", "/etc"])
-def test_scopes_that_mean_nothing(daemon: Daemon, scope: str) -> None:
-    failed("offline", scope)
+@pytest.mark.parametrize("mode", ["offline", "online", "auto"])
+def test_scopes_that_mean_nothing(daemon: Daemon, mode: str, scope: str) -> None:
+    failed(mode, scope, status=2)
     assert daemon.asked == []
+    assert not os.path.exists(paths.orders_dir())
 
 
-def test_nothing_to_switch() -> None:
-    assert "nothing is mounted" in failed("offline")
+def test_what_is_mounted_later_obeys_too() -> None:
+    assert "what is mounted later" in worked("offline")
+    order = orders.read(Scope.ALL)
+    assert order is not None and order.until_ns is None
+    volumes.note_mounted("v", URL)
+    assert "what is mounted later" in worked("offline", "server:nas", "--for", "1h")
+    assert "what is mounted later" in worked("auto")
+    assert orders.read(Scope.ALL) is None
+    order = orders.read(Scope.SERVER, "nas")
+    assert order is not None and order.until_ns is not None
+    assert 3590e9 < order.until_ns - time.time_ns() <= 3600e9
+
+
+def test_offline_for_a_time(daemon: Daemon) -> None:
+    until = time.time_ns() + 3600 * 10**9
+    daemon.replies["offline"] = {"mode": "disconnected", "until_ns": until, "cause": HOSTILE}
+    said = worked("offline", M, "--for", "1h")
+    assert time.strftime(" until %H:%M:%S", time.localtime(until / 1e9)) in said
+    assert SAFE in said
+    ((method, params),) = daemon.asked
+    assert (method, list(params)) == ("offline", ["until_ns"])
+    assert abs(params["until_ns"] - until) < 60 * 10**9
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--for", "1h", "--until", "23:59"],
+        *(["--for", text] for text in ("", "0s", "-1h", "soon", "1", "1h 3x", "10000d", "9" * 40)),
+        *(
+            ["--until", text]
+            for text in ("", "25:00", "2020-01-01 08:00", "9999-12-31", "00:00:00")
+        ),
+    ],
+)
+def test_times_that_mean_nothing(daemon: Daemon, words: list[str]) -> None:
+    failed("offline", *words, status=2)
+    assert daemon.asked == []
+    assert not os.path.exists(paths.orders_dir())
 
 
 def test_sync(daemon: Daemon) -> None:

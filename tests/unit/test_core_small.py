@@ -1,4 +1,4 @@
-"""Small rules: ranges, backoff, brakes, names, modes, conflict tables."""
+"""Small rules: ranges, backoff, brakes, names, conflict tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from awayfs.core import safety
 from awayfs.core.backoff import CAP_NS, FIRST_NS, delay_ns
 from awayfs.core.conflicts import DEFAULT, STEPS, ConflictKind, Resolution, Step, steps
-from awayfs.core.modes import TABLE, Event, Mode, ModeState, asks_server, replays, step
 from awayfs.core.naming import conflict_copy_name, is_conflict_copy, original_name
 from awayfs.core.types import Entry, Kind, Range
 from awayfs.store.ranges import RangeMap, pack, unpack
@@ -186,75 +185,6 @@ def test_any_name_gets_a_valid_copy_name(name: bytes, host: str, name_max: int) 
 def test_a_shortened_name_has_whole_characters(name: bytes) -> None:
     got = conflict_copy_name(name[:255].decode(errors="ignore").encode(), "pc", "2026-11-22")
     assert got.decode() and len(got) <= 255
-
-
-# --- Modes -----------------------------------------------------------------------------------
-
-C, W, R = Mode.CONNECTED, Mode.WRITE_BEHIND, Mode.REINTEGRATING
-D, A, S = Mode.DISCONNECTED, Mode.AUTH_REQUIRED, Mode.STOPPED
-HANDS = {Event.GO_OFFLINE, Event.GO_ONLINE, Event.GO_AUTOMATIC}
-
-
-def test_the_table_is_complete() -> None:
-    assert set(TABLE) == set(itertools.product(Mode, Event))
-
-
-@pytest.mark.parametrize("mode", Mode)
-@pytest.mark.parametrize("event", Event)
-@pytest.mark.parametrize("by_hand", [False, True])
-def test_every_state_and_event(mode: Mode, event: Event, by_hand: bool) -> None:
-    state = ModeState(mode, by_hand, "before", 1)
-    after = step(state, event, "because", 2)
-    if event is Event.BRAKE:
-        assert after.mode is S
-    elif mode is S and event is not Event.CONFIRMED:
-        assert after.mode is S, "a stop holds until it is confirmed"
-    elif event is Event.GO_OFFLINE:
-        assert (after.mode, after.by_hand) == (D, True)
-    elif mode is D and by_hand and event not in HANDS:
-        assert after is state, "offline by hand wins"
-    elif event is Event.LOST and mode is not A:
-        assert (after.mode, after.by_hand) == (D, False)
-    elif event is Event.LINK_WEAK and by_hand:
-        assert after.mode is mode, "online by hand wins"
-    elif not by_hand:
-        assert after.mode is TABLE[mode, event] or mode is S
-    if after.mode is mode:
-        assert after.since_ns == 1
-    else:
-        assert (after.since_ns, after.cause) == (2, "because")
-
-
-@pytest.mark.parametrize(
-    ("events", "mode", "by_hand"),
-    [
-        ([Event.LOST, Event.REACHED, Event.DRAINED], C, False),
-        ([Event.LOST, Event.REACHED, Event.LOST], D, False),
-        ([Event.GO_OFFLINE, Event.REACHED, Event.DRAINED], D, True),
-        ([Event.GO_OFFLINE, Event.GO_AUTOMATIC, Event.DRAINED], C, False),
-        ([Event.GO_OFFLINE, Event.GO_ONLINE, Event.DRAINED], C, True),
-        ([Event.GO_ONLINE, Event.LINK_WEAK], C, True),
-        ([Event.GO_ONLINE, Event.LOST, Event.REACHED], R, False),
-        ([Event.LINK_WEAK, Event.DRAINED], W, False),
-        ([Event.LINK_WEAK, Event.LINK_GOOD, Event.DRAINED], C, False),
-        ([Event.CREDENTIALS_REFUSED, Event.REACHED], A, False),
-        ([Event.CREDENTIALS_REFUSED, Event.CREDENTIALS_GIVEN, Event.DRAINED], C, False),
-        ([Event.BRAKE, Event.REACHED, Event.GO_ONLINE], S, False),
-        ([Event.BRAKE, Event.CONFIRMED], R, False),
-        ([Event.GO_OFFLINE, Event.BRAKE, Event.CONFIRMED], D, True),
-        ([Event.BRAKE, Event.GO_OFFLINE, Event.CONFIRMED], D, True),
-    ],
-)
-def test_a_course_of_events(events: list[Event], mode: Mode, by_hand: bool) -> None:
-    state = ModeState(Mode.CONNECTED)
-    for event in events:
-        state = step(state, event, event, state.since_ns + 1)
-    assert (state.mode, state.by_hand) == (mode, by_hand)
-
-
-def test_who_asks_the_server() -> None:
-    assert {mode for mode in Mode if asks_server(mode)} == {C, W, R}
-    assert {mode for mode in Mode if replays(mode)} == {C, W, R}
 
 
 # --- Conflict tables -------------------------------------------------------------------------

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
 
 from awayfs.cli import show
+from awayfs.control import volumes
 from awayfs.control.client import Client, ControlError, MountInfo, find_mounts, mount_of
 from awayfs.control.messages import ANSWER_WITHIN, text_of
+from awayfs.core.errors import UsageError
+from awayfs.core.orders import Scope
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -92,38 +96,55 @@ def about(path: bytes, method: str, params: dict[str, Any] | None = None) -> dic
     return request(mount, method, {**(params or {}), "path": inner}, what=text_of(path))
 
 
-def scoped(scope: str | None) -> list[MountInfo]:
-    """The mounts of a SCOPE: a mount point, ``server:HOST``, or all; never none.
+@dataclass(frozen=True, slots=True)
+class Scoped:
+    """What a SCOPE means: the mounts of this moment, and for later ones the scope itself."""
 
-    All are those whose state is here: the others are not ours to command from here.
+    scope: Scope
+    mounts: list[MountInfo]
+    server: str = ""
+
+
+def what_is_meant(scope: str | None) -> Scoped:
+    """The meaning of a SCOPE: a mount point, ``server:HOST``, or all.
+
+    All mounts are those whose state is here: the others are not ours to command from here.
+    Raises ``UsageError`` for what is no mount point of ours, and for a server that none of the
+    volumes known here is on.
     """
-    if scope and scope.startswith("server:"):
-        return _of_server(scope.removeprefix("server:"))
+    if scope and not scope.startswith("server:"):
+        try:
+            return Scoped(Scope.VOLUME, [mounted_at(os.fsencode(scope))])
+        except ControlError as error:
+            raise UsageError(str(error)) from None
+    from awayfs.control.urls import server_of
+
+    here = [mount for mount in find_mounts() if not mount.elsewhere]
+    if not scope:
+        return Scoped(Scope.ALL, here)
+    server = scope.removeprefix("server:").rpartition("@")[2].strip("[]").lower()
+    mounts = [mount for mount in here if server and server_of(mount.url) == server]
+    if not mounts and server not in {server_of(info.url) for info in volumes.known()} - {""}:
+        raise UsageError(f"{scope}: no volume known here is on it; see 'awayfs volumes'")
+    return Scoped(Scope.SERVER, mounts, server)
+
+
+def scoped(scope: str | None) -> list[MountInfo]:
+    """The mounts of a SCOPE, never none."""
+    meant = what_is_meant(scope)
+    if meant.mounts:
+        return meant.mounts
     if scope:
-        return [mounted_at(os.fsencode(scope))]
-    mounts = [mount for mount in find_mounts() if not mount.elsewhere]
-    if not mounts:
-        raise Failed("nothing is mounted; mount something with 'awayfs mount URL MOUNTPOINT'")
-    return mounts
+        raise Failed(f"{scope}: nothing of it is mounted; see 'awayfs status'")
+    raise Failed("nothing is mounted; mount something with 'awayfs mount URL MOUNTPOINT'")
 
 
 def mounted_at(place: bytes) -> MountInfo:
     """The mount at exactly this mount point."""
     mount, inner = mount_of(place)
     if inner:
-        raise Failed(f"{text_of(place)}: not a mount point; the mount point is {shown(mount)}")
+        raise UsageError(f"{text_of(place)}: not a mount point; the mount point is {shown(mount)}")
     return mount
-
-
-def _of_server(host: str) -> list[MountInfo]:
-    from awayfs.control.urls import server_of
-
-    wanted = host.rpartition("@")[2].strip("[]").lower()
-    here = [mount for mount in find_mounts() if not mount.elsewhere]
-    mounts = [mount for mount in here if wanted and server_of(mount.url) == wanted]
-    if not mounts:
-        raise Failed(f"server:{host}: nothing of it is mounted; see 'awayfs status'")
-    return mounts
 
 
 def in_question(scope: str | None, path: bytes | None) -> list[tuple[MountInfo, str | None]]:

@@ -88,5 +88,8 @@ def why(path: bytes, as_json: bool) -> None:
     click.echo(show.printable(f"{text_of(path)}: {text}{name}"))
     if reply.get("since_ns"):
         click.echo(f"  since {show.ago(reply['since_ns'])}")
+    if reply.get("mode") and reply.get("cause"):
+        since = show.ago(reply.get("mode_since_ns"))
+        click.echo(show.printable(f"  the volume is {reply['mode']} ({since}): {reply['cause']}"))
     for line in reply.get("help") or []:
         click.echo(f"  - {show.printable(line)}")

@@ -2,40 +2,84 @@
 
 from __future__ import annotations
 
+import datetime
+import time
 from typing import Any
 
 import click
 
 from awayfs.cli import show
-from awayfs.cli.ask import PATH, Failed, each, in_question, json_option, request, scoped, shown
+from awayfs.cli.ask import (
+    PATH,
+    Failed,
+    Scoped,
+    each,
+    in_question,
+    json_option,
+    request,
+    shown,
+    what_is_meant,
+)
 from awayfs.cli.progress import Bar
+from awayfs.cli.until import moment
+from awayfs.control import orders
+from awayfs.core.orders import Order, Scope
 
 _SCOPE = click.argument("scope", required=False)
 
 
-def _switch(
-    method: str, scope: str | None, as_json: bool, params: dict[str, Any] | None = None
-) -> int:
+def _switch(method: str, meant: Scoped, as_json: bool, params: dict[str, Any] | None = None) -> int:
     """Switch every mount in scope; the exit status."""
-    replies, well = each(scoped(scope), method, params)
-    one = scope is not None and not scope.startswith("server:")
+    if meant.scope is not Scope.VOLUME:
+        params = {**(params or {}), "scope": str(meant.scope)}
+    replies, well = each(meant.mounts, method, params)
+    one = meant.scope is Scope.VOLUME
     if as_json and (replies or not one):
         show.as_json(replies[0] if one else replies)
     elif not as_json:
         for reply in replies:
-            click.echo(f"{show.printable(reply['mountpoint'])}  {reply.get('mode', '')}")
+            click.echo(_line(reply))
+        if not meant.mounts:
+            click.echo(f"nothing of it is mounted; {_LATER[method]}")
     return 0 if well else 1
+
+
+_LATER = {
+    "offline": "what is mounted later begins offline",
+    "online": "what is mounted later connects",
+    "auto": "what is mounted later follows its link",
+}
+
+
+def _line(reply: dict[str, Any]) -> str:
+    line = f"{show.printable(reply['mountpoint'])}  {reply.get('mode', '')}"
+    if reply.get("until_ns"):
+        line += f" until {show.moment(reply['until_ns'])}"
+    if reply.get("cause"):
+        line += f"  ({show.printable(reply['cause'])})"
+    return line
+
+
+def _order(meant: Scoped, order: Order | None) -> None:
+    """What is said of more than one volume is written down for those that are mounted later."""
+    if meant.scope is not Scope.VOLUME:
+        orders.write(order, meant.scope, meant.server)
 
 
 @click.command()
 @_SCOPE
+@click.option("--for", "duration", metavar="TIME", help="So long: 30m, 1h30m, 2d.")
+@click.option("--until", metavar="TIME", help="Until then: 18:00, '2026-12-24 18:00'.")
 @json_option
-def offline(scope: str | None, as_json: bool) -> int:
-    """Work disconnected from now on, until 'online' or 'auto'.
+def offline(scope: str | None, duration: str | None, until: str | None, as_json: bool) -> int:
+    """Work disconnected from now on, until 'online' or 'auto', or for a time.
 
-    SCOPE is a mount point, server:HOST, or nothing for all mounts.
+    SCOPE is a mount point, server:HOST, or nothing for everything, also what is mounted later.
     """
-    return _switch("offline", scope, as_json)
+    until_ns = moment(duration, until, datetime.datetime.now().astimezone())
+    meant = what_is_meant(scope)
+    _order(meant, Order(time.time_ns(), until_ns))
+    return _switch("offline", meant, as_json, None if until_ns is None else {"until_ns": until_ns})
 
 
 @click.command()
@@ -49,11 +93,14 @@ def offline(scope: str | None, as_json: bool) -> int:
 def online(scope: str | None, accept_server: bool, as_json: bool) -> int:
     """Connect now, and send what is pending.
 
-    SCOPE is a mount point, server:HOST, or nothing for all mounts.
+    SCOPE is a mount point, server:HOST, or nothing for everything. What is offline by another
+    SCOPE's order stays so.
     """
     if accept_server and (scope is None or scope.startswith("server:")):
         raise click.UsageError("--accept-server needs a mount point: it is about one volume")
-    return _switch("online", scope, as_json, {"accept_server": True} if accept_server else None)
+    meant = what_is_meant(scope)
+    _order(meant, None)
+    return _switch("online", meant, as_json, {"accept_server": True} if accept_server else None)
 
 
 @click.command()
@@ -62,9 +109,12 @@ def online(scope: str | None, accept_server: bool, as_json: bool) -> int:
 def auto(scope: str | None, as_json: bool) -> int:
     """Let the link decide: disconnected when it is lost, connected when it is back.
 
-    SCOPE is a mount point, server:HOST, or nothing for all mounts.
+    SCOPE is a mount point, server:HOST, or nothing for everything. What is offline by another
+    SCOPE's order stays so.
     """
-    return _switch("auto", scope, as_json)
+    meant = what_is_meant(scope)
+    _order(meant, None)
+    return _switch("auto", meant, as_json)
 
 
 @click.command()

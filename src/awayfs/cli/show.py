@@ -72,6 +72,14 @@ def ago(then_ns: int | None, now_ns: int | None = None) -> str:
     return time.strftime("%Y-%m-%d", time.localtime(then_ns / 1e9))
 
 
+def moment(when_ns: int, now_ns: int | None = None) -> str:
+    """A moment by the clock on the wall; with the date unless it is today."""
+    now = time.localtime((time.time_ns() if now_ns is None else now_ns) / 1e9)
+    when = time.localtime(when_ns / 1e9)
+    today = (when.tm_year, when.tm_yday) == (now.tm_year, now.tm_yday)
+    return time.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M", when)
+
+
 def count(number: int, one: str, many: str = "") -> str:
     """A number with its noun."""
     return f"{number} {one if number == 1 else many or one + 's'}"

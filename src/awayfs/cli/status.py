@@ -92,6 +92,7 @@ def _show(reply: dict[str, Any]) -> None:
     pairs = [
         ("volume", f"{reply.get('url', '')}  ({reply.get('volume', '')})"),
         ("mode", _mode(reply)),
+        *_link(reply.get("link") or {}),
         ("pending", _pending(reply)),
         ("conflicts", _conflicts(reply)),
         ("cache", _cache(reply.get("cache") or {})),
@@ -107,11 +108,23 @@ def _mode(reply: dict[str, Any]) -> str:
     words = [str(reply["mode"])]
     if reply.get("since_ns"):
         words.append(f"since {show.ago(reply['since_ns'])}")
+    if reply.get("until_ns"):
+        words.append(f"until {show.moment(reply['until_ns'])}")
     if reply.get("by_hand"):
-        words.append("(by hand; 'awayfs auto' ends that)")
+        scope = reply.get("scope")
+        named = "" if scope in (None, "all") else f" {scope}"
+        words.append(f"(by hand; 'awayfs auto{named}' ends that)")
     if reply.get("cause"):
         words.append(f"- {reply['cause']}")
     return " ".join(words)
+
+
+def _link(link: dict[str, Any]) -> list[tuple[str, str]]:
+    """Only what is worth a line: a link that is to be spared."""
+    words = [word for word in ("metered",) if link.get(word)]
+    if link.get("weak") and not words:
+        words.append(f"weak, {link.get('round_trip_s') or 0:.1f} s a round trip")
+    return [("link", ", ".join(words))] if words else []
 
 
 def _pending(reply: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 $XDG_STATE_HOME/awayfs/            state (default ~/.local/state/awayfs), 0700
     volumes/<volume id>/           a volume: volume.json, daemon.log, the store
+    orders/                        who is to be offline: everything, or a server
     run/                           stands in where there is no usable runtime directory
 $XDG_RUNTIME_DIR/awayfs/           runtime, 0700
     <volume id>.sock, .json        a mount's control socket, and what it is
@@ -26,6 +27,11 @@ def state_dir() -> str:
 def volumes_dir() -> str:
     """The directory of all volumes."""
     return os.path.join(state_dir(), "volumes")
+
+
+def orders_dir() -> str:
+    """The directory of orders that are about more than one volume."""
+    return os.path.join(state_dir(), "orders")
 
 
 def volume_dir(volume: str) -> str:

@@ -12,32 +12,54 @@ from dataclasses import dataclass, replace
 
 
 class Mode(enum.StrEnum):
-    """What a volume does with changes and with what it does not have."""
+    """What a volume does with changes and with what it does not have (``MEANING``)."""
 
-    CONNECTED = "connected"  # the server answers and the journal is empty or drains at once
-    WRITE_BEHIND = "write-behind"  # the server answers, slowly: reads fetch, writes trickle
-    REINTEGRATING = "reintegrating"  # the server is back; journal and listings are caught up
-    DISCONNECTED = "disconnected"  # the server is not asked
-    AUTH_REQUIRED = "auth-required"  # the server answers but wants credentials
-    STOPPED = "stopped"  # a brake or another server: nothing moves until confirmed
+    CONNECTED = "connected"
+    WRITE_BEHIND = "write-behind"
+    REINTEGRATING = "reintegrating"
+    DISCONNECTED = "disconnected"
+    AUTH_REQUIRED = "auth-required"
+    STOPPED = "stopped"
 
 
 class Event(enum.StrEnum):
-    """What changes the mode."""
+    """What changes the mode (``MEANING``)."""
 
-    REACHED = "reached"  # the volume itself answered a probe or a request
-    LOST = "lost"  # no answer in time
-    DRAINED = "drained"  # journal empty (or only parked records left) and listings caught up
-    LINK_WEAK = "link-weak"  # throughput or delay below the settings
+    REACHED = "reached"
+    LOST = "lost"
+    DRAINED = "drained"
+    LINK_WEAK = "link-weak"
     LINK_GOOD = "link-good"
     CREDENTIALS_REFUSED = "credentials-refused"
     CREDENTIALS_GIVEN = "credentials-given"
-    BRAKE = "brake"  # safety: mass deletion, emptied root, wrong server
-    CONFIRMED = "confirmed"  # a person looked at what the brake reported
-    GO_OFFLINE = "go-offline"  # by hand
-    GO_ONLINE = "go-online"  # by hand
-    GO_AUTOMATIC = "go-automatic"  # by hand: back to what is observed
+    BRAKE = "brake"
+    CONFIRMED = "confirmed"
+    GO_OFFLINE = "go-offline"
+    GO_ONLINE = "go-online"
+    GO_AUTOMATIC = "go-automatic"
 
+
+MEANING: dict[Mode | Event, str] = {
+    Mode.CONNECTED: "the server answers, and the journal is empty or drains at once",
+    Mode.WRITE_BEHIND: "the server answers over a weak link",
+    Mode.REINTEGRATING: "the server is back; journal and listings are caught up",
+    Mode.DISCONNECTED: "the server is not asked: it does not answer, or a person wants it so",
+    Mode.AUTH_REQUIRED: "the server answers, and accepts none of our credentials",
+    Mode.STOPPED: "a brake, or another server: nothing moves until that is cleared up",
+    Event.REACHED: "the volume itself answered",
+    Event.LOST: "no answer in time, or no way to the server",
+    Event.DRAINED: "the journal is empty, parked records apart",
+    Event.LINK_WEAK: "the link is slow or metered",
+    Event.LINK_GOOD: "it is neither any more",
+    Event.CREDENTIALS_REFUSED: "the server accepts no key that we have",
+    Event.CREDENTIALS_GIVEN: "it accepts one",
+    Event.BRAKE: "an accident on the server, or another server",
+    Event.CONFIRMED: "a person looked at it, or the right server is back",
+    Event.GO_OFFLINE: "`awayfs offline`",
+    Event.GO_ONLINE: "`awayfs online`",
+    Event.GO_AUTOMATIC: "`awayfs auto`, or the time of an `offline --for` is over",
+}
+"""Each mode and event in a few words; ``docs/MODES.md`` is made of them and the table."""
 
 _C, _W, _R = Mode.CONNECTED, Mode.WRITE_BEHIND, Mode.REINTEGRATING
 _D, _A, _S = Mode.DISCONNECTED, Mode.AUTH_REQUIRED, Mode.STOPPED
@@ -83,23 +105,30 @@ BY_HAND_IGNORES: dict[Mode, frozenset[Event]] = {
 }
 """What awayfs observes but does not follow while the mode is set by hand."""
 
-_HANDS = {Event.GO_OFFLINE: True, Event.GO_ONLINE: True, Event.GO_AUTOMATIC: False}
+HANDS = {Event.GO_OFFLINE: True, Event.GO_ONLINE: True, Event.GO_AUTOMATIC: False}
+"""What a person says, and whether the mode is set by hand after it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModeState:
-    """The mode, why, since when, and whether a person set it."""
+    """The mode, why, since when, and whether a person set it.
+
+    ``until_ns``: what was set by hand ends then by itself; None: it does not.
+    """
 
     mode: Mode
     by_hand: bool = False
     cause: str = ""
     since_ns: int = 0
+    until_ns: int | None = None
 
 
-def step(state: ModeState, event: Event, cause: str, now_ns: int) -> ModeState:
+def step(
+    state: ModeState, event: Event, cause: str, now_ns: int, until_ns: int | None = None
+) -> ModeState:
     """The state after ``event``; the same object when nothing changes.
 
-    A volume that stays disconnected tells the newest cause.
+    ``until_ns`` goes with ``GO_OFFLINE``. A volume that stays disconnected tells the newest cause.
     ``online`` by hand ends when the link is lost or credentials run out: what is left then is
     what is observed. ``offline`` by hand outlives a brake: after the confirmation the volume
     is offline again.
@@ -107,33 +136,40 @@ def step(state: ModeState, event: Event, cause: str, now_ns: int) -> ModeState:
     if state.by_hand and event in BY_HAND_IGNORES.get(state.mode, ()):
         return state
     mode = TABLE[state.mode, event]
-    by_hand = _HANDS.get(event, state.by_hand)
+    by_hand = HANDS.get(event, state.by_hand)
     if state.mode is Mode.STOPPED:
-        return _step_stopped(state, event, cause, now_ns)
+        return _step_stopped(state, event, cause, now_ns, until_ns)
     if event in (Event.LOST, Event.CREDENTIALS_REFUSED):
         by_hand = False
     if event is Event.BRAKE and state.mode is not Mode.DISCONNECTED:
         by_hand = False
-    if event is Event.LOST and mode is state.mode and mode is Mode.DISCONNECTED:
+    until = until_ns if event in HANDS else state.until_ns
+    after = _changed(state, mode, by_hand, cause, now_ns, until)
+    if after is state and event in (Event.LOST, Event.GO_OFFLINE) and mode is Mode.DISCONNECTED:
         return state if cause == state.cause else replace(state, cause=cause)
-    return _changed(state, mode, by_hand, cause, now_ns)
+    return after
 
 
-def _step_stopped(state: ModeState, event: Event, cause: str, now_ns: int) -> ModeState:
+def _step_stopped(
+    state: ModeState, event: Event, cause: str, now_ns: int, until_ns: int | None
+) -> ModeState:
     """While stopped, ``by_hand`` remembers that the volume is to be offline afterwards."""
     if event is Event.CONFIRMED:
         mode = Mode.DISCONNECTED if state.by_hand else Mode.REINTEGRATING
-        return _changed(state, mode, state.by_hand, cause, now_ns)
-    if event in _HANDS:
-        return replace(state, by_hand=event is Event.GO_OFFLINE)
+        return _changed(state, mode, state.by_hand, cause, now_ns, state.until_ns)
+    if event in HANDS:
+        return replace(state, by_hand=event is Event.GO_OFFLINE, until_ns=until_ns)
     return state
 
 
-def _changed(state: ModeState, mode: Mode, by_hand: bool, cause: str, now_ns: int) -> ModeState:
-    if mode is state.mode and by_hand == state.by_hand:
+def _changed(
+    state: ModeState, mode: Mode, by_hand: bool, cause: str, now_ns: int, until_ns: int | None
+) -> ModeState:
+    until = until_ns if by_hand else None
+    if mode is state.mode and by_hand == state.by_hand and until == state.until_ns:
         return state
     since = state.since_ns if mode is state.mode else now_ns
-    return ModeState(mode, by_hand, cause, since)
+    return ModeState(mode, by_hand, cause, since, until)
 
 
 def asks_server(mode: Mode) -> bool:

@@ -17,18 +17,22 @@ from awayfs.core.modes import Mode
 from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.daemon.api_conflicts import ConflictApi
 from awayfs.daemon.api_hoard import HoardApi
+from awayfs.daemon.api_modes import ModeApi
 from awayfs.daemon.api_resolve import ResolveApi
 from awayfs.daemon.api_session import SessionApi
 from awayfs.daemon.api_settings import SettingsApi
 from awayfs.daemon.shown import entry_facts, pairs_of, printable
+from awayfs.daemon.standing_orders import StandingOrders
 from awayfs.fuse import mount as mounting
 from awayfs.volume.context import SECOND_NS
 from awayfs.volume.hoard import Walk
+from awayfs.volume.mode_history import told
 from awayfs.volume.slices import Slices
 from awayfs.volume.volume import Volume
 
 SYNC_TICK_S = 0.1
 JOURNAL_BATCH = 100
+SHOWN_MODES = 40
 DELETIONS_ACCEPTED_NS = 600 * SECOND_NS
 HELP = {
     "EDISCONDATA": ["go online, or pin the file (awayfs pin) before going offline"],
@@ -43,6 +47,7 @@ class Api:
     """Answers commands for one volume."""
 
     volume: Volume
+    orders: StandingOrders
 
     def __init__(self, request: StartRequest, end: Callable[[], None]) -> None:
         self._request = request
@@ -54,9 +59,6 @@ class Api:
         return {
             "ping": self._ping,
             "status": self._status,
-            "offline": self._offline,
-            "online": self._online,
-            "auto": self._auto,
             "pin": self._pin,
             "unpin": self._unpin,
             "pins": self._pins,
@@ -68,6 +70,7 @@ class Api:
             "why": self._why,
             "cache": self._cache,
             "unmount": self._unmount,
+            **ModeApi(lambda: self.volume, lambda: self.orders).handlers(),
             **ConflictApi(lambda: self.volume).handlers(),
             **SessionApi(lambda: self.volume).handlers(),
             **ResolveApi(lambda: self.volume).handlers(),
@@ -93,6 +96,12 @@ class Api:
             "by_hand": state.by_hand,
             "cause": state.cause,
             "since_ns": state.since_ns,
+            **self.orders.shown(),
+            "link": {
+                "metered": volume.link.metered,
+                "weak": volume.link.weak,
+                "round_trip_s": volume.link.round_trip_s,
+            },
             "pending": {
                 "records": progress.records - progress.parked,
                 "bytes": progress.bytes,
@@ -107,10 +116,7 @@ class Api:
             "last_contact_ns": volume.link.last_contact_ns,
             "server": server_of(self._request.url),
             "replaying": volume.replay.active,
-            "history": [
-                {"mode": str(s.mode), "cause": s.cause, "since_ns": s.since_ns}
-                for s in list(volume.link.history)[-20:]
-            ],
+            "history": told(list(volume.link.history)[-SHOWN_MODES:]),
         }
 
     async def _status(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -121,38 +127,20 @@ class Api:
             answer["path"] = self.volume.states.describe(node.id, text_of(path))
         return answer
 
-    async def _offline(self, _params: dict[str, Any]) -> dict[str, Any]:
-        self.volume.store.facts.set("volume.offline", "1")
-        self.volume.link.offline_by_hand()
-        await self.volume.link.remote.close()
-        return {"mode": str(self.volume.mode)}
-
-    async def _online(self, params: dict[str, Any]) -> dict[str, Any]:
-        self.volume.store.facts.set("volume.offline", "0")
-        if params.get("accept_server"):
-            self.volume.accept_server()
-        await self.volume.link.online_by_hand()
-        return {"mode": str(self.volume.mode)}
-
-    async def _auto(self, _params: dict[str, Any]) -> dict[str, Any]:
-        self.volume.store.facts.set("volume.offline", "0")
-        self.volume.link.automatic()
-        try:
-            await self.volume.link.connect()
-        except RemoteError:
-            pass  # it goes on trying
-        return {"mode": str(self.volume.mode)}
-
     async def _cache(self, _params: dict[str, Any]) -> dict[str, Any]:
         return dict(self.status()["cache"])
 
     async def _why(self, params: dict[str, Any]) -> dict[str, Any]:
         path = path_param(params)
+        state = self.volume.link.state
         answer: dict[str, Any] = {
             "path": text_of(path),
             "text": "nothing failed on it lately",
             "since_ns": None,
             "help": [],
+            "mode": str(state.mode),
+            "cause": state.cause,
+            "mode_since_ns": state.since_ns,
         }
         try:
             node = await self.volume.find(path)

@@ -62,6 +62,7 @@ async def _serve(request: StartRequest) -> int:
         new = False
         await service.mount()
         mounts.announce(request.volume, request.url, request.mountpoint)
+        await service.announced()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, service.ask_to_end)

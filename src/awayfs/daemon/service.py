@@ -18,8 +18,9 @@ from awayfs.control.options import MountOptions
 from awayfs.control.server import ControlServer
 from awayfs.control.urls import server_of
 from awayfs.core.errors import RemoteError, Unreachable
-from awayfs.core.modes import Mode, ModeState
+from awayfs.core.modes import Mode
 from awayfs.daemon.api import Api
+from awayfs.daemon.standing_orders import StandingOrders
 from awayfs.fuse import mount as mounting
 from awayfs.fuse.bridge import Bridge
 from awayfs.fuse.bridge_shared import MountedKernel, Shared
@@ -29,6 +30,7 @@ from awayfs.fuse.passthrough import probe
 from awayfs.fuse.session import Session
 from awayfs.remotes.opening import open_remote
 from awayfs.store.store import Store
+from awayfs.volume import mode_history
 from awayfs.volume.context import Context, VolumeOptions
 from awayfs.volume.link import Link
 from awayfs.volume.recover import recover
@@ -53,11 +55,13 @@ class Service:
         options = request.options
         client = _client_id(store)
         self._remote = open_remote(request.url, {**_remote_options(options), "client": client})
-        by_hand = store.facts.get("volume.offline") == "1"
-        state = ModeState(
-            Mode.DISCONNECTED, by_hand, "by hand" if by_hand else "starting", time.time_ns()
+        self._link = Link(
+            self._remote,
+            time.time_ns,
+            mode_history.at_start(store.facts, time.time_ns()),
+            mode_history.load(store.facts),
         )
-        self._link = Link(self._remote, time.time_ns, state)
+        self._link.give_up = self._remote.abandon
         context = Context(store, self._link, _volume_options(options), time.time_ns)
         place = text_of(request.mountpoint)
         names = (request.url, request.volume, place)
@@ -65,6 +69,8 @@ class Service:
         self._api = Api(request, self.ask_to_end)
         self.volume = Volume(context, client, self._api.status)
         self._api.volume = self.volume
+        self._orders = StandingOrders(self.volume, server_of(request.url), place)
+        self._api.orders = self._orders
         self._fd = -1
         self._session: Session | None = None
         self._notifier: Notifier | None = None
@@ -79,7 +85,9 @@ class Service:
     async def prepare(self) -> None:
         """First contact. A volume never seen before needs its server; a known one does not."""
         known = self._store.facts.get("volume.known") == "1"
-        if known and self._link.state.by_hand:
+        if known:
+            self._orders.begin()
+        if known and self._link.held_offline:
             return
         limit = KNOWN_CONTACT_S if known else FIRST_CONTACT_S
         try:
@@ -131,6 +139,11 @@ class Service:
         self._notifier = Notifier(self._fd, minor=negotiated.minor)
         kernel = MountedKernel(self._notifier, shared, epoch=negotiated.epoch)
         self.volume.context.kernel = kernel
+
+    async def announced(self) -> None:
+        """Commands can find us from now on: obey what was ordered before they could."""
+        self.volume.context.spawn(self._orders.keep_time())
+        await self._orders.look()
 
     async def serve(self) -> None:
         """Until somebody unmounts, by command, by ``umount``, or by a signal."""

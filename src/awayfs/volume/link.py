@@ -3,15 +3,19 @@
 Nobody waits long: an adapter's call ends in bounded time (its worker is killed at the
 deadline), the first caller to meet ``Unreachable`` takes the volume offline, and everybody
 after that is answered at once. A task of its own tries to get back with a growing pause, and
-looks whether the server is still there when nobody else asks it anything.
+looks whether the server is still there when nobody else asks it anything, or when somebody has
+doubts: the machine's network changed, it slept, another volume of the server went offline. A
+doubt is never believed, it makes us ask (``core/noticing.py``). That there is no way to the server
+any more (``gone``), and that its connection ended (``lost``), is.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 from awayfs.core.backoff import delay_ns
@@ -24,17 +28,17 @@ from awayfs.core.errors import (
     WrongServer,
 )
 from awayfs.core.modes import Event, Mode, ModeState, asks_server, step
+from awayfs.core.noticing import PROBES
 from awayfs.core.types import Entry, RemotePath
 from awayfs.ports.remote import Capabilities, Connected, Remote
+from awayfs.volume.pulse import Pulse
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-HISTORY = 200
+HISTORY = 100
 SECOND_NS = 1_000_000_000
 PROBE_S = 15.0
 """An idle link is looked at so often, so that ``status`` does not tell of a server long gone."""
-STEADY_NS = 10 * SECOND_NS
-"""A link that held for less is no reason to try again without a pause."""
 
 
 class Link:
@@ -42,20 +46,34 @@ class Link:
 
     ``admit`` is called with what ``connect`` found, before anything else may use the link:
     it raises ``WrongServer`` or ``Implausible`` to refuse it. ``on_change`` is called after each
-    change of mode with the old and the new state.
+    change of mode with the old and the new state, ``on_history`` when ``history`` has grown,
+    ``on_news`` when the server itself came (True) or went (False), with the cause. ``give_up`` ends
+    what is under way on a session that is known to be dead.
     """
 
-    def __init__(self, remote: Remote, now: Callable[[], int], state: ModeState) -> None:
+    def __init__(
+        self,
+        remote: Remote,
+        now: Callable[[], int],
+        state: ModeState,
+        history: Iterable[ModeState] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.remote = remote
         self.state = state
         self.connected: Connected | None = None
         self.last_contact_ns: int | None = None
-        self.history: deque[ModeState] = deque([state], maxlen=HISTORY)
+        self.history: deque[ModeState] = deque([*history, state], maxlen=HISTORY)
+        self.on_history: Callable[[], None] = lambda: None
+        self.on_news: Callable[[bool, str], None] = lambda _came, _cause: None
+        self.give_up: Callable[[str], None] = lambda _why: None
         self.admit: Callable[[Connected], Awaitable[None]] = _admit_all
         self.on_change: Callable[[ModeState, ModeState], None] = lambda _old, _new: None
         self._now = now
+        self._clock = clock
+        self._pulse = Pulse(clock)
         self._up = False
-        self._up_since_ns = 0
+        self._failures = 0  # attempts in a row that led to nothing
         self._session = 0  # counts connections: an answer of an old one says nothing of the new
         self._orders = 0  # counts what a person said, so that the last word counts
         self._online_asked = False  # the attempt under way is a person's
@@ -72,6 +90,26 @@ class Link:
     def capabilities(self) -> Capabilities | None:
         """What the server was last seen to be able to do; None before the first contact."""
         return self.connected.capabilities if self.connected else None
+
+    @property
+    def metered(self) -> bool:
+        """Whether what goes over the network costs money, as far as NetworkManager knows."""
+        return self._pulse.metered
+
+    @property
+    def weak(self) -> bool:
+        """Whether the link should be spared: it is slow, or metered."""
+        return bool(self._pulse.weak)
+
+    @property
+    def round_trip_s(self) -> float | None:
+        """What a short question takes, smoothed; None before one was measured."""
+        return self._pulse.trips.smoothed_s if self._pulse.trips.recent else None
+
+    @property
+    def stopped_by_brake(self) -> bool:
+        """Whether only a person ends the stop, and not the right server by being back."""
+        return self.state.mode is Mode.STOPPED and not self._stranger
 
     def require(self) -> None:
         """Raises ``Unreachable`` while the link is down."""
@@ -93,10 +131,14 @@ class Link:
                 self._failed(error)
             raise
         except RemoteError:
-            self.last_contact_ns = self._now()
+            self._heard()
             raise
-        self.last_contact_ns = self._now()
+        self._heard()
         return result
+
+    def _heard(self, took_s: float | None = None) -> None:
+        self.last_contact_ns = self._now()
+        self._pulse.heard(took_s)
 
     async def find(self, path: RemotePath) -> Entry | None:
         """What stands at a path; None where the server says that nothing does."""
@@ -107,15 +149,43 @@ class Link:
 
     def lost(self, cause: str) -> None:
         """The server does not answer: go offline, and start to look for it."""
-        if self._up:
-            log.warning("link lost: %s", cause)
+        self._ended(cause)
         self._down(cause, Event.LOST)
 
-    def offline_by_hand(self) -> None:
-        """Stay offline until told otherwise."""
+    def gone(self, cause: str) -> None:
+        """There is no way to the server: whatever waits for an answer waits in vain."""
+        if self._up:
+            self.lost(cause)
+            self.give_up(cause)
+
+    def doubt(self, cause: str) -> None:
+        """Something makes it unlikely that the server is still there: ask it, soon."""
+        if self._up:
+            self._pulse.doubt = cause
+            self._wake.set()
+
+    def hope(self, cause: str, *, moved: bool = False) -> None:
+        """Something makes it likely that the server is there (again): try it now.
+
+        ``moved``: the network is another one, so what was measured before is void.
+        """
+        if moved:
+            self._pulse.moved()
+        if not self._up and self._may_try:
+            log.info("trying now: %s", cause)
+            self._failures = 0
+            self._wake.set()
+
+    def set_metered(self, metered: bool) -> None:
+        """What NetworkManager says of the network that we are in."""
+        self._pulse.metered = metered
+        self._judge()
+
+    def offline_by_hand(self, cause: str = "by hand", until_ns: int | None = None) -> None:
+        """Stay offline until told otherwise; ``until_ns`` is for showing only."""
         self._orders += 1
         self._online_asked = False
-        self._down("by hand", Event.GO_OFFLINE)
+        self._down(cause, Event.GO_OFFLINE, until_ns=until_ns)
 
     async def online_by_hand(self) -> None:
         """Forget that offline was asked for and try to connect now; raises what prevents it.
@@ -131,18 +201,18 @@ class Link:
             await self.remote.close()
         await self._connect(order)
 
-    def automatic(self) -> None:
+    def automatic(self, cause: str = "automatic") -> None:
         """Let the link decide again."""
-        cause = "looking for the server"
         if self._up:
-            self._step("automatic", Event.GO_AUTOMATIC)
+            self._step(cause, Event.GO_AUTOMATIC)
         else:
-            self._step(cause, Event.GO_AUTOMATIC, Event.LOST)
+            self._step(f"{cause}: looking for the server", Event.GO_AUTOMATIC, Event.LOST)
+        self._failures = 0
         self._wake.set()
 
     def drained(self) -> None:
         """The journal is empty: reintegration is complete."""
-        self._step("", Event.DRAINED)
+        self._step("everything is sent", Event.DRAINED)
 
     def confirm(self) -> None:
         """Somebody looked at what the brake reported: go on."""
@@ -177,60 +247,90 @@ class Link:
             except RemoteError as error:
                 self._failed(error)
                 raise
-            if self._held_offline and not self._online_asked:
+            if self.held_offline and not self._online_asked:
                 return
             self._reached(connected)
 
     async def keep_trying(self) -> None:
         """Reconnect whenever the link is down for another reason than by hand; runs forever."""
-        failures = 0
         while True:
             if self._up:
-                since = self._up_since_ns
+                self._failures = 0
                 await self._watch()
-                steady = self._now() - since >= STEADY_NS
-                failures = 0 if self._up or steady else failures
-                continue
-            if not self._may_try:
-                failures = 0
+            elif not self._may_try:
+                self._failures = 0
                 await self._pause(None)
-                continue
-            jitter = self._now() % 1000 / 1000  # volumes do not start at the same nanosecond
-            await self._pause(delay_ns(failures, jitter) / SECOND_NS)
-            if self._up or not self._may_try:
-                continue
-            failures += 1
-            try:
-                await self.connect()
-            except (RemoteError, OSError) as error:  # OSError: the state here cannot be written
-                log.info("still offline: %s", error)
+            elif not await self._pause(self._wait_s()):
+                await self._try()
+
+    def _wait_s(self) -> float:
+        """How long to leave the server alone, in seconds."""
+        jitter = self._now() % 1000 / 1000  # volumes do not start at the same nanosecond
+        return max(self._pulse.hold_s, delay_ns(self._failures, jitter) / SECOND_NS)
+
+    async def _try(self) -> None:
+        self._failures += 1
+        try:
+            await self.connect()
+        except (RemoteError, OSError) as error:  # OSError: the state here cannot be written
+            log.info("still offline: %s", error)
 
     @property
-    def _held_offline(self) -> bool:
+    def held_offline(self) -> bool:
         """Whether a person wants it offline, a stop on top of that included."""
         return self.state.by_hand and self.state.mode in (Mode.DISCONNECTED, Mode.STOPPED)
 
     @property
     def _may_try(self) -> bool:
         """Whether it makes sense to connect without being told to."""
-        return not self._held_offline and (self.state.mode is not Mode.STOPPED or self._stranger)
+        if self.state.mode is Mode.STOPPED:
+            return self._stranger and not self.state.by_hand
+        return not self.held_offline
 
     async def _watch(self) -> None:
-        """Wait until the link goes down; when nobody has heard of the server, ask it."""
-        await self._pause(PROBE_S)
-        silent_ns = self._now() - (self.last_contact_ns or 0)
-        if self._up and silent_ns >= PROBE_S * SECOND_NS:
+        """Wait until the link goes down; where nobody has heard of the server, or somebody
+        doubts that it is there, ask it."""
+        if not self._pulse.doubt:
+            await self._pause(PROBE_S)
+        if self._up and (self._pulse.doubt or self._pulse.silent_s >= PROBE_S):
+            await self._ask()
+
+    async def _ask(self) -> None:
+        """One answer is enough; without one in time, several times in a row, it is gone."""
+        session, doubt = self._session, self._pulse.doubt
+        for unanswered in range(PROBES):
+            asked = self._clock()
+            wait_s = self._pulse.trips.wait_s(unanswered)
             try:
-                await self.call(lambda remote: remote.probe())
+                await asyncio.wait_for(self.call(lambda remote: remote.probe()), wait_s)
+            except TimeoutError:
+                continue
             except RemoteError as error:
                 log.info("probe: %s", error)
+                return
+            self._heard(self._clock() - asked)
+            self._judge()
+            return
+        if self._up and session == self._session:
+            self.gone("no answer" + (f" ({doubt})" if doubt else ""))
 
-    async def _pause(self, seconds: float | None) -> None:
+    def _judge(self) -> None:
+        """Whether the link is to be spared from now on, or no more."""
+        if not self._up:
+            return
+        if why := self._pulse.weak:
+            self._step(why, Event.LINK_WEAK)
+        elif self.state.mode is Mode.WRITE_BEHIND:
+            self._step("the link is good again", Event.LINK_GOOD)
+
+    async def _pause(self, seconds: float | None) -> bool:
+        """Whether something happened meanwhile."""
         self._wake.clear()
         try:
             await asyncio.wait_for(self._wake.wait(), seconds)
         except TimeoutError:
-            pass
+            return False
+        return True
 
     def _reached(self, connected: Connected) -> None:
         """The right server answers: what that means depends on what kept us away."""
@@ -241,11 +341,14 @@ class Link:
             events.append(Event.CREDENTIALS_GIVEN)
         self._online_asked = False
         self.connected = connected
-        self.last_contact_ns = self._up_since_ns = self._now()
+        self.last_contact_ns = self._now()
+        self._pulse.up()
         self._session += 1
         self._up = True
         self._step("server answers", *events, Event.REACHED)
         self._up = asks_server(self.state.mode)
+        self._judge()
+        self.on_news(True, self.state.cause)
 
     def _failed(self, error: RemoteError) -> None:
         """Who or what was met instead of our server."""
@@ -258,22 +361,32 @@ class Link:
             events.append(Event.BRAKE)
         else:
             events.append(Event.LOST)
-        if self._up:
-            log.warning("link lost: %s", error)
+        self._ended(str(error))
         self._down(str(error), *events)
 
-    def _down(self, cause: str, *events: Event) -> None:
+    def _ended(self, cause: str) -> None:
+        """The session is over, and nobody wanted that."""
+        if self._up:
+            log.warning("link lost: %s", cause)
+            self._up = False
+            self._pulse.down()
+            self.on_news(False, cause)
+
+    def _down(self, cause: str, *events: Event, until_ns: int | None = None) -> None:
         self._up = False
-        self._step(cause, *events)
+        self._step(cause, *events, until_ns=until_ns)
         self._wake.set()
 
-    def _step(self, cause: str, *events: Event) -> None:
+    def _step(self, cause: str, *events: Event, until_ns: int | None = None) -> None:
         """Several events at one moment are one change to those who are told of it."""
         old = self.state
         for event in events:
-            self.state = step(self.state, event, cause, self._now())
-        if (old.mode, old.by_hand) != (self.state.mode, self.state.by_hand):
+            self.state = step(self.state, event, cause, self._now(), until_ns)
+        changed = (old.mode, old.by_hand) != (self.state.mode, self.state.by_hand)
+        if changed or old.until_ns != self.state.until_ns:
             self.history.append(self.state)
+            self.on_history()
+        if changed:
             log.info("%s -> %s (%s)", old.mode, self.state.mode, self.state.cause)
             self.on_change(old, self.state)
 

@@ -19,6 +19,7 @@ from awayfs.core.setting_table import TABLE, contradiction
 from awayfs.core.types import ROOT, NodeId, Space
 from awayfs.store.conflicts import Conflict
 from awayfs.store.nodes import Node
+from awayfs.volume import mode_history
 from awayfs.volume.admission import Admission
 from awayfs.volume.adopt import Adopter
 from awayfs.volume.changes import Changes
@@ -129,6 +130,7 @@ class Volume:
         self._admission = Admission(context, self.observer, client)
         self.link.admit = self._admission.admit
         self.link.on_change = self._mode_changed
+        self.link.on_history = lambda: mode_history.keep(self.store.facts, self.link)
         context.on_journal = self._journaled
         context.before_sending = self._admission.count
         context.tidy = self.replay.tidy

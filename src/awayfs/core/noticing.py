@@ -1,0 +1,85 @@
+"""When a link counts as gone, as steady again, and as weak: rules without a clock.
+
+Three things are kept apart. *How long to wait for an answer* follows what answers took so far,
+as TCP does it (RFC 6298). *Whether one silence is enough*: it is not, a packet may be lost; who
+does not answer ``PROBES`` times in a row is gone. *When to come back*: at once after a link that
+had held, later and later after one that breaks every few seconds, so that the mode does not flap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+SHORTEST_S = 0.6
+LONGEST_S = 1.8
+"""Bounds of one wait for an answer: a busy machine is no dead server, and nobody waits over 2 s."""
+
+PROBES = 2
+"""So many questions without an answer, one after the other, and the server is gone."""
+
+STEADY_S = 10.0
+"""A link that held for less was a flap."""
+
+FIRST_HOLD_S = 1.0
+LONGEST_HOLD_S = 30.0
+
+SLOW_S = 0.4
+QUICK_S = 0.2
+"""A link is slow above the one and no more below the other; between them it stays what it was."""
+
+RECENT = 4
+"""Of so many round trips the shortest tells the link's; the others waited for something else."""
+
+RESUMED_S = 3.0
+"""Time that went by without the machine running: it was suspended."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundTrips:
+    """What answers took: smoothed time and variation (RFC 6298, section 2), and the last ones."""
+
+    smoothed_s: float = 0.0
+    variation_s: float = 0.0
+    recent: tuple[float, ...] = field(default=())
+
+    def after(self, sample_s: float) -> RoundTrips:
+        """With one more."""
+        recent = (*self.recent, sample_s)[-RECENT:]
+        if not self.recent:
+            return RoundTrips(sample_s, sample_s / 2, recent)
+        variation = 0.75 * self.variation_s + 0.25 * abs(self.smoothed_s - sample_s)
+        return RoundTrips(0.875 * self.smoothed_s + 0.125 * sample_s, variation, recent)
+
+    def wait_s(self, unanswered: int = 0) -> float:
+        """How long to wait for the next answer; twice as long after each that did not come."""
+        if not self.recent:
+            return LONGEST_S
+        plain = max(SHORTEST_S, self.smoothed_s + 4 * self.variation_s)
+        return min(LONGEST_S, plain * (1 << min(unanswered, 8)))
+
+    def slow(self, was_slow: bool) -> bool:
+        """Whether this is a slow link, given what it was so far."""
+        if len(self.recent) < RECENT:
+            return was_slow
+        return min(self.recent) > (QUICK_S if was_slow else SLOW_S)
+
+
+def flaps_after(flaps: int, held_s: float) -> int:
+    """How many times in a row a link broke early, now that one broke that had held so long."""
+    return flaps + 1 if held_s < STEADY_S else 0
+
+
+def hold_s(flaps: int) -> float:
+    """How long to stay offline for the sake of calm after so many flaps in a row."""
+    return min(LONGEST_HOLD_S, FIRST_HOLD_S * (1 << min(flaps - 1, 16))) if flaps > 0 else 0.0
+
+
+def suspended_s(before: Sequence[float], after: Sequence[float]) -> float:
+    """For how long the machine slept between two looks at (CLOCK_BOOTTIME, CLOCK_MONOTONIC).
+
+    Both run alike but for sleep, which only the first one counts (clock_gettime(2)). 0 for what
+    may be the time between reading the two.
+    """
+    slept = (after[0] - before[0]) - (after[1] - before[1])
+    return slept if slept >= RESUMED_S else 0.0
