@@ -59,7 +59,7 @@ class Wire:
             *("peer", "name", "wire", "netns", self.server),
         )
         for name, address in ((self.server, SERVER_ADDRESS), (self.client, CLIENT_ADDRESS)):
-            run("ip", "-n", name, "addr", "add", f"{address}/30", "dev", "wire")
+            run("ip", "-n", name, "addr", "add", f"{address}/24", "dev", "wire")
             run("ip", "-n", name, "link", "set", "wire", "up")
 
     def inside(self, name: str) -> list[str]:
@@ -73,6 +73,19 @@ class Wire:
     def restore(self) -> None:
         """The cable is whole again."""
         run(*self.inside(self.server), "nft", "flush ruleset")
+
+    def unplug(self, end: str = "") -> None:
+        """Take the interface down at one end, the client's if nothing else is said."""
+        run("ip", "-n", end or self.client, "link", "set", "wire", "down")
+
+    def plug(self, end: str = "") -> None:
+        """Take it up again."""
+        run("ip", "-n", end or self.client, "link", "set", "wire", "up")
+
+    def readdress(self, old: str, new: str) -> None:
+        """Give the client another address, as in another network."""
+        run("ip", "-n", self.client, "addr", "del", f"{old}/24", "dev", "wire")
+        run("ip", "-n", self.client, "addr", "add", f"{new}/24", "dev", "wire")
 
     def close(self) -> None:
         """Delete the namespaces, and the cable with them."""

@@ -8,6 +8,7 @@ had held, later and later after one that breaks every few seconds, so that the m
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -83,3 +84,42 @@ def suspended_s(before: Sequence[float], after: Sequence[float]) -> float:
     """
     slept = (after[0] - before[0]) - (after[1] - before[1])
     return slept if slept >= RESUMED_S else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How this machine would reach the server at a moment, as the kernel's tables say.
+
+    ``blocked`` says why it would not; ``interface`` and ``source`` are what it would send from;
+    ``ours`` tells whether the session's own address still belongs to this machine.
+    """
+
+    blocked: str = ""
+    interface: str = ""
+    source: str = ""
+    ours: bool = True
+
+
+class Sign(enum.StrEnum):
+    """What a change of the way means."""
+
+    NOTHING = "nothing"
+    GONE = "gone"  # what is under way will never be answered
+    DOUBT = "doubt"  # another way than before: ask whether the session still works
+    BACK = "back"  # a way again, or another one: try now
+
+
+def sign(before: Way | None, now: Way, own: str, up: bool) -> Sign:
+    """What it means that the way was ``before`` (None: not looked at) and is as it is ``now``.
+
+    ``own`` is the address that the session is sent from; empty when that is not known. A session
+    outlives a change that leaves its own address and its way alone.
+    """
+    if up and (now.blocked or not now.ours):
+        return Sign.GONE
+    if now.blocked or now == before:
+        return Sign.NOTHING
+    if not up:
+        return Sign.BACK
+    moved = before is not None or (own != "" and now.source != own)
+    return Sign.DOUBT if moved else Sign.NOTHING

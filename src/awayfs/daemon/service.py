@@ -21,6 +21,7 @@ from awayfs.core.errors import RemoteError, Unreachable
 from awayfs.core.modes import Mode
 from awayfs.daemon.api import Api
 from awayfs.daemon.standing_orders import StandingOrders
+from awayfs.daemon.surroundings import Surroundings
 from awayfs.fuse import mount as mounting
 from awayfs.fuse.bridge import Bridge
 from awayfs.fuse.bridge_shared import MountedKernel, Shared
@@ -62,6 +63,8 @@ class Service:
             mode_history.load(store.facts),
         )
         self._link.give_up = self._remote.abandon
+        self._remote.on_lost = self._connection_lost
+        self._surroundings = Surroundings(self._link)
         context = Context(store, self._link, _volume_options(options), time.time_ns)
         place = text_of(request.mountpoint)
         names = (request.url, request.volume, place)
@@ -142,6 +145,8 @@ class Service:
 
     async def announced(self) -> None:
         """Commands can find us from now on: obey what was ordered before they could."""
+        self._surroundings.start()
+        self.volume.context.spawn(self._surroundings.watch_clocks())
         self.volume.context.spawn(self._orders.keep_time())
         await self._orders.look()
 
@@ -173,7 +178,13 @@ class Service:
         except mounting.MountError as error:
             log.warning("%s", error)
 
+    def _connection_lost(self, why: str) -> None:
+        """Told by the worker, also while nobody asks the server anything."""
+        if self._link.usable:
+            self._link.lost(why)
+
     async def _end(self) -> None:
+        self._surroundings.close()
         if self._notifier is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._notifier.close)
         await self.volume.stop()

@@ -77,7 +77,8 @@ class Connected:
 
     ``identity`` names the volume where the protocol tells it (root handle, host key
     fingerprint); None where it does not. ``own_uid``/``own_gid`` are the account's ids on
-    the server, None when unknown.
+    the server, None when unknown. ``addresses`` are this end's and the server's in the network;
+    None where they are not known, or something stands between.
     """
 
     capabilities: Capabilities
@@ -85,6 +86,7 @@ class Connected:
     identity: bytes | None = None
     own_uid: int | None = None
     own_gid: int | None = None
+    addresses: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -72,7 +72,10 @@ class _Pending:
 class _Process:
     """One worker process: requests out, answers in, and its end."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], sock: socket.socket) -> None:
+    def __init__(
+        self, popen: subprocess.Popen[bytes], sock: socket.socket, on_lost: Callable[[str], None]
+    ) -> None:
+        self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._popen = popen
         self._pending: dict[int, _Pending] = {}
@@ -147,6 +150,9 @@ class _Process:
     def _on_frame(self, document: bytes) -> None:
         try:
             message = p.decode_from_worker(document)
+            if isinstance(message, p.Lost):
+                self._on_lost(message.why)
+                return
             one = self._pending.get(message.id)
             if one is None:
                 return
@@ -155,7 +161,7 @@ class _Process:
             log.warning("a worker sent what cannot be read: %s", error)
             self.end("the worker process sent what cannot be read")
 
-    def _on_message(self, message: p.FromWorker, one: _Pending) -> None:
+    def _on_message(self, message: p.Part | p.Answer | p.Failure | p.Tick, one: _Pending) -> None:
         if isinstance(message, p.Tick):
             one.due = self._loop.time() + max(one.stall, message.allow)
             self._reschedule(one)
@@ -177,6 +183,8 @@ class _Process:
             self._watch(one)
 
     def _on_end(self) -> None:
+        """By itself: ``end`` closes the channel first."""
+        self._on_lost("the worker process ended")
         self.end("the worker process ended")
 
     def _on_exit(self) -> None:
@@ -199,7 +207,8 @@ class IsolatedRemote:
 
     ``stall``: seconds without progress after which a call is given up; ``connect_deadline``
     the same for ``connect``, which also starts the process. ``command`` starts the worker
-    (``--socket FD`` is added). Calls before ``connect`` raise ``Unreachable``.
+    (``--socket FD`` is added). Calls before ``connect`` raise ``Unreachable``. ``on_lost`` is told
+    why when the connection, or the worker, ends by itself, also while nothing is asked.
     """
 
     def __init__(
@@ -211,6 +220,7 @@ class IsolatedRemote:
         command: Sequence[str] = COMMAND,
     ) -> None:
         self.command = tuple(command)
+        self.on_lost: Callable[[str], None] = lambda _why: None
         self._url = url
         self._options = dict(options)
         self._stall = stall
@@ -408,7 +418,7 @@ class IsolatedRemote:
             if isinstance(error, TimeoutError | OSError):
                 raise Unreachable(f"the worker process did not start: {error}") from error
             raise
-        self._process = _Process(popen, ours)
+        self._process = _Process(popen, ours, lambda why: self.on_lost(why))
         self._process.open(self._url, self._options)
         return self._process
 

@@ -6,7 +6,7 @@ descriptors arrive in the order they were sent, and ``Request.descriptors`` says
 belong to a frame.
 
     daemon → worker    Open (once), Request, Cancel
-    worker → daemon    Part* then Answer or Failure, and Ticks, for each request
+    worker → daemon    Part* then Answer or Failure, and Ticks, for each request; Lost
 
 Every class below with a ``run`` is one method of ``Remote``: its fields are the arguments,
 ``Result`` is the type of the answer.
@@ -377,8 +377,14 @@ class Tick(msgspec.Struct, frozen=True, array_like=True, tag="tick"):
     allow: float
 
 
+class Lost(msgspec.Struct, frozen=True, array_like=True, tag="lost"):
+    """The connection to the server has ended by itself; there may be no request to tell it to."""
+
+    why: str
+
+
 ToWorker = Open | Request | Cancel
-FromWorker = Part | Answer | Failure | Tick
+FromWorker = Part | Answer | Failure | Tick | Lost
 
 ERRORS: dict[str, type[RemoteError] | type[UsageError]] = {
     kind.__name__: kind

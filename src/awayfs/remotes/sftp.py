@@ -117,6 +117,7 @@ class SftpRemote:
             root=root,
             identity=session.fingerprint.encode() + b" " + session.root,
             own_uid=self._own_uid,
+            addresses=session.addresses,
         )
 
     def _assemble(self, session: Session) -> _Parts:

@@ -25,6 +25,7 @@ from awayfs.core.errors import (
     Unreachable,
     WrongServer,
 )
+from awayfs.remotes import notices
 from awayfs.remotes.sftp_channel import Channel
 from awayfs.remotes.sftp_clock import ServerClock
 from awayfs.remotes.sftp_errors import Unsupported, from_connecting, from_exception
@@ -87,6 +88,7 @@ class Session:
     extensions: Extensions
     clock: ServerClock
     watch: asyncio.Task[None]
+    witness: Witness
     small: SmallFiles | None = None
     has_room: bool = True
     starting: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -109,8 +111,17 @@ class Session:
                 self.small = small
             return self.small
 
+    @property
+    def addresses(self) -> tuple[str, str] | None:
+        """Ours and the server's; None where a proxy or another host stands between."""
+        connected = self.connection.get_extra_info("socket")
+        if connected is None:
+            return None
+        return connected.getsockname()[0], connected.getpeername()[0]
+
     async def close(self) -> None:
         """Drop it all, within a second."""
+        self.witness.waits_for_end = False
         self.watch.cancel()
         await self.quick.end()
         if self.bulk is not self.quick:
@@ -122,11 +133,18 @@ class Session:
             self.connection.abort()
 
 
-class _Witness(asyncssh.SSHClient):
-    """Keeps the host key that known_hosts did not vouch for, to tell the user about it."""
+class Witness(asyncssh.SSHClient):
+    """Keeps the host key that known_hosts did not vouch for, to tell the user about it; and tells
+    of the end of a session that nobody has closed, which a server that dies sends at once."""
 
     def __init__(self) -> None:
         self.refused: tuple[str, str, int, asyncssh.SSHKey] | None = None
+        self.waits_for_end = False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.waits_for_end:
+            self.waits_for_end = False
+            notices.lost(f"the connection was lost ({exc or 'the server closed it'})")
 
     def validate_host_public_key(
         self, host: str, addr: str, port: int, key: asyncssh.SSHKey
@@ -144,7 +162,7 @@ async def open_session(url: Location, options: Mapping[str, str]) -> Session:
     """Connect, log in, start SFTP, find the root. Raises the port's errors."""
     limit = float(options.get("connect_timeout", CONNECT_TIMEOUT_S))
     arguments, known_hosts = _arguments(url, options, limit)
-    witness = _Witness()
+    witness = Witness()
     try:
         # login_timeout does not bound a TCP connect into a black hole, connect_timeout does;
         # name resolution, proxies and the jump hosts are bounded by nothing but this wait.
@@ -159,7 +177,8 @@ async def open_session(url: Location, options: Mapping[str, str]) -> Session:
     except Exception as error:
         raise from_connecting(error, where(url)) from error
     try:
-        return await asyncio.wait_for(_start(connection, url, options), LOGIN_TIMEOUT_S)
+        starting = _start(connection, url, options, witness)
+        return await asyncio.wait_for(starting, LOGIN_TIMEOUT_S)
     except asyncssh.ChannelOpenError as error:
         connection.abort()
         raise from_connecting(error, where(url)) from error
@@ -225,7 +244,7 @@ def _known_hosts(chosen: str | None, configured: object) -> Any:
 
 
 def _wrong_key(
-    witness: _Witness, known_hosts: Any, place: str, error: asyncssh.HostKeyNotVerifiable
+    witness: Witness, known_hosts: Any, place: str, error: asyncssh.HostKeyNotVerifiable
 ) -> WrongServer:
     if witness.refused is None:
         return WrongServer(f"{place}: {error.reason}")
@@ -247,7 +266,10 @@ def _wrong_key(
 
 
 async def _start(
-    connection: asyncssh.SSHClientConnection, url: Location, options: Mapping[str, str]
+    connection: asyncssh.SSHClientConnection,
+    url: Location,
+    options: Mapping[str, str],
+    witness: Witness,
 ) -> Session:
     client = await connection.start_sftp_client(path_encoding=None)
     if client.version != 3:
@@ -262,15 +284,18 @@ async def _start(
     bulk = quick if other is client else Channel(other, root, handles)
     key = connection.get_server_host_key()
     stall = float(options.get("stall_timeout", STALL_TIMEOUT_S))
+    extensions = await _probe_extensions(quick)
+    witness.waits_for_end = True
     return Session(
         connection=connection,
         quick=quick,
         bulk=bulk,
         root=root,
         fingerprint=key.get_fingerprint() if key is not None else "",
-        extensions=await _probe_extensions(quick),
+        extensions=extensions,
         clock=ServerClock(),
         watch=asyncio.ensure_future(_watch(connection, (quick, bulk), stall)),
+        witness=witness,
     )
 
 

@@ -22,7 +22,7 @@ import msgspec
 
 from awayfs.core.errors import AwayfsError
 from awayfs.ports.remote import Listing, Remote
-from awayfs.remotes import faults, linux, progress
+from awayfs.remotes import faults, linux, notices, progress
 from awayfs.remotes.channel import Channel
 from awayfs.remotes.opening import build_adapter
 from awayfs.remotes.protocol import (
@@ -31,6 +31,7 @@ from awayfs.remotes.protocol import (
     Answer,
     Cancel,
     Failure,
+    Lost,
     Open,
     Part,
     Request,
@@ -58,6 +59,7 @@ class Worker:
         self._refusal: AwayfsError | None = None
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._channel = Channel(sock, self._on_frame, _leave)
+        notices.listener = lambda why: self._send(Lost(why))
 
     def _on_frame(self, document: bytes) -> None:
         message = decode_to_worker(document)
@@ -110,7 +112,7 @@ class Worker:
             start += LIST_PART
         return entries[start:]
 
-    def _send(self, message: Answer | Failure | Part | Tick) -> None:
+    def _send(self, message: Answer | Failure | Part | Tick | Lost) -> None:
         self._channel.send(encode(message))
 
 

@@ -167,13 +167,16 @@ class Link:
     def hope(self, cause: str, *, moved: bool = False) -> None:
         """Something makes it likely that the server is there (again): try it now.
 
-        ``moved``: the network is another one, so what was measured before is void.
+        ``moved``: the way there is another one, so what was measured before, and an attempt under
+        way, are void.
         """
         if moved:
             self._pulse.moved()
         if not self._up and self._may_try:
             log.info("trying now: %s", cause)
             self._failures = 0
+            if moved and self._connecting.locked():
+                self.give_up(cause)  # it may hang on a way that is no more
             self._wake.set()
 
     def set_metered(self, metered: bool) -> None:

@@ -1,0 +1,158 @@
+"""How a volume notices that its server, its network or its machine went away and came back.
+
+Nobody asks the server for anything while it is looked for: what is noticed is noticed by itself.
+How short the times are is measured by ``bench/noticing.py``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from tests.harness import Client, eventually, mounted, needs_fuse
+from tests.netns import CLIENT_ADDRESS, needs_netns, wired
+from tests.programs import attempt
+from tests.sshd import needs_sshd
+
+pytestmark = [*needs_fuse, *needs_sshd]
+
+SOON_S = 10.0
+"""For a loaded machine; looking now and then at an idle link alone would take longer."""
+BACK_S = 30.0
+
+
+def prepare(client: Client) -> None:
+    for name in ("cached", "uncached", "never"):
+        with open(f"{client.server.files}/{name}", "w") as file:
+            file.write(f"{name}\n")
+    client.mount()
+    assert attempt("read", client.path("cached")).code == 0
+    os.listdir(client.mountpoint)
+
+
+def in_mode(client: Client, *modes: str, within: float = SOON_S) -> dict[str, Any]:
+    """The status once the volume is in one of these modes."""
+
+    def look() -> dict[str, Any] | None:
+        status = client.status()
+        return status if status["mode"] in modes else None
+
+    found: dict[str, Any] = eventually(look, f"{modes}", within)
+    return found
+
+
+def check_away(client: Client, uncached: str = "uncached") -> None:
+    """What is cached is here, what is not fails at once."""
+    assert attempt("read", client.path("cached")).text == "cached\n"
+    missing = attempt("read", client.path(uncached))
+    assert (missing.code, missing.seconds < 1) == (errno.ENODATA, True)
+
+
+def check_back(client: Client) -> None:
+    """It is back by itself; what was written meanwhile is on the server, without a conflict."""
+    in_mode(client, "connected", within=BACK_S)
+    assert attempt("read", client.path("uncached")).text == "uncached\n"
+    eventually(lambda: client.status()["pending"]["records"] == 0, "all sent", BACK_S)
+    assert client.conflicts() == []
+
+
+@contextlib.contextmanager
+def changed_meanwhile(client: Client) -> Iterator[None]:
+    """A change that is made here while the server is away gets there afterwards."""
+    with open(client.path("meanwhile"), "w") as file:
+        file.write("made offline\n")
+    yield
+    check_back(client)
+    with open(f"{client.server.files}/meanwhile") as file:
+        assert file.read() == "made offline\n"
+
+
+def test_a_server_that_dies_is_noticed_by_an_idle_volume(tmp_path: object) -> None:
+    with mounted("sftp", str(tmp_path)) as client:
+        client.umount()
+        prepare(client)
+        client.server.cut()
+        status = in_mode(client, "disconnected")
+        assert "connection" in status["cause"] or "refuses" in status["cause"]
+        check_away(client)
+        with changed_meanwhile(client):
+            client.server.restore()
+
+
+def test_a_server_that_hangs_is_noticed_by_an_idle_volume(tmp_path: object) -> None:
+    """Its sessions do not answer; new ones do, so that it is away for a moment only."""
+    with mounted("sftp", str(tmp_path)) as client:
+        client.umount()
+        prepare(client)
+        frozen = client.server.sshd.freeze()  # type: ignore[union-attr]
+        try:
+            eventually(lambda: told(client, "connection was lost"), "the notice", SOON_S)
+        finally:
+            for pid in frozen:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+        with changed_meanwhile(client):
+            pass
+
+
+class TestNetwork:
+    pytestmark = needs_netns
+
+    def test_black_hole(self, tmp_path: object) -> None:
+        with wired(str(tmp_path), mount=False) as client:
+            prepare(client)
+            client.server.cut()
+            in_mode(client, "disconnected")
+            check_away(client)
+            with changed_meanwhile(client):
+                client.server.restore()
+
+    def test_cable_pulled_here_and_there(self, tmp_path: object) -> None:
+        with wired(str(tmp_path), mount=False) as client:
+            prepare(client)
+            wire = client.server.wire  # type: ignore[union-attr]
+            for end, word, uncached in (
+                ("", "no route", "uncached"),
+                (wire.server, "no connection", "never"),
+            ):
+                pulled = time.time_ns()
+                wire.unplug(end)
+                status = in_mode(client, "disconnected")
+                assert any(
+                    word in entry["cause"]
+                    for entry in status["history"]
+                    if entry["since_ns"] > pulled - 10**9
+                ), status["history"]
+                check_away(client, uncached)
+                with changed_meanwhile(client):
+                    wire.plug(end)
+
+    def test_another_address(self, tmp_path: object) -> None:
+        """The old connection would never answer: it is given up, and a new one made at once."""
+        with wired(str(tmp_path), mount=False) as client:
+            prepare(client)
+            wire = client.server.wire  # type: ignore[union-attr]
+            wire.readdress(CLIENT_ADDRESS, "192.0.2.77")
+            eventually(lambda: told(client, "no route"), "the notice", SOON_S)
+            with changed_meanwhile(client):
+                pass
+
+    def test_other_networks_are_none_of_its_business(self, tmp_path: object) -> None:
+        with wired(str(tmp_path), mount=False) as client:
+            prepare(client)
+            before = in_mode(client, "connected")["history"]
+            inside = client.server.wire.inside(client.server.wire.client)  # type: ignore[union-attr]
+            for command in ("add other type dummy", "set other up", "del other"):
+                os.spawnvp(os.P_WAIT, inside[0], [*inside, "ip", "link", *command.split()])
+            time.sleep(2)
+            assert client.status()["history"] == before
+            assert "other" not in client.log
+
+
+def told(client: Client, word: str) -> bool:
+    return any(word in entry["cause"] for entry in client.status()["history"])
