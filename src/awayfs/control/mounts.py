@@ -10,6 +10,7 @@ from awayfs.control import mountinfo, paths, volumes
 from awayfs.control.address import connectable
 from awayfs.control.liveness import is_dead
 from awayfs.control.messages import ControlError, bytes_of, text_of
+from awayfs.control.urls import server_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,17 @@ def find_mounts() -> list[MountInfo]:
         if entry.is_awayfs and entry.user == os.getuid() and entry.device not in described:
             found.setdefault(entry.mountpoint, _undescribed(entry))
     return sorted(found.values(), key=lambda info: info.mountpoint)
+
+
+def of_server(server: str, but: str) -> list[str]:
+    """The control sockets of daemons that serve volumes of a server, but for one volume."""
+    found = []
+    for directory in paths.runtime_dirs():
+        for name in sorted(os.listdir(directory)):
+            info = _described(directory, name, set())
+            if info is not None and info.volume != but and info.running:
+                found += [info.socket] if server_of(info.url) == server else []
+    return found
 
 
 def mount_of(path: bytes) -> tuple[MountInfo, bytes]:

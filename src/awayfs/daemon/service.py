@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import os
 import secrets
@@ -20,6 +21,7 @@ from awayfs.control.urls import server_of
 from awayfs.core.errors import RemoteError, Unreachable
 from awayfs.core.modes import Mode
 from awayfs.daemon.api import Api
+from awayfs.daemon.neighbours import Neighbours
 from awayfs.daemon.standing_orders import StandingOrders
 from awayfs.daemon.surroundings import Surroundings
 from awayfs.fuse import mount as mounting
@@ -65,6 +67,7 @@ class Service:
         self._link.give_up = self._remote.abandon
         self._remote.on_lost = self._connection_lost
         self._surroundings = Surroundings(self._link)
+        self._neighbours = Neighbours(self._link, request.volume, request.url)
         context = Context(store, self._link, _volume_options(options), time.time_ns)
         place = text_of(request.mountpoint)
         names = (request.url, request.volume, place)
@@ -77,7 +80,8 @@ class Service:
         self._fd = -1
         self._session: Session | None = None
         self._notifier: Notifier | None = None
-        self._control = ControlServer(paths.socket_file(request.volume), self._api.handlers())
+        handlers = {**self._api.handlers(), **self._neighbours.handlers()}
+        self._control = ControlServer(paths.socket_file(request.volume), handlers)
         self._ending = asyncio.Event()
 
     @property
@@ -147,6 +151,8 @@ class Service:
         """Commands can find us from now on: obey what was ordered before they could."""
         self._surroundings.start()
         self.volume.context.spawn(self._surroundings.watch_clocks())
+        self.volume.context.spawn(self._listen_to_the_system_bus())
+        self._link.on_news = self._news
         self.volume.context.spawn(self._orders.keep_time())
         await self._orders.look()
 
@@ -182,6 +188,17 @@ class Service:
         """Told by the worker, also while nobody asks the server anything."""
         if self._link.usable:
             self._link.lost(why)
+
+    async def _listen_to_the_system_bus(self) -> None:
+        """The library is loaded beside the loop, which has better uses for the time."""
+        module = "awayfs.daemon.system_bus"
+        loop = asyncio.get_running_loop()
+        system_bus = await loop.run_in_executor(None, importlib.import_module, module)
+        await system_bus.listen(self._surroundings)
+
+    def _news(self, came: bool, cause: str) -> None:
+        """The other volumes of this server look for themselves."""
+        self.volume.context.spawn(self._neighbours.tell(came, cause))
 
     async def _end(self) -> None:
         self._surroundings.close()

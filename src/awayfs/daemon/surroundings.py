@@ -92,6 +92,19 @@ class Surroundings:
             self._tried = time.monotonic()
             self._link.hope("the network changed")
 
+    def metered(self, metered: bool) -> None:
+        """Told by NetworkManager."""
+        self._link.set_metered(metered)
+
+    def connectivity(self, full: bool, portal: bool) -> None:
+        """Told by NetworkManager; a server may be nearer than what it tries."""
+        if portal:
+            self._link.doubt("NetworkManager sees a captive portal")
+        elif full:
+            self._link.hope("NetworkManager sees the network")
+        else:
+            self._link.doubt("NetworkManager sees no full connectivity")
+
     async def watch_clocks(self) -> None:
         """Notice that the machine slept, also where nobody tells; runs forever."""
         before = self._read()
