@@ -21,6 +21,7 @@ from bench.absence import absence_cases
 from bench.hoarding import hoarding_cases
 from bench.latency import latency_cases
 from bench.learned import learned_cases
+from bench.noticing import noticing_cases
 from bench.shares import make_tree, sshfs
 from bench.timing import Result, compare
 
@@ -171,6 +172,7 @@ CASES = {
     "absence": absence_cases,
     "hoard": hoarding_cases,
     "learned": learned_cases,
+    "noticing": noticing_cases,
 }
 
 

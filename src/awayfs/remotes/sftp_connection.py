@@ -140,6 +140,16 @@ class Witness(asyncssh.SSHClient):
     def __init__(self) -> None:
         self.refused: tuple[str, str, int, asyncssh.SSHKey] | None = None
         self.waits_for_end = False
+        self._connection: asyncssh.SSHClientConnection | None = None
+
+    def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
+        self._connection = conn
+
+    @property
+    def met_no_ssh(self) -> bool:
+        """Whether somebody took the connection and did not say that he speaks SSH."""
+        met = self._connection
+        return met is not None and not met.get_extra_info("server_version")
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.waits_for_end:
@@ -175,6 +185,11 @@ async def open_session(url: Location, options: Mapping[str, str]) -> Session:
     except asyncssh.HostKeyNotVerifiable as error:
         raise _wrong_key(witness, known_hosts, where(url), error) from error
     except Exception as error:
+        if witness.met_no_ssh and not isinstance(error, TimeoutError):
+            raise Unreachable(
+                f"what answers at {where(url)} does not speak SSH: "
+                "a captive portal, or another machine?"
+            ) from error
         raise from_connecting(error, where(url)) from error
     try:
         starting = _start(connection, url, options, witness)
