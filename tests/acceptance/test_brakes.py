@@ -76,6 +76,27 @@ def test_most_of_the_volume_gone(client: Client) -> None:
     assert read(f"{client.server.root}/unsent") == "made meanwhile"
 
 
+def test_a_stop_outlives_the_daemon(tmp_path: object) -> None:
+    """What is unsent does not go out in the moment between two daemons, either."""
+    with mounted("dir", str(tmp_path), "fresh=0") as client:
+        fill(client, "work/deep")
+        for directory, _, _ in os.walk(client.mountpoint):
+            look(directory)
+        shutil.rmtree(f"{client.server.root}/work")
+        look(client.mountpoint)
+        write(client.path("unsent"), "made meanwhile")
+        assert_stopped(client, "more than half")
+        client.kill()
+        client.mount()
+        assert_stopped(client, "more than half", "unsent")
+        assert "more than half" in client.fails("online", client.mountpoint)
+        client.awayfs("sync", "--accept-deletions", "--wait", client.mountpoint)
+        eventually(lambda: look(client.mountpoint) == ["unsent"], "what is left")
+        client.umount()
+        client.mount()
+        assert client.status()["mode"] == "connected"
+
+
 def test_an_emptied_root(client: Client) -> None:
     for name in os.listdir(client.server.root):
         os.rename(f"{client.server.root}/{name}", f"{client.server.root}.{name}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pathlib
+import signal
 import time
 from collections.abc import Iterator
 
@@ -108,6 +110,34 @@ def test_orders_outlive_daemons_and_reach_later_mounts(volumes: dict[str, Client
     a.awayfs("auto", c.mountpoint)
     for client in volumes.values():
         eventually(lambda client=client: client.status()["mode"] == "connected", "back")
+
+
+def test_a_neighbour_asks_and_does_not_believe(volumes: dict[str, Client]) -> None:
+    """The sessions of one volume hang; the other one of that server hears of it, and stays."""
+    a, b, _ = volumes.values()
+    b.umount()
+    sshd = a.server.sshd  # type: ignore[union-attr]
+    frozen = sshd.sessions()
+    b.mount()
+    before = b.status()["history"]
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        eventually(lambda: any("lost" in e["cause"] for e in a.status()["history"]), "the loss")
+        eventually(lambda: "another volume lost 127.0.0.1" in logs(a), "the neighbour's word", 30)
+        assert (b.status()["mode"], b.status()["history"]) == ("connected", before)
+    finally:
+        for pid in frozen:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+def logs(client: Client) -> str:
+    """What all daemons of this state directory wrote."""
+    text = ""
+    for place in pathlib.Path(client.state, "awayfs", "volumes").glob("*/daemon.log"):
+        text += place.read_text(errors="replace")
+    return text
 
 
 def test_a_time_ends_by_itself_also_over_a_restart(volumes: dict[str, Client]) -> None:

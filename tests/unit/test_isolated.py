@@ -120,6 +120,23 @@ def test_a_killed_worker_is_noticed_at_once(tmp_path: Path) -> None:
     run(tmp_path, body)
 
 
+def test_a_worker_that_ends_while_nobody_asks_is_told_once(tmp_path: Path) -> None:
+    async def body(remote: IsolatedRemote) -> None:
+        lost: list[str] = []
+        remote.on_lost = lost.append
+        assert remote.worker_pid is not None
+        os.kill(remote.worker_pid, signal.SIGKILL)
+        assert await eventually(lambda: bool(lost))
+        await remote.connect()
+        await asyncio.sleep(0.2)
+        assert lost == ["the worker process ended"]
+        remote.abandon("on purpose")
+        await asyncio.sleep(0.2)
+        assert len(lost) == 1
+
+    run(tmp_path, body)
+
+
 def test_connect_to_a_worker_that_says_nothing(tmp_path: Path) -> None:
     async def whole() -> None:
         remote = IsolatedRemote(

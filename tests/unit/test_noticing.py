@@ -294,7 +294,7 @@ def test_a_weak_link_is_told_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
         server.takes_s = 0.45
         for number in range(RECENT):
             link.doubt("measure")
-            await until(lambda number=number: server.questions == number + 1)
+            await until(lambda number=number: server.questions > number)
             await asyncio.sleep(0.5)
         assert (link.weak, link.state.mode) == (True, Mode.WRITE_BEHIND)
         assert "round trips take 0.4" in link.state.cause or "0.5" in link.state.cause

@@ -81,6 +81,7 @@ def test_what_networkmanager_knows_and_what_changes(bus: Any) -> None:
         manager = await Fake.at(system_bus.NM, Metered=1, Connectivity=4)
         await until(lambda: told.all == ["metered", "full"])
         await manager.changed(Metered=2)
+        await manager.changed(Connectivity=0)
         await manager.changed(Connectivity=2)
         await manager.changed(Connectivity=1, Metered=3)
         await until(lambda: told.all[2:] == ["free", "portal", "metered", "little"])

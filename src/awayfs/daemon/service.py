@@ -17,7 +17,7 @@ from awayfs.control.handshake import StartRequest
 from awayfs.control.messages import text_of
 from awayfs.control.options import MountOptions
 from awayfs.control.server import ControlServer
-from awayfs.control.urls import server_of
+from awayfs.control.urls import LOCAL, server_of
 from awayfs.core.errors import RemoteError, Unreachable
 from awayfs.core.modes import Mode
 from awayfs.daemon.api import Api
@@ -149,10 +149,11 @@ class Service:
 
     async def announced(self) -> None:
         """Commands can find us from now on: obey what was ordered before they could."""
-        self._surroundings.start()
         self.volume.context.spawn(self._surroundings.watch_clocks())
-        self.volume.context.spawn(self._listen_to_the_system_bus())
-        self._link.on_news = self._news
+        if server_of(self._request.url) != LOCAL:
+            self._surroundings.start()
+            self.volume.context.spawn(self._listen_to_the_system_bus())
+            self._link.on_news = self._news
         self.volume.context.spawn(self._orders.keep_time())
         await self._orders.look()
 

@@ -22,8 +22,8 @@ Clocks = Callable[[], tuple[float, float]]
 
 CLOCK_LOOK_S = 1.0
 WITHOUT_ADDRESS_S = 2.0
-"""A server that was not reached yet has no address here: any change may be a reason to try it, but
-not more often than that."""
+"""A server without an address here (not reached yet, or by a proxy) is asked, or tried, after any
+change, but not more often than that."""
 
 
 def clocks() -> tuple[float, float]:
@@ -86,10 +86,12 @@ class Surroundings:
 
     def _changed_somewhere(self, known: bool) -> None:
         """No address to look for: not reached yet, or not by us (a proxy, a mounted directory)."""
+        if time.monotonic() - self._tried < WITHOUT_ADDRESS_S:
+            return
+        self._tried = time.monotonic()
         if known and self._link.usable:
             self._link.doubt("the network changed")
-        elif time.monotonic() - self._tried >= WITHOUT_ADDRESS_S:
-            self._tried = time.monotonic()
+        else:
             self._link.hope("the network changed")
 
     def metered(self, metered: bool) -> None:

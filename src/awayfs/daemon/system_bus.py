@@ -34,7 +34,7 @@ NM_OBJECT = DBusAddress("/org/freedesktop/NetworkManager", bus_name=NM, interfac
 LOGIND = "org.freedesktop.login1"
 BUS = "org.freedesktop.DBus"
 
-FULL, PORTAL = 4, 2  # NM_CONNECTIVITY_...
+UNKNOWN, PORTAL, FULL = 0, 2, 4  # NM_CONNECTIVITY_...
 METERED = (1, 3)  # NM_METERED_YES, NM_METERED_GUESS_YES
 
 AGAIN_S = 30.0
@@ -137,8 +137,8 @@ class _Session:
         """Properties of NetworkManager, with their types as D-Bus has them."""
         if "Metered" in values:
             self._to.metered(values["Metered"][1] in METERED)
-        if "Connectivity" in values:
-            known = values["Connectivity"][1]
+        known = values.get("Connectivity", ("u", UNKNOWN))[1]
+        if known != UNKNOWN:
             self._to.connectivity(known == FULL, known == PORTAL)
 
 

@@ -183,9 +183,10 @@ class _Process:
             self._watch(one)
 
     def _on_end(self) -> None:
-        """By itself: ``end`` closes the channel first."""
-        self._on_lost("the worker process ended")
-        self.end("the worker process ended")
+        """By itself: whoever has it ended made it dead before."""
+        if self.alive:
+            self._on_lost("the worker process ended")
+            self.end("the worker process ended")
 
     def _on_exit(self) -> None:
         """The process is gone for good (pidfd_open(2)): collect it."""
@@ -193,7 +194,7 @@ class _Process:
         os.close(self._pidfd)
         self._popen.poll()
         self.reaped = True
-        self.end("the worker process ended")
+        self._on_end()
 
 
 def _seen(future: asyncio.Future[Any]) -> None:

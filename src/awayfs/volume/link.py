@@ -39,6 +39,8 @@ HISTORY = 100
 SECOND_NS = 1_000_000_000
 PROBE_S = 15.0
 """An idle link is looked at so often, so that ``status`` does not tell of a server long gone."""
+MEASURE_S = 2.0
+"""A new one is asked sooner, until it is known what answers take."""
 
 
 class Link:
@@ -161,6 +163,7 @@ class Link:
     def doubt(self, cause: str) -> None:
         """Something makes it unlikely that the server is still there: ask it, soon."""
         if self._up:
+            log.info("in doubt: %s", cause)
             self._pulse.doubt = cause
             self._wake.set()
 
@@ -176,7 +179,7 @@ class Link:
             log.info("trying now: %s", cause)
             self._failures = 0
             if moved and self._connecting.locked():
-                self.give_up(cause)  # it may hang on a way that is no more
+                self.give_up(f"begun anew: {cause}")  # it may hang on a way that is no more
             self._wake.set()
 
     def set_metered(self, metered: bool) -> None:
@@ -294,8 +297,9 @@ class Link:
         """Wait until the link goes down; where nobody has heard of the server, or somebody
         doubts that it is there, ask it."""
         if not self._pulse.doubt:
-            await self._pause(PROBE_S)
-        if self._up and (self._pulse.doubt or self._pulse.silent_s >= PROBE_S):
+            await self._pause(PROBE_S if self._pulse.measured else MEASURE_S)
+        silent = self._pulse.silent_s >= PROBE_S
+        if self._up and (self._pulse.doubt or silent or not self._pulse.measured):
             await self._ask()
 
     async def _ask(self) -> None:

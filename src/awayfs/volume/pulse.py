@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from awayfs.core.noticing import RoundTrips, flaps_after, hold_s
+from awayfs.core.noticing import RECENT, RoundTrips, flaps_after, hold_s
 
 
 class Pulse:
@@ -32,6 +32,11 @@ class Pulse:
         if self.slow:
             return f"round trips take {min(self.trips.recent, default=0):.1f} s"
         return ""
+
+    @property
+    def measured(self) -> bool:
+        """Whether enough answers were timed to say what the link is like."""
+        return len(self.trips.recent) >= RECENT
 
     @property
     def silent_s(self) -> float:
