@@ -84,6 +84,7 @@ def test_the_strictest_of_three_counts(volumes: dict[str, Client]) -> None:
     assert (a.status()["scope"], a.status()["cause"]) == (a.mountpoint, "by hand")
     a.awayfs("online", a.mountpoint)
     eventually(lambda: a.status()["mode"] == "connected", "being connected")
+    assert not any("is over" in entry["cause"] for entry in a.status()["history"])
     for scope in ("server:elsewhere", "/", f"{a.mountpoint}/x"):
         assert a.fails("offline", scope, code=2)
     assert volumes["b"].status()["mode"] == "connected"

@@ -18,7 +18,8 @@ log = logging.getLogger(__name__)
 
 OWN = "volume.order"
 LONGEST_NAP_S = 30.0
-"""A clock that is set, or a machine that slept, is noticed within that."""
+"""A clock that is set, a machine that slept, and an order that nobody could tell us of (we did not
+answer at that moment) are noticed within that."""
 
 
 class StandingOrders:
@@ -31,6 +32,7 @@ class StandingOrders:
         self._server = server
         self._mountpoint = mountpoint
         self._changed = asyncio.Event()
+        self._going_online = 0  # a person's attempts under way
 
     def standing(self) -> tuple[Scope, Order] | None:
         """The order that holds at this moment; None when nobody wants the volume offline."""
@@ -56,7 +58,6 @@ class StandingOrders:
         """Take the order of the scope back and connect; raises what prevents that."""
         if scope is Scope.VOLUME:
             self._set(None)
-        self._changed.set()
         if (standing := self.standing()) is not None:
             self._hold(*standing)
             raise ControlError(
@@ -64,7 +65,12 @@ class StandingOrders:
                 f"awayfs auto{self._named(standing[0])}",
                 "held",
             )
-        await self._link.online_by_hand()
+        self._going_online += 1
+        try:
+            await self._link.online_by_hand()
+        finally:
+            self._going_online -= 1
+            self._changed.set()
 
     async def auto(self, scope: Scope) -> None:
         """Take the order of the scope back, and let the link decide unless another one holds."""
@@ -92,12 +98,11 @@ class StandingOrders:
         """End what was to end at a certain time; runs forever."""
         while True:
             standing = self.standing()
-            if standing is None and self._link.held_offline:
+            if (standing is not None) != self._link.held_offline and not self._going_online:
                 await self.look()
-            until_ns = standing[1].until_ns if standing is not None else None
-            left_s = None
-            if until_ns is not None:
-                left_s = min(LONGEST_NAP_S, (until_ns - self._volume.context.now()) / 1e9 + 0.001)
+            left_s = LONGEST_NAP_S
+            if standing is not None and (until_ns := standing[1].until_ns) is not None:
+                left_s = min(left_s, (until_ns - self._volume.context.now()) / 1e9 + 0.001)
             self._changed.clear()
             try:
                 await asyncio.wait_for(self._changed.wait(), left_s)
