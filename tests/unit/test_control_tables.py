@@ -15,7 +15,7 @@ from awayfs.control.messages import ControlError
 from awayfs.control.mountinfo import MountEntry, inner_path, locate, parse, unescape
 from awayfs.control.options import MountOptions
 from awayfs.control.options import parse as parse_options
-from awayfs.control.urls import canonical, server_of, volume_id
+from awayfs.control.urls import canonical, mounted_from, server_of, volume_id
 from awayfs.core.errors import StoreError, UsageError
 from awayfs.core.setting_table import size
 
@@ -180,6 +180,26 @@ def test_volume_ids_are_short_and_differ() -> None:
     assert len(set(ids)) == len(ids)
     assert all(len(one) <= 48 and "/" not in one and not one.startswith("-") for one in ids)
     assert volume_id("dir:/a-b") != volume_id("dir:/a/b")
+
+
+@pytest.mark.parametrize(
+    ("fstype", "options", "address"),
+    [
+        ("nfs4", "rw,vers=4.2,clientaddr=10.0.0.1,local_lock=none,addr=10.0.0.2", "10.0.0.2"),
+        ("nfs", "rw,mountaddr=10.0.0.9,addr=fe80::1%eth0", "fe80::1%eth0"),
+        ("cifs", "addr=10.0.0.3,rw", "10.0.0.3"),
+        ("nfs4", "rw,clientaddr=10.0.0.1", ""),
+        ("ext4", "rw,addr=10.0.0.2", ""),
+    ],
+)
+def test_the_address_that_a_share_is_mounted_from(
+    fstype: str, options: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = MountEntry("0:1", b"/", b"/mnt", fstype, b"nas:/export", options)
+    monkeypatch.setattr(mountinfo, "read", lambda: [entry])
+    assert entry.server_address == address
+    assert mounted_from("dir:/mnt/deep") == address
+    assert mounted_from("sftp://nas/mnt") == ""
 
 
 @pytest.mark.parametrize(

@@ -360,6 +360,33 @@ def test_the_way_is_looked_at_and_believed() -> None:
     scenario(play)
 
 
+def test_a_mounted_share_has_the_address_of_the_mount() -> None:
+    async def play(link: Link, server: Server, news: list[str]) -> None:
+        asked: list[tuple[str, str]] = []
+
+        def look(server: str, own: str) -> Way:
+            asked.append((server, own))
+            return CUT
+
+        Surroundings(link, lambda: "10.0.0.2", look).network_changed()
+        assert asked == [("10.0.0.2", "")]
+        assert (link.usable, link.state.cause) == (False, "no route")
+
+    scenario(play)
+
+
+def test_without_an_address_it_asks_but_not_after_each_change() -> None:
+    async def play(link: Link, server: Server, news: list[str]) -> None:
+        around = Surroundings(link)
+        for _ in range(100):
+            around.network_changed()
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.1)
+        assert server.questions == 1
+
+    scenario(play)
+
+
 def test_a_kernel_that_does_not_tell_is_no_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_changed: object) -> None:
         raise OSError(93, "Protocol not supported")
@@ -377,6 +404,7 @@ def test_a_kernel_that_does_not_tell_is_no_trouble(monkeypatch: pytest.MonkeyPat
 def test_the_way_to_this_machine() -> None:
     way = rtnetlink.look("127.0.0.1", "127.0.0.1")
     assert way == Way("", "lo", "127.0.0.1", True)
+    assert rtnetlink.look("::ffff:127.0.0.1", "::ffff:127.0.0.1") == way
     assert not rtnetlink.look("127.0.0.1", "192.0.2.200").ours
     if socket.has_ipv6:
         assert rtnetlink.look("::1").interface in ("lo", "")

@@ -54,6 +54,12 @@ class MountEntry:
         return (found["at"] or found["before"]).strip("[]").lower() if found else None
 
     @property
+    def server_address(self) -> str:
+        """The address that the kernel speaks to (nfs(5), mount.cifs(8)); empty where unknown."""
+        match = re.search(r"(?:^|,)addr=([0-9A-Fa-f.:%\w]+)", self.options)
+        return match[1] if match and self.may_hang else ""
+
+    @property
     def user(self) -> int | None:
         """The uid of who mounted a FUSE file system."""
         match = re.search(r"(?:^|,)user_id=(\d+)", self.options)

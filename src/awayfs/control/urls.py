@@ -116,6 +116,18 @@ def server_of(url: str) -> str:
     return (entry.server if entry else None) or LOCAL
 
 
+def mounted_from(url: str) -> str:
+    """The address of the server that the kernel has a ``dir:`` volume from; empty for none."""
+    parsed = parse_url(url)
+    if parsed.scheme != "dir":
+        return ""
+    try:
+        entry = mountinfo.file_system_of(parsed.path, mountinfo.read())
+    except OSError:
+        return ""
+    return entry.server_address if entry else ""
+
+
 def volume_id(url: str) -> str:
     """A readable slug and a short hash of the canonical URL; at most 48 characters."""
     address = canonical(url)

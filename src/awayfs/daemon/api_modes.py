@@ -31,9 +31,8 @@ class ModeApi:
         return self._reply()
 
     async def _online(self, params: dict[str, Any]) -> dict[str, Any]:
-        if params.get("accept_server"):
-            self._volume().accept_server()
-        await self._orders().online(_scope(params))
+        accept = bool(params.get("accept_server"))
+        await self._orders().online(_scope(params), accept_server=accept)
         return self._reply()
 
     async def _auto(self, params: dict[str, Any]) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def _open(groups: int) -> socket.socket:
 
 def _route(asked: socket.socket, server: str) -> tuple[int, str]:
     """Interface and source address; the error that sending would end with is raised."""
-    address = ipaddress.ip_address(server.partition("%")[0])
+    address = _plain(server)
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     body = _ROUTE.pack(family, address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
     body += _attribute(_RTA_DST, address.packed)
@@ -104,6 +104,13 @@ def _route(asked: socket.socket, server: str) -> tuple[int, str]:
     source = found.get(_RTA_PREFSRC, b"")
     index = int(struct.unpack("=I", found.get(_RTA_OIF, bytes(4)))[0])
     return index, str(ipaddress.ip_address(source)) if source else ""
+
+
+def _plain(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An address without its zone; an IPv4 one that is written as IPv6 is an IPv4 one."""
+    address = ipaddress.ip_address(text.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
 
 
 def _link(asked: socket.socket, index: int) -> tuple[str, bool]:
@@ -146,7 +153,8 @@ def _is_ours(own: str) -> bool:
     """Whether an address belongs to this machine still; True where none is given."""
     if not own:
         return True
-    name, _, scope = own.partition("%")
+    scope = own.partition("%")[2]
+    name = str(_plain(own))
     family = socket.AF_INET6 if ":" in name else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as tried:
         try:

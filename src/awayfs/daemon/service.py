@@ -17,7 +17,7 @@ from awayfs.control.handshake import StartRequest
 from awayfs.control.messages import text_of
 from awayfs.control.options import MountOptions
 from awayfs.control.server import ControlServer
-from awayfs.control.urls import LOCAL, server_of
+from awayfs.control.urls import LOCAL, mounted_from, server_of
 from awayfs.core.errors import RemoteError, Unreachable
 from awayfs.core.modes import Mode
 from awayfs.daemon.api import Api
@@ -66,7 +66,7 @@ class Service:
         )
         self._link.give_up = self._remote.abandon
         self._remote.on_lost = self._connection_lost
-        self._surroundings = Surroundings(self._link)
+        self._surroundings = Surroundings(self._link, lambda: mounted_from(request.url))
         self._neighbours = Neighbours(self._link, request.volume, request.url)
         context = Context(store, self._link, _volume_options(options), time.time_ns)
         place = text_of(request.mountpoint)

@@ -54,8 +54,11 @@ class StandingOrders:
             self._set(Order(self._volume.context.now(), until_ns))
         await self.look()
 
-    async def online(self, scope: Scope) -> None:
-        """Take the order of the scope back and connect; raises what prevents that."""
+    async def online(self, scope: Scope, *, accept_server: bool = False) -> None:
+        """Take the order of the scope back and connect; raises what prevents that.
+
+        ``accept_server``: whoever answers to this attempt is our server.
+        """
         if scope is Scope.VOLUME:
             self._set(None)
         if (standing := self.standing()) is not None:
@@ -65,6 +68,8 @@ class StandingOrders:
                 f"awayfs auto{self._named(standing[0])}",
                 "held",
             )
+        if accept_server:
+            self._volume.accept_server()
         self._going_online += 1
         try:
             await self._link.online_by_hand()

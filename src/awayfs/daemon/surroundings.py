@@ -32,12 +32,20 @@ def clocks() -> tuple[float, float]:
 
 
 class Surroundings:
-    """Tells ``link`` what happens around it, from ``start`` to ``close``."""
+    """Tells ``link`` what happens around it, from ``start`` to ``close``.
+
+    ``mounted_from`` gives the server's address where the kernel, not our session, knows it.
+    """
 
     def __init__(
-        self, link: Link, look: Callable[[str, str], Way] = rtnetlink.look, read: Clocks = clocks
+        self,
+        link: Link,
+        mounted_from: Callable[[], str] = lambda: "",
+        look: Callable[[str, str], Way] = rtnetlink.look,
+        read: Clocks = clocks,
     ) -> None:
         self._link = link
+        self._mounted_from = mounted_from
         self._look = look
         self._read = read
         self._way: Way | None = None
@@ -59,10 +67,9 @@ class Surroundings:
 
     def network_changed(self) -> None:
         """Something did; whether it matters to this link is looked at."""
-        connected = self._link.connected
-        addresses = connected.addresses if connected is not None else None
+        addresses = self._addresses()
         if addresses is None:
-            self._changed_somewhere(known=connected is not None)
+            self._changed_somewhere()
             return
         own, server = addresses
         up = self._link.usable
@@ -74,6 +81,14 @@ class Surroundings:
         before, self._way = self._way, now
         self._tell(sign(before, now, own, up), now, own)
 
+    def _addresses(self) -> tuple[str, str] | None:
+        """Ours (empty: not known) and the server's."""
+        connected = self._link.connected
+        if connected is not None and connected.addresses is not None:
+            return connected.addresses
+        server = self._mounted_from()
+        return ("", server) if server else None
+
     def _tell(self, meaning: Sign, now: Way, own: str) -> None:
         if meaning is Sign.GONE:
             self._link.gone(now.blocked or f"the address {own} of this machine is gone")
@@ -84,15 +99,13 @@ class Surroundings:
         elif meaning is Sign.BACK:
             self._link.hope(f"there is a way again, by {now.interface}", moved=True)
 
-    def _changed_somewhere(self, known: bool) -> None:
+    def _changed_somewhere(self) -> None:
         """No address to look for: not reached yet, or not by us (a proxy, a mounted directory)."""
         if time.monotonic() - self._tried < WITHOUT_ADDRESS_S:
             return
         self._tried = time.monotonic()
-        if known and self._link.usable:
-            self._link.doubt("the network changed")
-        else:
-            self._link.hope("the network changed")
+        self._link.doubt("the network changed")
+        self._link.hope("the network changed")
 
     def metered(self, metered: bool) -> None:
         """Told by NetworkManager."""
