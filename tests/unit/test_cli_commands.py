@@ -302,6 +302,13 @@ def test_what_is_mounted_later_obeys_too() -> None:
     assert 3590e9 < order.until_ns - time.time_ns() <= 3600e9
 
 
+def test_the_history_of_modes(daemon: Daemon) -> None:
+    entry = {"mode": "disconnected", "cause": HOSTILE, "since_ns": 1, "by_hand": True}
+    daemon.replies["status"] = {**STATUS, "history": [entry]}
+    assert f"disconnected, by hand: {SAFE}" in worked("status", M, "--history")
+    assert "history" not in worked("status", M)
+
+
 def test_offline_for_a_time(daemon: Daemon) -> None:
     until = time.time_ns() + 3600 * 10**9
     daemon.replies["offline"] = {"mode": "disconnected", "until_ns": until, "cause": HOSTILE}

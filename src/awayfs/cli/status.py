@@ -19,30 +19,31 @@ _EVERY = 1.0
 @click.argument("path", type=PATH, required=False)
 @json_option
 @click.option("--watch", is_flag=True, help="Refresh every second until interrupted.")
-def status(path: bytes | None, as_json: bool, watch: bool) -> int:
+@click.option("--history", is_flag=True, help="Show the last modes, too, each with its cause.")
+def status(path: bytes | None, as_json: bool, watch: bool, history: bool) -> int:
     """Show all mounts, or the mount and the state of PATH."""
     if not watch:
-        return _once(path, as_json)
+        return _once(path, as_json, history=history)
     try:
         while True:
             if sys.stdout.isatty() and not as_json:
                 click.echo("\033[H\033[2J", nl=False)
-            _once(path, as_json, line=True)
+            _once(path, as_json, line=True, history=history)
             sys.stdout.flush()
             time.sleep(_EVERY)
     except KeyboardInterrupt:
         return 0
 
 
-def _once(path: bytes | None, as_json: bool, line: bool = False) -> int:
-    """Print one state of things; the exit status."""
+def _once(path: bytes | None, as_json: bool, *, line: bool = False, history: bool = False) -> int:
+    """Print one state of things; the exit status. JSON has the history anyway."""
     write = show.as_json_line if line else show.as_json
     if path is not None:
         reply = about(path, "status")
         if as_json:
             write(reply)
         else:
-            _show(reply)
+            _show(reply, history)
         return 0
     replies = [_asked(mount) for mount in find_mounts()]
     if as_json:
@@ -53,7 +54,7 @@ def _once(path: bytes | None, as_json: bool, line: bool = False) -> int:
         for number, reply in enumerate(replies):
             if number:
                 click.echo()
-            _show(reply)
+            _show(reply, history)
     return 1 if any("error" in reply for reply in replies) else 0
 
 
@@ -79,7 +80,7 @@ def _known(mount: MountInfo) -> dict[str, Any]:
     }
 
 
-def _show(reply: dict[str, Any]) -> None:
+def _show(reply: dict[str, Any], history: bool = False) -> None:
     if reply.get("elsewhere"):
         click.echo(show.printable(reply["mountpoint"]) + "  served from elsewhere")
         show.facts([("volume", reply["url"]), ("state", ELSEWHERE)])
@@ -99,6 +100,8 @@ def _show(reply: dict[str, Any]) -> None:
         ("last contact", show.ago(reply.get("last_contact_ns"))),
     ]
     show.facts(pairs)
+    if history:
+        _history(reply.get("history") or [])
     if node := reply.get("path"):
         click.echo(show.printable(node.get("path") or "/"))
         show.facts(_node(node))
@@ -125,6 +128,15 @@ def _link(link: dict[str, Any]) -> list[tuple[str, str]]:
     if link.get("weak") and not words:
         words.append(f"weak, {link.get('round_trip_s') or 0:.1f} s a round trip")
     return [("link", ", ".join(words))] if words else []
+
+
+def _history(modes: list[dict[str, Any]]) -> None:
+    click.echo("  history")
+    for entry in modes:
+        when = show.moment(entry.get("since_ns") or 0)
+        hand = ", by hand" if entry.get("by_hand") else ""
+        line = f"    {when}  {entry.get('mode')}{hand}: {entry.get('cause') or '-'}"
+        click.echo(show.printable(line))
 
 
 def _pending(reply: dict[str, Any]) -> str:
