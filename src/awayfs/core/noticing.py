@@ -12,9 +12,10 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-SHORTEST_S = 0.6
-LONGEST_S = 1.8
-"""Bounds of one wait for an answer: a busy machine is no dead server, and nobody waits over 2 s."""
+SHORTEST_S = 1.0
+LONGEST_S = 1.5
+"""Bounds of one wait for an answer. The lower one is RFC 6298's, since a busy machine is no dead
+server; the upper one is below what an operation may take, which would end the session by itself."""
 
 PROBES = 2
 """So many questions without an answer, one after the other, and the server is gone."""

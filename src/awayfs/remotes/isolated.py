@@ -84,6 +84,7 @@ class _Process:
         self._loop.add_reader(self._pidfd, self._on_exit)
         self._channel = Channel(sock, self._on_frame, self._on_end)
         self.pid = popen.pid
+        self.sign = 0.0
         self.alive = True
         self.reaped = False
 
@@ -153,6 +154,7 @@ class _Process:
             if isinstance(message, p.Lost):
                 self._on_lost(message.why)
                 return
+            self.sign = self._loop.time()
             one = self._pending.get(message.id)
             if one is None:
                 return
@@ -237,6 +239,11 @@ class IsolatedRemote:
     def worker_pid(self) -> int | None:
         """Process id of the worker in use, None when there is none."""
         return self._process.pid if self._process and self._process.alive else None
+
+    @property
+    def last_sign(self) -> float:
+        """When anything moved last, on the event loop's clock: an answer, a part, or progress."""
+        return self._process.sign if self._process is not None else 0.0
 
     async def connect(self) -> Connected:
         """Start a worker if there is none that lives, and connect its adapter (again)."""

@@ -19,7 +19,7 @@ class Pulse:
         self.metered = False
         self.doubt = ""
         self._clock = clock
-        self._heard = 0.0
+        self.heard_s = 0.0  # when the server answered last
         self._up_since = 0.0
         self._flaps = 0
         self._hold_until = 0.0
@@ -41,7 +41,7 @@ class Pulse:
     @property
     def silent_s(self) -> float:
         """For how long nothing was heard of the server."""
-        return self._clock() - self._heard
+        return self._clock() - self.heard_s
 
     @property
     def hold_s(self) -> float:
@@ -50,7 +50,7 @@ class Pulse:
 
     def heard(self, took_s: float | None = None) -> None:
         """The server answered; ``took_s`` where that says something about the link."""
-        self._heard = self._clock()
+        self.heard_s = self._clock()
         self.doubt = ""
         if took_s is not None:
             self.trips = self.trips.after(took_s)
