@@ -6,18 +6,21 @@ How short the times are is measured by ``bench/noticing.py``.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from tests.harness import Client, eventually, mounted, needs_fuse
+from tests.harness import Client, SftpServer, eventually, mounted, needs_fuse
 from tests.netns import CLIENT_ADDRESS, needs_netns, wired
 from tests.programs import attempt
 from tests.sshd import needs_sshd
+from tests.unit.test_sftp_link import SlowLink
 
 pytestmark = [*needs_fuse, *needs_sshd]
 
@@ -156,3 +159,51 @@ class TestNetwork:
 
 def told(client: Client, word: str) -> bool:
     return any(word in entry["cause"] for entry in client.status()["history"])
+
+
+def test_a_slow_link_is_not_a_dead_one(tmp_path: object) -> None:
+    """An upload fills it for a quarter of a minute; the link asks meanwhile, and is not lost."""
+    with narrow(SftpServer(str(tmp_path))) as server:
+        client = Client(str(tmp_path), server)
+        try:
+            prepare(client)
+            with open(client.path("large"), "wb") as file:
+                file.write(os.urandom(900_000))
+            for _ in range(10):
+                time.sleep(1.0)
+                assert attempt("read", client.path("cached")).text == "cached\n"
+            client.sync()
+            check_back(client)
+            assert os.path.getsize(f"{server.files}/large") == 900_000
+            told = [entry["mode"] for entry in client.status()["history"]]
+            assert told.count("disconnected") == 1, "the first one is the start"
+        finally:
+            client.close()
+
+
+@contextlib.contextmanager
+def narrow(server: SftpServer, rate: int = 60_000) -> Iterator[SftpServer]:
+    """The server through a proxy that lets so many bytes a second pass."""
+
+    async def serve() -> None:
+        async with SlowLink(server.sshd.port, rate) as link:
+            port.append(link.port)
+            await asyncio.to_thread(ended.wait)
+
+    port: list[int] = []
+    ended = threading.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
+    thread.start()
+    try:
+        eventually(lambda: port, "the proxy")
+        known = server.sshd.options["known_hosts"]
+        with open(known) as file:
+            text = file.read()
+        with open(known, "a") as file:
+            file.write(text.replace(f":{server.sshd.port} ", f":{port[0]} "))
+        server.url = server.url.replace(f":{server.sshd.port}/", f":{port[0]}/")
+        yield server
+    finally:
+        ended.set()
+        thread.join(5)
+        server.close()

@@ -209,6 +209,55 @@ def test_long_work_that_moves_is_not_given_up(tmp_path: Path) -> None:
     run(tmp_path, body, stall=0.4)
 
 
+ONE_AFTER_THE_OTHER = """
+import asyncio, socket, sys
+import msgspec
+from awayfs.remotes import protocol as p
+from awayfs.remotes.channel import Channel
+async def main():
+    queue = asyncio.Queue()
+    def on_frame(document):
+        message = p.decode_to_worker(document)
+        if isinstance(message, p.Request):
+            queue.put_nowait(message)
+    channel = Channel(socket.socket(fileno=int(sys.argv[-1])), on_frame, lambda: sys.exit())
+    while True:
+        request = await queue.get()
+        for _ in range(12):
+            channel.send(p.encode(p.Tick(request.id, 0)))
+            await asyncio.sleep(0.1)
+        if request.call.path == b"hung":
+            await asyncio.sleep(3600)
+        channel.send(p.encode(p.Answer(request.id, msgspec.Raw(p.encode({})))))
+asyncio.run(main())
+"""
+
+
+class Moved(protocol.DigestCall, frozen=True, tag="digest"):
+    """A transfer that is answered with nothing."""
+
+    Result = dict
+
+
+def test_a_transfer_may_wait_behind_others_that_move(tmp_path: Path) -> None:
+    """As on a slow link; where nothing moves any more, all are given up after one deadline."""
+
+    async def body() -> None:
+        command = (sys.executable, "-c", ONE_AFTER_THE_OTHER)
+        remote = IsolatedRemote(f"dir:{tmp_path}", {}, command=command)
+        process = await remote._start()
+        both = [process.call(Moved(b"f"), 0.5) for _ in range(2)]
+        assert await asyncio.gather(*both) == [{}, {}]
+        began = time.monotonic()
+        stuck = [process.call(Moved(name), 0.5) for name in (b"hung", b"behind")]
+        results = await asyncio.gather(*stuck, return_exceptions=True)
+        assert all(isinstance(result, Unreachable) for result in results)
+        assert 1.2 < time.monotonic() - began < 4
+        await remote.close()
+
+    asyncio.run(body())
+
+
 def test_metadata_does_not_wait_for_bulk(tmp_path: Path) -> None:
     with (tmp_path / "big").open("wb") as file:
         for _ in range(64):

@@ -45,6 +45,8 @@ CLOSE_DEADLINE_S = 0.5
 MOST_LEFTOVERS = 4
 BULK_IN_FLIGHT = 4
 BACKGROUND_IN_FLIGHT = 8
+LONGEST_QUEUE_S = 30.0
+"""So long a transfer may wait behind others that move: a slow link is no dead server."""
 COMMAND = (sys.executable, "-m", os.environ.get("AWAYFS_WORKER", "awayfs.remotes.worker"))
 """How a worker is started; a test may name ``awayfs.testing.faulty`` instead."""
 
@@ -65,7 +67,8 @@ class _Pending:
         self.future.add_done_callback(_seen)
         self.parts: list[Any] = []
         self.stall = deadline
-        self.due = loop.time() + deadline
+        self.begun = loop.time()
+        self.due = self.begun + deadline
         self.timer: asyncio.TimerHandle | None = None
 
 
@@ -84,7 +87,7 @@ class _Process:
         self._loop.add_reader(self._pidfd, self._on_exit)
         self._channel = Channel(sock, self._on_frame, self._on_end)
         self.pid = popen.pid
-        self.sign = 0.0
+        self.sign = self._bulk_sign = 0.0
         self.alive = True
         self.reaped = False
 
@@ -142,11 +145,18 @@ class _Process:
         if late > one.stall / 8:
             # The loop itself was held up, and the answer may lie in the socket: look first.
             one.due = now + one.stall / 8
+        elif self._waits_its_turn(one, now):
+            one.due = self._bulk_sign + one.stall
         if now < one.due:
             self._watch(one)
             return
         name = type(one.call).__name__.removesuffix("Call").lower()
         self.end(f"no answer to {name} for {one.stall:.1f} s")
+
+    def _waits_its_turn(self, one: _Pending, now: float) -> bool:
+        """Whether other transfers have moved meanwhile, behind which this one may have to wait."""
+        moved = one.call.bulk and self._bulk_sign + one.stall > now
+        return moved and now - one.begun < LONGEST_QUEUE_S
 
     def _on_frame(self, document: bytes) -> None:
         try:
@@ -158,6 +168,8 @@ class _Process:
             one = self._pending.get(message.id)
             if one is None:
                 return
+            if one.call.bulk:
+                self._bulk_sign = self.sign
             self._on_message(message, one)
         except msgspec.DecodeError as error:
             log.warning("a worker sent what cannot be read: %s", error)
