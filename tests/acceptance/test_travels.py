@@ -113,8 +113,10 @@ class TestOnTheMove:
                 eventually(lambda: client.status()["mode"] == "disconnected", "the notice")
                 wire.plug()
                 wire.readdress(CLIENT_ADDRESS, "192.0.2.88")
+                time.sleep(3.0)
             check_home(client)
-            assert any("no route" in line for line in story(client))
+            told = [line for line in story(client) if "no route" in line or "no connection" in line]
+            assert told, story(client)
 
     def test_a_train_with_ten_tunnels(self, tmp_path: object) -> None:
         """Nothing gets through for a while, again and again; the mode does not follow each."""
