@@ -20,7 +20,7 @@ from awayfs.volume.link import Link
 
 log = logging.getLogger(__name__)
 
-TOLD_WITHIN_S = 1.0
+TOLD_WITHIN_S = 5.0
 LONGEST_CAUSE = 200
 
 
