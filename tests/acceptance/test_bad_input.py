@@ -238,12 +238,26 @@ class TestMountPoints:
         "command",
         [
             *(["status"], ["pin"], ["unpin"], ["sync"], ["why"], ["hoard"], ["conflicts"]),
-            *(["resolve", "--keep", "local"], ["online"], ["offline"], ["umount"]),
+            *(["resolve", "--keep", "local"], ["umount"]),
         ],
     )
     def test_paths_outside(self, client: Client, command: list[str]) -> None:
         line = refused(client, *command[:1], client.home, *command[1:], code=1)
         assert client.home in line
+
+    @pytest.mark.parametrize("command", ["online", "offline", "auto", "cache"])
+    @pytest.mark.parametrize("scope", ["/", "server:nowhere", "server:", "no-such-place"])
+    def test_scopes_that_mean_nothing(self, client: Client, command: str, scope: str) -> None:
+        line = refused(client, command, scope, code=2)
+        assert scope in line
+
+    @pytest.mark.parametrize(
+        "words", [["--for", "1h", "--until", "23:59"], ["--until", "2020-01-01 08:00"]]
+    )
+    def test_times_that_mean_nothing(self, client: Client, words: list[str]) -> None:
+        client.mount()
+        refused(client, "offline", *words, code=2)
+        assert client.status()["mode"] == "connected"
 
 
 def _python_for(user: list[str]) -> list[str]:
