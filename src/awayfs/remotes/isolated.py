@@ -72,6 +72,10 @@ class _Pending:
         self.timer: asyncio.TimerHandle | None = None
 
 
+def _is_transfer(call: p.Call) -> bool:
+    return call.bulk or call.background
+
+
 class _Process:
     """One worker process: requests out, answers in, and its end."""
 
@@ -155,7 +159,7 @@ class _Process:
 
     def _waits_its_turn(self, one: _Pending, now: float) -> bool:
         """Whether other transfers have moved meanwhile, behind which this one may have to wait."""
-        moved = one.call.bulk and self._bulk_sign + one.stall > now
+        moved = _is_transfer(one.call) and self._bulk_sign + one.stall > now
         return moved and now - one.begun < LONGEST_QUEUE_S
 
     def _on_frame(self, document: bytes) -> None:
@@ -168,7 +172,7 @@ class _Process:
             one = self._pending.get(message.id)
             if one is None:
                 return
-            if one.call.bulk:
+            if _is_transfer(one.call):
                 self._bulk_sign = self.sign
             self._on_message(message, one)
         except msgspec.DecodeError as error:
