@@ -85,7 +85,8 @@ class Hoarding:
         """Until something is due that may be done."""
         left_s = None if self._next_s is None else max(0.0, self._next_s - time.monotonic())
         try:
-            await asyncio.wait_for(self._wake.wait(), left_s)
+            async with asyncio.timeout(left_s):  # wait_for of 3.11 may swallow a cancellation
+                await self._wake.wait()
         except TimeoutError:
             self._all, self._next_s = True, None
         await asyncio.sleep(SOON_S)
