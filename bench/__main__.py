@@ -18,6 +18,7 @@ from tests.harness import Client, DirServer, SftpServer
 
 from bench import timing
 from bench.absence import absence_cases
+from bench.culling import culling_case
 from bench.hoarding import hoarding_cases
 from bench.latency import latency_cases
 from bench.learned import learned_cases
@@ -173,6 +174,7 @@ CASES = {
     "hoard": hoarding_cases,
     "learned": learned_cases,
     "noticing": noticing_cases,
+    "culling": culling_case,
 }
 
 
