@@ -107,8 +107,3 @@ DISCONNECTED_NAME = {
     EDISCONFULL: "EDISCONFULL",
     ECONFLICTED: "ECONFLICTED",
 }
-
-
-def strerror(code: int) -> str:
-    """Text for an errno, the awayfs numbers included."""
-    return DISCONNECTED_TEXT.get(code) or f"errno {code}"
