@@ -659,6 +659,8 @@ def test_the_kernel_is_told_of_conflicts_that_change_what_is_shown(tmp_path: Pat
 
             def forget_all(self) -> None: ...
 
+            def wake(self, poller: int) -> None: ...
+
         s.volume.context.kernel = Kernel()
         node = (await s.kernel.write_file(ROOT, b"f", b"x")).nodeid
         told.clear()

@@ -22,6 +22,8 @@ OFFLINE_VALID_S = 3600.0
 """How long the kernel may trust what it was told while offline; ``forget_all`` ends it."""
 BRIEF_S = 10.0
 """What the kernel may trust for no longer than this is not taken back after a change of mode."""
+READABLE = 0x0001 | 0x0040
+"""What poll(2) answers for what can be read on: POLLIN, POLLRDNORM."""
 READY = 0x0001 | 0x0004 | 0x0040 | 0x0100
 """What poll(2) answers for files: POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM."""
 
@@ -172,6 +174,10 @@ class MountedKernel:
         listings, attributes = shared.listed | {ROOT}, shared.told_for_long - shared.listed
         shared.listed, shared.told_for_long = set(), set()
         shared.volume.context.spawn(self._forget_nodes(listings, attributes))
+
+    def wake(self, poller: int) -> None:
+        """See ``KernelCaches``."""
+        self._notifier.poll_wakeup(poller)
 
     async def _forget_nodes(self, listings: set[NodeId], attributes: set[NodeId]) -> None:
         """The kernel may know very many."""

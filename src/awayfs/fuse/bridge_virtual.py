@@ -1,7 +1,7 @@
 """Handlers for the ``.awayfs`` tree: read only, nothing cached by the kernel.
 
 An open file holds what it showed when it was opened, and its attributes, whatever becomes of
-the conflict meanwhile.
+the conflict meanwhile. ``events`` alone grows, and wakes those who wait for it in poll(2).
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from awayfs.core.events import EventFile
 from awayfs.core.types import Kind
 from awayfs.fuse import requests as rq
 from awayfs.fuse import wire
-from awayfs.fuse.bridge_shared import READY, Shared
+from awayfs.fuse.bridge_shared import READABLE, READY, Shared
 from awayfs.fuse.replies import (
     Attr,
     DirectoryBuffer,
@@ -41,8 +42,10 @@ class VirtualHandle:
 
     path: Path
     node: VirtualNode
-    revision: Revision | None = None
+    revision: Revision | EventFile | None = None
     entries: Listing = field(default_factory=list)
+    poller: int | None = None
+    """The kernel's number of those who wait in poll(2) for it."""
 
 
 class VirtualHandlers:
@@ -52,6 +55,8 @@ class VirtualHandlers:
         self._shared = shared
         self._tree = shared.volume.virtual
         self._open: dict[int, list[VirtualHandle]] = {}
+        self._waiting: set[int] = set()
+        shared.volume.context.events.on_event.append(self._wake)
 
     def table(self) -> dict[type[rq.Request], Handler]:
         """Request type → handler; everything else is refused with EROFS."""
@@ -70,7 +75,7 @@ class VirtualHandlers:
             rq.Lseek: self.lseek,
             rq.CopyFileRange: _elsewhere,
             rq.Ioctl: _no_ioctl,
-            rq.Poll: lambda _request: poll_out(READY),
+            rq.Poll: self.poll,
             rq.Opendir: self.opendir,
             rq.Readdir: self.readdir,
             rq.Readdirplus: self.readdirplus,
@@ -143,6 +148,8 @@ class VirtualHandlers:
         if isinstance(handle, VirtualHandle):
             if handle.revision is not None:
                 handle.revision.close()
+            if handle.poller is not None:
+                self._waiting.discard(handle.poller)
             others = [h for h in self._open.pop(request.nodeid, []) if h is not handle]
             if others:
                 self._open[request.nodeid] = others
@@ -154,6 +161,24 @@ class VirtualHandlers:
         if request.offset >= size:
             raise OSError(errno.ENXIO, "beyond the end")
         return lseek_out(request.offset if request.whence == os.SEEK_DATA else size)
+
+    def poll(self, request: rq.Poll) -> bytes:
+        """``events`` is ready when there is more than was read of it; all else always is."""
+        handle = self._handle(request.fh)
+        if not isinstance(handle.revision, EventFile):
+            return poll_out(READY)
+        if handle.revision.ready:
+            return poll_out(READABLE)
+        if request.wants_wakeup:
+            handle.poller = request.kh
+            self._waiting.add(request.kh)
+        return poll_out(0)
+
+    def _wake(self) -> None:
+        """Who was woken asks anew."""
+        for poller in self._waiting:
+            self._shared.volume.context.kernel.wake(poller)
+        self._waiting.clear()
 
     # -- directories ----------------------------------------------------------------------
 

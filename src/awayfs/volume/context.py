@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from awayfs.core.events import EventKind, EventLog, Fact
 from awayfs.core.settings import Settings
 from awayfs.core.types import Entry, NodeId
 from awayfs.store.nodes import Node
@@ -64,6 +65,10 @@ class KernelCaches(Protocol):
         """Nothing cached before may be trusted without asking."""
         ...
 
+    def wake(self, poller: int) -> None:
+        """Who waits in poll(2) under this number has something to read."""
+        ...
+
 
 class NoKernel:
     """Stands in until a session is attached, and in tests."""
@@ -73,6 +78,8 @@ class NoKernel:
     def forget_node(self, node: NodeId) -> None: ...
 
     def forget_all(self) -> None: ...
+
+    def wake(self, poller: int) -> None: ...
 
 
 async def nothing_to_do() -> None:
@@ -93,12 +100,14 @@ class Context:
     effective: Effective = field(init=False)
     failures: Failures = field(default_factory=Failures)
     refusals: Refusals = field(default_factory=Refusals)
+    events: EventLog = field(default_factory=EventLog)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     on_journal: Callable[[], None] = lambda: None
     before_sending: Callable[[], Awaitable[None]] = nothing_to_do
     tidy: Callable[[], Awaitable[None]] = nothing_to_do
     on_content_gone: Callable[[NodeId], None] = lambda _node: None
     """Told of a node whose content here is not, or may not be, what the server has now."""
+    on_fetch_failed: Callable[[NodeId, str], None] = lambda _node, _text: None
     settings: Callable[[], Settings] = Settings
     accept_deletions_until_ns: int = 0
     seen_elsewhere: dict[NodeId, tuple[NodeId, bytes]] = field(default_factory=dict)
@@ -130,6 +139,11 @@ class Context:
             return entry.uid, entry.gid
         gid = self.options.gid if connected.own_gid == entry.gid else entry.gid
         return self.options.uid, gid
+
+    def tell(self, kind: EventKind, text: str, node: NodeId | None = None, **facts: Fact) -> None:
+        """Have programs that follow the volume's events know of something."""
+        path = None if node is None else self.store.nodes.path(node)
+        self.events.tell(kind, self.now(), text, path, **facts)
 
     @property
     def cache_limit(self) -> int | None:

@@ -212,7 +212,9 @@ class Fetcher:
                 if await self._is_elsewhere(node, path, error):
                     return False
                 self._context.refusals.note(node, error)
-                raise self._as_os_error(node, error) from error
+                failure = self._as_os_error(node, error)
+                self._context.on_fetch_failed(node, failure.strerror or str(failure))
+                raise failure from error
             self._context.refusals.note(node, None)
             if self._observer.is_another(node, path, fetched.entry):
                 return False

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, Coroutine, Sequence, Set
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence, Set
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import count
@@ -66,7 +66,7 @@ class _Found:
 
 
 class Hoard:
-    """Fetches trees, and tells what of them is not here."""
+    """Fetches trees, and tells what of them is not here. ``on_walked`` hears of finished walks."""
 
     def __init__(self, context: Context, observer: Observer, fetcher: Fetcher, tree: Tree) -> None:
         self._context = context
@@ -81,6 +81,7 @@ class Hoard:
         self.idle = asyncio.Event()
         """Set while no walk is under way: walks that nobody asked for wait for it."""
         self.idle.set()
+        self.on_walked: Callable[[Sequence[NodeId], Walk], None] = lambda _starts, _walk: None
 
     async def walk(self, *starts: NodeId, pinned_only: bool = False) -> AsyncGenerator[Walk, None]:
         """Fetch everything at and below some nodes; yields after each piece of progress.
@@ -113,6 +114,7 @@ class Hoard:
         async with aclosing(_run(self._attribute_jobs(found))) as steps:
             async for _ in steps:
                 yield walk
+        self.on_walked(starts, walk)
         yield walk
 
     async def check(self, start: NodeId) -> Inventory:

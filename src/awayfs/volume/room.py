@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Callable
 
 from awayfs.core.cull import shown_space
 from awayfs.core.errors import EDISCONFULL
@@ -35,7 +36,7 @@ COUNTED_S = 30.0
 
 
 class Room:
-    """Makes room in the cache, or says that there is none."""
+    """Makes room in the cache, or says that there is none: ``on_full`` hears of it."""
 
     def __init__(self, context: Context, culling: Culling) -> None:
         self._context = context
@@ -45,6 +46,7 @@ class Room:
         self._spent = 0
         self._counted_at = float("-inf")
         self._counted_pins = -1
+        self.on_full: Callable[[str], None] = lambda _text: None
 
     # -- asking ---------------------------------------------------------------------------
 
@@ -73,6 +75,15 @@ class Room:
 
         While not, what was made and removed since may take some.
         """
+        try:
+            await self._make_waiting(wanted, keep, fetching, on_disk)
+        except OSError as error:
+            self.on_full(error.strerror or str(error))
+            raise
+
+    async def _make_waiting(
+        self, wanted: int, keep: NodeId, fetching: bool, on_disk: int | None
+    ) -> None:
         if fetching and self._is_passing(keep) and self._held(keep) > PASSING:
             self._shed(keep)
         for _ in range(int(DRAIN_S / LOOK_S)):

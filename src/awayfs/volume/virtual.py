@@ -1,6 +1,7 @@
 """The ``.awayfs`` tree in the root of a mount: reachable by name, never listed.
 
     status                                      what ``awayfs status --json`` prints
+    events                                      what happens, a line each (``core.events``)
     conflicts/PATH/{base,local,server,merged}   the variants of every conflicted node
     base/PATH                                   the tree as it was last in step
     server/PATH                                 the tree as the server has it
@@ -19,6 +20,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+from awayfs.core.events import EventFile
 from awayfs.core.types import Kind, NodeId
 from awayfs.store.conflicts import Conflict
 from awayfs.volume.context import Context
@@ -28,6 +30,7 @@ from awayfs.volume.virtual_base import BaseTree
 from awayfs.volume.virtual_conflicts import ConflictTree
 from awayfs.volume.virtual_lost import LostTree
 from awayfs.volume.virtual_node import (
+    EVENTS_INODE,
     VIRTUAL_BASE,
     Listed,
     Looked,
@@ -117,14 +120,28 @@ class VirtualTree:
             return directory(now, OPEN_TO_ALL)
         if path == (b"status",):
             return text((json.dumps(self._status(), indent=2) + "\n").encode(), now)
+        if path == (b"events",):
+            return self._events()
         return self._subtree(path).find(path[1:])
 
     def entries(self, path: Path) -> Listed:
         """Names in a directory, with what they are."""
         if path == ():
             names = [(name, Kind.DIRECTORY) for name in self._subtrees if name != b"variant"]
-            return sorted([*names, (b"status", Kind.FILE)])
+            return sorted([*names, (b"events", Kind.FILE), (b"status", Kind.FILE)])
         return self._subtree(path).entries(path[1:])
+
+    def _events(self) -> VirtualNode:
+        """A file that only grows; who reads it slowly is told what he missed."""
+        log = self._context.events
+        return VirtualNode(
+            Kind.FILE,
+            size=log.end,
+            mtime_ns=log.last_ns,
+            ctime_ns=log.last_ns,
+            inode=EVENTS_INODE,
+            open=lambda: EventFile(log),
+        )
 
     def _subtree(self, path: Path) -> SubTree:
         try:

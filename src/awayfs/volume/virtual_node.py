@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
+from awayfs.core.events import EventFile
 from awayfs.core.types import Entry, Kind, NodeId
 from awayfs.store.nodes import Node
 from awayfs.volume.context import Context
@@ -12,6 +13,8 @@ from awayfs.volume.revisions import Found, Revision, There, is_whole, state_of
 
 VIRTUAL_BASE = 1 << 62
 """Node ids and inode numbers from here on are the ``.awayfs`` tree's."""
+EVENTS_INODE = VIRTUAL_BASE | 1 << 59
+"""Always the same: who follows a file by name takes another number for another file."""
 BASE_INODES = VIRTUAL_BASE | 1 << 60
 SERVER_INODES = VIRTUAL_BASE | 2 << 60
 LOCAL_INODES = VIRTUAL_BASE | 3 << 60
@@ -45,7 +48,7 @@ class VirtualNode:
     owner: tuple[int, int] | None = None
     inode: int = 0
     data: bytes | None = None
-    open: Callable[[], Revision] | None = None
+    open: Callable[[], Revision | EventFile] | None = None
     found: Callable[[], list[Found]] | None = None
 
     @property

@@ -22,6 +22,7 @@ from awayfs.store.nodes import Node
 from awayfs.volume import mode_history
 from awayfs.volume.admission import Admission
 from awayfs.volume.adopt import Adopter
+from awayfs.volume.announcing import Announcer
 from awayfs.volume.changes import Changes
 from awayfs.volume.context import Context
 from awayfs.volume.culling import Culling
@@ -29,6 +30,7 @@ from awayfs.volume.deciding import Deciding
 from awayfs.volume.fault import fault
 from awayfs.volume.fetch import Fetcher
 from awayfs.volume.files import Files
+from awayfs.volume.fullness import Fullness
 from awayfs.volume.hoard import Hoard
 from awayfs.volume.hoarding import Hoarding
 from awayfs.volume.journaling import Journaling
@@ -85,6 +87,8 @@ class Volume:
         self.hoarding = Hoarding(context, self.hoard)
         self.learning = Learning(context, self.hoard)
         self.states = States(context)
+        self._announcer = Announcer(context, self.hoard)
+        self._fullness = Fullness(context, room, self.culling)
         self.virtual = VirtualTree(context, status or dict, self.observer.directory)
         self.shown = Shown(context, self.virtual.conflicts)
         finder = FactFinder(context, self.observer, self.fetcher)
@@ -176,6 +180,7 @@ class Volume:
         self._admission.accept_server()
 
     def _mode_changed(self, old: ModeState, new: ModeState) -> None:
+        self._announcer.mode_changed(old, new)
         was, now = asks_server(old.mode), asks_server(new.mode)
         if was != now:
             if now:
@@ -232,6 +237,7 @@ class Volume:
         while True:
             await asyncio.sleep(COMMIT_S)
             try:
+                await self._fullness.look()
                 if self._unsafe or self.store.content.unsynced_nodes():
                     self._unsafe = False
                     await self.durable(None)
