@@ -20,6 +20,7 @@ COMMANDS = {
     "mount": "mounting",
     "umount": "mounting",
     "status": "status",
+    "events": "events",
     "offline": "modes",
     "online": "modes",
     "auto": "modes",

@@ -164,7 +164,8 @@ def clear_leftovers(mount: MountInfo) -> None:
     """Remove what a daemon that was killed left in the runtime directory."""
     if not mount.socket or connectable(mount.socket):
         return
-    for path in (mount.socket, os.path.splitext(mount.socket)[0] + ".json"):
+    base = os.path.splitext(mount.socket)[0]
+    for path in (mount.socket, base + ".events", base + ".json"):
         try:
             os.unlink(path)
         except FileNotFoundError:

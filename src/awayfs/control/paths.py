@@ -6,6 +6,7 @@ $XDG_STATE_HOME/awayfs/            state (default ~/.local/state/awayfs), 0700
     run/                           stands in where there is no usable runtime directory
 $XDG_RUNTIME_DIR/awayfs/           runtime, 0700
     <volume id>.sock, .json        a mount's control socket, and what it is
+    <volume id>.events             its event socket
 """
 
 from __future__ import annotations
@@ -68,6 +69,11 @@ def runtime_dirs() -> list[str]:
 def socket_file(volume: str) -> str:
     """The control socket of a volume's daemon, when one is to be made."""
     return os.path.join(runtime_dir(), volume + ".sock")
+
+
+def event_socket_file(volume: str) -> str:
+    """The event socket of a volume's daemon, when one is to be made."""
+    return os.path.join(runtime_dir(), volume + ".events")
 
 
 def info_file(volume: str) -> str:

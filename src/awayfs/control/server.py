@@ -62,15 +62,13 @@ class ControlServer:
         self._handlers = handlers
         self._keepalive = keepalive
         self._server: asyncio.Server | None = None
-        self._inode: tuple[int, int] = (0, 0)
+        self._inode: Inode = (0, 0)
         self._connections: set[asyncio.Task[None]] = set()
         self._requests: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Listen; raises ``ControlError`` (``in-use``) when another process does."""
-        listener = _listen(self._path)
-        status = os.stat(self._path)
-        self._inode = (status.st_dev, status.st_ino)
+        listener, self._inode = listen(self._path)
         self._server = await asyncio.start_unix_server(
             self._accepted, sock=listener, limit=MAX_REQUEST
         )
@@ -80,21 +78,13 @@ class ControlServer:
         if self._server is None:
             return
         self._server.close()
-        self._remove_socket()
+        remove(self._path, self._inode)
         if busy := self._requests - {asyncio.current_task()}:
             await asyncio.wait(busy, timeout=grace)
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
         self._server = None
-
-    def _remove_socket(self) -> None:
-        try:
-            status = os.stat(self._path)
-            if (status.st_dev, status.st_ino) == self._inode:
-                os.unlink(self._path)
-        except FileNotFoundError:
-            pass
 
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -134,7 +124,7 @@ class _Connection:
 
     async def serve(self) -> None:
         """Until the other side closes; then cancel what is unfinished."""
-        if not _is_ours(self._writer):
+        if not is_ours(self._writer.get_extra_info("socket")):
             await self._fail(None, ControlError("this mount is another user's", "forbidden"))
             return
         try:
@@ -235,16 +225,21 @@ def _message(error: Exception) -> str:
     return f"the daemon failed: {type(error).__name__}: {error}; see daemon.log"
 
 
-def _is_ours(writer: asyncio.StreamWriter) -> bool:
+def is_ours(connection: socket.socket) -> bool:
     """Whether the other side runs as our user, or as root."""
-    connection = writer.get_extra_info("socket")
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     _, uid, _ = struct.unpack("iII", credentials)
     return uid in (os.geteuid(), 0)
 
 
-def _listen(path: str) -> socket.socket:
-    """A listening socket, readable by its owner alone from the first moment."""
+Inode = tuple[int, int]
+
+
+def listen(path: str) -> tuple[socket.socket, Inode]:
+    """A listening socket, usable by its owner alone from the first moment, and its file's inode.
+
+    Raises ``ControlError`` (``in-use``) when another process listens there.
+    """
     if os.path.lexists(path):
         if connectable(path):
             raise ControlError(f"{path}: another daemon listens there", "in-use")
@@ -256,7 +251,18 @@ def _listen(path: str) -> socket.socket:
             listener.bind(name)
         os.chmod(path, 0o600)
         listener.listen(64)
+        status = os.stat(path)
     except OSError as error:
         listener.close()
         raise ControlError(f"{path}: cannot listen: {error.strerror}", "os") from None
-    return listener
+    return listener, (status.st_dev, status.st_ino)
+
+
+def remove(path: str, inode: Inode) -> None:
+    """Take a socket's file away, unless another daemon has put its own there."""
+    try:
+        status = os.stat(path)
+        if (status.st_dev, status.st_ino) == inode:
+            os.unlink(path)
+    except FileNotFoundError:
+        pass

@@ -8,11 +8,13 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
+from awayfs.control import paths
 from awayfs.control.handshake import StartRequest
 from awayfs.control.messages import ControlError, path_param, text_of
 from awayfs.control.server import Done, Handler
 from awayfs.control.urls import server_of
 from awayfs.core.errors import DISCONNECTED_NAME, RemoteError, UsageError
+from awayfs.core.events import EventReader
 from awayfs.core.modes import Mode
 from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.daemon.api_conflicts import ConflictApi
@@ -33,6 +35,8 @@ from awayfs.volume.volume import Volume
 SYNC_TICK_S = 0.1
 JOURNAL_BATCH = 100
 SHOWN_MODES = 40
+EVENTS_AT_A_TIME = 64 << 10
+"""Bytes: longer than any event, so that lines stay whole."""
 DELETIONS_ACCEPTED_NS = 600 * SECOND_NS
 HELP = {
     "EDISCONDATA": ["go online, or pin the file (awayfs pin) before going offline"],
@@ -69,6 +73,7 @@ class Api:
             "journal_show": self._journal_show,
             "why": self._why,
             "cache": self._cache,
+            "events": self._events,
             "unmount": self._unmount,
             **ModeApi(lambda: self.volume, lambda: self.orders).handlers(),
             **ConflictApi(lambda: self.volume).handlers(),
@@ -116,6 +121,7 @@ class Api:
             "last_contact_ns": volume.link.last_contact_ns,
             "server": server_of(self._request.url),
             "replaying": volume.replay.active,
+            "event_socket": paths.event_socket_file(self._request.volume),
             "history": told(list(volume.link.history)[-SHOWN_MODES:]),
         }
 
@@ -182,6 +188,23 @@ class Api:
             answer |= {"text": f"{conflict.kind}: {conflict.note}", "error": "ECONFLICTED"}
             answer["since_ns"] = conflict.detected_ns
             answer["help"] = HELP["ECONFLICTED"]
+
+    async def _events(self, params: dict[str, Any]) -> AsyncIterator[dict[str, Any] | Done]:
+        """The events that are kept, and with ``follow`` those to come, as lines."""
+        log = self.volume.context.events
+        reader, news = EventReader(log), asyncio.Event()
+        log.on_event.append(news.set)
+        try:
+            while True:
+                news.clear()
+                while lines := reader.read(EVENTS_AT_A_TIME):
+                    yield {"lines": lines.decode("ascii")}
+                if not params.get("follow"):
+                    break
+                await news.wait()
+        finally:
+            log.on_event.remove(news.set)
+        yield Done({})
 
     # -- working set ----------------------------------------------------------------------
 

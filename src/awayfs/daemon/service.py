@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from awayfs.control import paths
 from awayfs.control.config import ConfigFile, config_file
+from awayfs.control.event_socket import EventSocket
 from awayfs.control.handshake import StartRequest
 from awayfs.control.messages import text_of
 from awayfs.control.options import MountOptions
@@ -83,6 +84,7 @@ class Service:
         self._notifier: Notifier | None = None
         handlers = {**self._api.handlers(), **self._neighbours.handlers()}
         self._control = ControlServer(paths.socket_file(request.volume), handlers)
+        self._events = EventSocket(paths.event_socket_file(request.volume), context.events)
         self._ending = asyncio.Event()
 
     @property
@@ -118,6 +120,7 @@ class Service:
         os.makedirs(paths.ensure_runtime(), exist_ok=True)
         await self._control.start()
         try:
+            self._events.start()
             self._fd = mounting.mount(
                 self._request.mountpoint,
                 fsname=self._request.url,
@@ -127,6 +130,7 @@ class Service:
                 noexec=options.noexec,
             )
         except BaseException:
+            self._events.close()
             await self._control.close()
             await self._remote.close()
             raise
@@ -207,6 +211,7 @@ class Service:
         if self._notifier is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._notifier.close)
         await self.volume.stop()
+        self._events.close()
         await self._control.close()
         os.close(self._fd)
 
