@@ -125,6 +125,7 @@ class Client:
     server: Server
     name: str = "client"
     environment: dict[str, str] = field(default_factory=dict)
+    command: tuple[str, ...] = (sys.executable, "-m", "awayfs")
 
     def __post_init__(self) -> None:
         self.home = os.path.join(self.base, self.name)
@@ -148,9 +149,7 @@ class Client:
     def awayfs(self, *args: str, check: bool = True, timeout: float = PATIENCE_S) -> str:
         """Run a command; its standard output."""
         return run(
-            sys.executable,
-            "-m",
-            "awayfs",
+            *self.command,
             *args,
             check=check,
             timeout=timeout,
@@ -160,7 +159,7 @@ class Client:
     def fails(self, *args: str, code: int = 1, timeout: float = PATIENCE_S) -> str:
         """Run a command that must fail with ``code`` and say why in one line; that line."""
         done = subprocess.run(
-            [sys.executable, "-m", "awayfs", *args],
+            [*self.command, *args],
             capture_output=True,
             text=True,
             timeout=timeout,

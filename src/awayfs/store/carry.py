@@ -42,6 +42,7 @@ _TABLES: Final = (
     ("history_partial", "id"),
     ("history_shapes", "id"),
     ("uses", "node"),
+    ("refusals", "node"),
 )
 """The tables and the number they are ordered by, the dearest first."""
 

@@ -265,6 +265,7 @@ def _server(store: Store) -> Iterator[Found]:
         ("server_fingerprints", "directory"),
         ("xattrs", "node"),
         ("xattr_bases", "node"),
+        ("refusals", "node"),
     ):
         where = f"FROM {table} WHERE {column} NOT IN (SELECT id FROM nodes)"  # noqa: S608
         for (node,) in store.db.rows(f"SELECT DISTINCT {column} {where}"):

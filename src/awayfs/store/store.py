@@ -38,6 +38,7 @@ from awayfs.store.lock import Lock
 from awayfs.store.node_settings import NodeSettings
 from awayfs.store.nodes import Nodes
 from awayfs.store.pins import Pins
+from awayfs.store.refusals import Refusals
 from awayfs.store.reserve import Reserve
 from awayfs.store.salvage import SalvageReport, finished, open_or_salvage, unfinished
 from awayfs.store.server import ServerView
@@ -68,6 +69,7 @@ class Store:
         self.intents = Intents(db)
         self.pins = Pins(db, self.nodes)
         self.node_settings = NodeSettings(db, self.nodes)
+        self.refusals = Refusals(db, self.nodes)
         self.files = Files(directory, db)
         self.reserve = Reserve(f"{directory}/reserve")
         self.content = Content(db, self.files)

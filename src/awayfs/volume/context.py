@@ -99,7 +99,7 @@ class Context:
     held: HeldContent = field(init=False)
     effective: Effective = field(init=False)
     failures: Failures = field(default_factory=Failures)
-    refusals: Refusals = field(default_factory=Refusals)
+    refusals: Refusals = field(init=False)
     events: EventLog = field(default_factory=EventLog)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     on_journal: Callable[[], None] = lambda: None
@@ -117,6 +117,7 @@ class Context:
         given = self.options.given()
         self.effective = Effective(self.store, given, lambda: self.settings(), self.now)
         self.opened = OpenNodes(self.store)
+        self.refusals = Refusals(self.store)
         self.held = HeldContent(self.store, self.options.base_limit)
         self.opened.before_change.append(self.held.about_to_change)
 
