@@ -9,6 +9,7 @@ import os
 import secrets
 import socket
 import time
+import zlib
 from collections.abc import Mapping
 
 from awayfs.control import paths
@@ -57,7 +58,7 @@ class Service:
         self._store = store
         recover(store, time.time_ns())
         options = request.options
-        client = _client_id(store)
+        client = self._client = _client_id(store)
         self._remote = open_remote(request.url, {**_remote_options(options), "client": client})
         self._link = Link(
             self._remote,
@@ -139,7 +140,8 @@ class Service:
 
     async def _attach(self, options: MountOptions) -> None:
         passthrough = options.passthrough == "auto" and not options.writeback
-        shared = Shared(self.volume, fuse_fd=self._fd)
+        generation = zlib.crc32(self._client.encode())
+        shared = Shared(self.volume, fuse_fd=self._fd, generation=generation)
         bridge = Bridge(shared, distinct_errno=options.errno == "distinct")
         want = SessionOptions(writeback=options.writeback, passthrough=passthrough)
         self._session = Session(self._fd, bridge.handlers, want=want)

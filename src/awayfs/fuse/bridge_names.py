@@ -97,10 +97,17 @@ class NameHandlers:
         return entry_out(self._shared.looked_up(node))
 
     def _dot(self, request: rq.Lookup) -> bytes:
+        """What a file handle names; ESTALE when it was removed and nobody has it open."""
         wanted = request.nodeid
+        if wanted != ROOT and not self._is_there(wanted):
+            raise OSError(errno.ESTALE, "the file is gone")
         if request.name == b".." and wanted != ROOT:
             wanted = self._volume.store.nodes.parent(wanted) or ROOT
         return entry_out(self._shared.looked_up(self._present(wanted)))
+
+    def _is_there(self, nodeid: int) -> bool:
+        named = bool(self._volume.store.nodes.names(nodeid))
+        return named or self._volume.context.opened.get(nodeid) is not None
 
     def forget(self, request: rq.Forget) -> None:
         """The kernel lets go of a node."""

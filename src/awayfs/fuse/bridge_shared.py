@@ -38,6 +38,8 @@ class Shared:
     fuse_fd: int = -1
     passthrough: bool = False
     direct: bool = False
+    generation: int = 0
+    """Of this state directory: tells its nodes from those of another, in file handles."""
     changed: set[NodeId] = field(default_factory=set)
     listed: set[NodeId] = field(default_factory=set)
     """Directories that the kernel was allowed to keep the listing of."""
@@ -103,7 +105,8 @@ class Shared:
         return self._entry(node, self.valid_s(node.id))
 
     def _entry(self, node: Node, valid: float) -> Entry:
-        return Entry(node.id, self.attr(node), valid, valid)
+        generation = self.generation if node.id != ROOT else 0  # the kernel insists on that
+        return Entry(node.id, self.attr(node), valid, valid, generation)
 
     def attr(self, node: Node) -> Attr:
         """stat(2) of a node, as its plain name shows it while it is in conflict."""

@@ -56,6 +56,8 @@ class VirtualHandlers:
         self._tree = shared.volume.virtual
         self._open: dict[int, list[VirtualHandle]] = {}
         self._waiting: set[int] = set()
+        # numbers begin anew with each mount: a file handle of an earlier one must not fit
+        self._generation = shared.volume.context.now() // 1000 & 0xFFFFFFFF
         shared.volume.context.events.on_event.append(self._wake)
 
     def table(self) -> dict[type[rq.Request], Handler]:
@@ -258,7 +260,7 @@ class VirtualHandlers:
     def _entry(self, path: Path, node: VirtualNode) -> bytes:
         nodeid = self._tree.node_id(path)  # only now: what is not there gets no number
         self._shared.lookups.add(nodeid)
-        return entry_out(Entry(nodeid, self._attributes(nodeid, node)))
+        return entry_out(Entry(nodeid, self._attributes(nodeid, node), generation=self._generation))
 
     def _attr(self, request: rq.Request, node: VirtualNode) -> Attr:
         return self._attributes(request.nodeid, node)

@@ -16,6 +16,9 @@ from awayfs.store.names import Names, missing
 KINDS: Final[dict[int, Kind]] = {int(kind): kind for kind in Kind}
 _DIRECTORY: Final = int(Kind.DIRECTORY)
 
+LOST: Final = 1 << 20
+"""More nodes than can be made between two commits that a power cut lets us lose."""
+
 _COLUMNS: Final = (
     "id, kind, mode, uid, gid, rdev, size, atime_ns, mtime_ns, ctime_ns, btime_ns, nlink, target"
 )
@@ -210,6 +213,14 @@ class Nodes:
                 if kind == _DIRECTORY:
                     self._db.execute(_LINKS, (1, place[0]))
         return Node(node, KINDS[kind], mode, uid, gid, rdev, size, *times, links, target)
+
+    def skip_ids(self) -> None:
+        """Pass over the ids that may have been given out for nodes that are lost.
+
+        Somebody may know such an id (an inode number, a file handle): it must not mean another
+        node one day.
+        """
+        self._db.execute("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'nodes'", (LOST,))
 
     def update(self, node: NodeId, **columns: Any) -> None:
         """Set columns by name (not id and nlink). Unknown ones: ValueError; no node: ENOENT."""

@@ -20,13 +20,14 @@ from awayfs.core.errors import StoreDamaged
 from awayfs.store import carry
 from awayfs.store.db import Database, DatabaseError
 from awayfs.store.files import cache_files, fsync_path
+from awayfs.store.nodes import LOST
 
 T = TypeVar("T")
 
 _PARTS: Final = ("", "-wal")
 _FACT: Final = "store.salvage"
 _GAP: Final = 1000
-"""Ids skipped after a salvage, so that none of a lost row is given out again."""
+"""Numbers skipped after a salvage, so that none of a lost row is given out again."""
 
 
 @dataclass(slots=True)
@@ -275,8 +276,9 @@ def _skip_ids(db: Database, directory: str) -> None:
         if name.isdecimal():
             highest["history"] = max(highest["history"], int(name))
     for table, value in highest.items():
+        gap = LOST if table == "nodes" else _GAP
         db.execute("DELETE FROM sqlite_sequence WHERE name = ?", (table,))
-        db.execute("INSERT INTO sqlite_sequence VALUES (?, ?)", (table, min(value, 2**48) + _GAP))
+        db.execute("INSERT INTO sqlite_sequence VALUES (?, ?)", (table, min(value, 2**48) + gap))
 
 
 def _remove(path: str) -> None:

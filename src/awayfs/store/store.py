@@ -231,6 +231,7 @@ class Store:
         """Drop clean content that may not have reached the disk; the dirty nodes concerned."""
         suspect: list[NodeId] = []
         with self.transaction():
+            self.nodes.skip_ids()
             for node in self.content.doubtful():
                 if self.journal.has_store(node):
                     self.content.mark_unsynced(node)
