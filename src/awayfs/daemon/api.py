@@ -294,6 +294,8 @@ class Api:
             volume.link.confirm()
         if not volume.link.usable and not volume.link.state.by_hand:
             await self._connect_to_send()
+        if volume.link.usable:
+            await volume.retry_refused()
         volume.replay.hurry()
         while params.get("wait"):
             progress = volume.replay.progress()

@@ -13,7 +13,8 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from awayfs.core.conflicts import Resolution
+from awayfs.core.conflicts import ConflictKind, Resolution
+from awayfs.core.errors import RemoteError, UsageError
 from awayfs.core.modes import Mode, ModeState, asks_server
 from awayfs.core.setting_table import TABLE, contradiction
 from awayfs.core.types import ROOT, NodeId, Space
@@ -368,6 +369,16 @@ class Volume:
     async def resolve(self, conflict: Conflict, keep: Resolution) -> str | None:
         """Decide a conflict; the name of a conflict copy if one was made."""
         return (await self.deciding.keep(conflict.id, str(keep))).copy
+
+    async def retry_refused(self) -> None:
+        """Let what the server refused go out again: it may have been granted since."""
+        for place in self.store.conflicts.places():
+            if place.kind != ConflictKind.REFUSED:
+                continue
+            try:
+                await self.deciding.keep(place.id, Resolution.LOCAL)
+            except (RemoteError, UsageError) as error:
+                log.info("%s stays refused: %s", self.hoard.path(place.node), error)
 
     async def _met_again(self, node: NodeId) -> None:
         """Replay has met the server with what is to be sent of a node, as both are now."""
