@@ -39,6 +39,8 @@ try:
         with open(path, "w") as file: file.write("x" * int(more[0]))
     elif what == "list":
         print(" ".join(sorted(os.listdir(path))), end="")
+    elif what == "truncate":
+        os.truncate(path, 0)
     elif what == "mkdir":
         os.mkdir(path)
     elif what == "unlink":
@@ -85,10 +87,10 @@ def write(path: str, text: str, mode: int = 0o644, uid: int = UID, gid: int = GI
 ACL = "system.posix_acl_access"
 
 
-def deny(path: str, uid: int) -> None:
+def deny(path: str, uid: int, allowed: int = 0) -> None:
     """Like ``setfacl -m u:UID:---``, with everything for all others (acl(5), version 2)."""
     undefined = 0xFFFFFFFF
-    entries = [(1, 7, undefined), (2, 0, uid), (4, 7, undefined), (16, 7, undefined)]
+    entries = [(1, 7, undefined), (2, allowed, uid), (4, 7, undefined), (16, 7, undefined)]
     entries.append((32, 7, undefined))
     packed = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
     os.setxattr(path, ACL, packed)
@@ -247,6 +249,56 @@ def test_what_was_refused_and_cannot_be_asked_now(client: Client, user: User) ->
     assert do(user, "read", client.path("f")) == "content"
 
 
+def test_what_may_be_read_and_not_written(client: Client, user: User) -> None:
+    """The mode says that the user may write; the server was asked, and says no."""
+    there = f"{client.server.root}/f"
+    write(there, "content", uid=0, gid=0)
+    deny(there, UID, allowed=4)
+    assert do(user, "read", client.path("f")) == "content"
+    assert refused(user, "append", client.path("f"), "x") == errno.EACCES
+    assert refused(user, "truncate", client.path("f")) == errno.EACCES
+    client.offline()
+    assert do(user, "read", client.path("f")) == "content"
+    assert refused(user, "append", client.path("f"), "x") == errors.EDISCONPERM
+    client.umount()
+    client.mount("fresh=0,errno=distinct")
+    assert refused(user, "append", client.path("f"), "x") == errors.EDISCONPERM
+    assert "EDISCONPERM" in client.awayfs("why", client.path("f"))
+    client.online()
+    deny(there, UID, allowed=6)
+    do(user, "append", client.path("f"), ", and more")
+    client.sync()
+    assert read(there) == "content, and more"
+
+
+def test_what_was_read_and_may_not_be_any_more(client: Client, user: User) -> None:
+    there = f"{client.server.root}/f"
+    write(there, "content", uid=0, gid=0, mode=0o666)
+    assert do(user, "read", client.path("f")) == "content"
+    deny(there, UID)
+    assert refused(user, "read", client.path("f")) == errno.EACCES
+    client.offline()
+    assert refused(user, "read", client.path("f")) == errors.EDISCONPERM
+    client.online()
+    os.removexattr(there, ACL)
+    assert do(user, "read", client.path("f")) == "content"
+
+
+def test_a_change_of_mode_made_here_is_not_held_against_the_user(
+    client: Client, user: User
+) -> None:
+    """The server would not let the owner write either, before it has the new mode."""
+    write(f"{client.server.root}/f", "content", mode=0o444)
+    assert do(user, "read", client.path("f")) == "content"
+    assert refused(user, "append", client.path("f"), "x") == errno.EACCES
+    client.offline()
+    do(user, "chmod", client.path("f"), "644")
+    do(user, "append", client.path("f"), ", and more")
+    client.online()
+    client.sync()
+    assert read(f"{client.server.root}/f") == "content, and more"
+
+
 # -- several users, groups -----------------------------------------------------------------------
 
 
@@ -336,6 +388,33 @@ def test_root_is_not_root_there(base: str, kind: str) -> None:
         run("chattr", "-i", there, check=False)
         client.close()
         server.close()
+
+
+def test_a_file_that_not_even_root_may_write(base: str) -> None:
+    server = DirServer(base)
+    there = f"{server.root}/f"
+    write(there, "base", uid=0, gid=0)
+    client = Client(base, server)
+    try:
+        run("chattr", "+i", there, check=False)
+        if "i" not in run("lsattr", there, check=False).partition(" ")[0]:
+            pytest.skip("no immutable files here")
+        client.mount("fresh=0")
+        assert read(client.path("f")) == "base"
+        with pytest.raises(PermissionError):
+            os.open(client.path("f"), os.O_WRONLY)
+        client.offline()
+        with pytest.raises(PermissionError):
+            os.open(client.path("f"), os.O_WRONLY | os.O_APPEND)
+        client.online()
+        run("chattr", "-i", there)
+        with open(client.path("f"), "a") as file:
+            file.write(", and more")
+        client.sync()
+        assert read(there) == "base, and more"
+    finally:
+        run("chattr", "-i", there, check=False)
+        client.close()
 
 
 # -- each error has a number of its own ----------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 NodeId = int
 """A node's local id, allotted once, never reused; it is the node's ``st_ino``."""
@@ -40,6 +40,8 @@ class Entry:
     later edit could bear the same token (same second, same size over SFTP v3), so that equal
     weak tokens do not prove equal content. ``file_id`` is an identity that survives renames
     and is never reused (inode plus birth time, file handle), or None where there is none.
+    ``access`` is what the account may do with it as the server answered, in the bits of
+    ``core.permissions``; None where it was not asked.
     """
 
     name: bytes
@@ -57,6 +59,7 @@ class Entry:
     target: bytes | None = None
     ctime_ns: int | None = None
     btime_ns: int | None = None
+    access: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import logging
 import os
 from collections.abc import Awaitable
 
+from awayfs.core.permissions import READ, WRITE
 from awayfs.core.types import Attributes
 from awayfs.fuse import requests as rq
 from awayfs.fuse import wire
@@ -36,6 +37,9 @@ log = logging.getLogger(__name__)
 
 WORTH_PASSTHROUGH = 64 << 10
 """Smaller files are served from the page cache: registering them costs more than it saves."""
+
+_ACCESS = {os.O_RDONLY: READ, os.O_WRONLY: WRITE, os.O_RDWR: READ | WRITE}
+"""What the ways to open a file need."""
 
 
 class FileHandlers:
@@ -87,7 +91,10 @@ class FileHandlers:
         node = self._volume.context.node(request.nodeid)
         if node is None:
             raise OSError(errno.ESTALE, "the file is gone")
-        writing = request.flags & os.O_ACCMODE != os.O_RDONLY
+        mode = request.flags & os.O_ACCMODE
+        writing = mode != os.O_RDONLY
+        truncates = WRITE if request.flags & os.O_TRUNC else 0
+        self._volume.check_allowed(node.id, _ACCESS.get(mode, READ | WRITE) | truncates)
         self._volume.shown.check_open(node, writing=writing or bool(request.flags & os.O_TRUNC))
         if request.flags & os.O_TRUNC:
             node = self._truncated(node)

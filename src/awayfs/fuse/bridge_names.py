@@ -7,6 +7,7 @@ import stat
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from awayfs.core.permissions import WRITE
 from awayfs.core.types import ROOT, Attributes, Kind, NodeId
 from awayfs.fuse import requests as rq
 from awayfs.fuse import wire
@@ -163,6 +164,7 @@ class NameHandlers:
         self._volume.shown.check_change(node.id)
         if valid & wire.FATTR_SIZE:
             if not valid & wire.FATTR_FH:  # truncate(2) by name is what open(2) is
+                self._volume.check_allowed(node.id, WRITE)
                 self._volume.shown.check_open(node, writing=True)
             self._volume.files.truncate(node, request.size)
         attributes = Attributes(

@@ -173,7 +173,10 @@ class Remote(Protocol):
         ...
 
     async def stat(self, path: RemotePath) -> Entry:
-        """The object itself, symlinks not followed; ``NotFound`` proves absence."""
+        """The object itself, symlinks not followed; ``NotFound`` proves absence.
+
+        With ``access``, where the server can be asked for it without a further round trip.
+        """
         ...
 
     async def list(self, path: RemotePath) -> list[Entry]:

@@ -16,6 +16,7 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import ParamSpec, TypeVar
 
 from awayfs.core.errors import Implausible, NotFound, Refused, Unreachable
@@ -227,7 +228,10 @@ class DirectoryRemote:
 
     def _stat(self, path: RemotePath) -> Entry:
         with self._tree.pinned(path) as (fd, name):
-            return self._entry(fd, name)
+            entry = self._entry(fd, name)
+            if entry.kind in (Kind.FILE, Kind.DIRECTORY):
+                return replace(entry, access=linux.access(fd))
+            return entry
 
     def _entry(self, fd: int, name: bytes) -> Entry:
         return self._tree.entry(fd, name, linux.statx(fd, fresh=True))

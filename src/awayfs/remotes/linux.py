@@ -15,6 +15,8 @@ import struct
 import threading
 from dataclasses import dataclass
 
+AT_EACCESS = 0x200
+SYS_FACCESSAT2 = 439
 AT_EMPTY_PATH = 0x1000
 AT_SYMLINK_NOFOLLOW = 0x100
 AT_NO_AUTOMOUNT = 0x800
@@ -103,6 +105,24 @@ def statx(fd: int, fresh: bool) -> Statx:
         rdev=os.makedev(f[19], f[20]),
         dev=os.makedev(f[21], f[22]),
     )
+
+
+def access(fd: int) -> int | None:
+    """What the process may do with an object (O_PATH will do), in the bits of access(2).
+
+    A network file system asks its server. A bit is missing only where that is a matter of
+    permission. None where it cannot be asked.
+    """
+    allowed = 0
+    for bit in (os.R_OK, os.W_OK, os.X_OK):
+        flags = AT_EMPTY_PATH | AT_EACCESS
+        if _libc.syscall(SYS_FACCESSAT2, fd, b"", bit, flags) == 0:
+            allowed |= bit
+        elif ctypes.get_errno() not in (errno.EACCES, errno.EPERM):
+            if ctypes.get_errno() in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
+                return None
+            allowed |= bit  # read-only, busy: not for want of permission
+    return allowed
 
 
 def file_handle(fd: int) -> bytes | None:

@@ -1,4 +1,4 @@
-"""Nodes whose content or names the server refused to this account. Few, so all are in memory."""
+"""What the server refused to this account, by node. Few, so all are in memory."""
 
 from __future__ import annotations
 
@@ -8,30 +8,32 @@ from awayfs.store.nodes import Nodes
 
 
 class Refusals:
-    """Nodes by id; a node that is removed is forgotten."""
+    """Bits by node, whose meaning is the volume's; a node that is removed is forgotten."""
 
     def __init__(self, db: Database, nodes: Nodes) -> None:
         self._db = db
-        self._nodes: set[NodeId] = {row[0] for row in db.rows("SELECT node FROM refusals")}
-        nodes.on_remove.append(self.discard)
+        self._denied: dict[NodeId, int] = dict(db.rows("SELECT node, denied FROM refusals"))
+        nodes.on_remove.append(lambda node: self.set(node, 0))
 
-    def __contains__(self, node: NodeId) -> bool:
-        return node in self._nodes
+    def of(self, node: NodeId) -> int:
+        """What is refused; 0 for nothing."""
+        return self._denied.get(node, 0)
 
-    def add(self, node: NodeId) -> None:
-        """The server refused it."""
-        if node in self._nodes:
+    def set(self, node: NodeId, denied: int) -> None:
+        """What is refused from now on."""
+        before = self.of(node)
+        if denied == before:
             return
         with self._db.transaction():
-            self._db.execute("INSERT OR IGNORE INTO refusals VALUES (?)", (node,))
-            self._db.on_rollback(self._nodes.discard, node)
-            self._nodes.add(node)
+            if denied:
+                self._db.execute("INSERT OR REPLACE INTO refusals VALUES (?, ?)", (node, denied))
+            else:
+                self._db.execute("DELETE FROM refusals WHERE node = ?", (node,))
+            self._db.on_rollback(self._remember, node, before)
+            self._remember(node, denied)
 
-    def discard(self, node: NodeId) -> None:
-        """The server did not refuse it this time; fine if it never had."""
-        if node not in self._nodes:
-            return
-        with self._db.transaction():
-            self._db.execute("DELETE FROM refusals WHERE node = ?", (node,))
-            self._db.on_rollback(self._nodes.add, node)
-            self._nodes.discard(node)
+    def _remember(self, node: NodeId, denied: int) -> None:
+        if denied:
+            self._denied[node] = denied
+        else:
+            self._denied.pop(node, None)

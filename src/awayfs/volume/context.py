@@ -117,7 +117,7 @@ class Context:
         given = self.options.given()
         self.effective = Effective(self.store, given, lambda: self.settings(), self.now)
         self.opened = OpenNodes(self.store)
-        self.refusals = Refusals(self.store)
+        self.refusals = Refusals(self.store, self.options.uid, self.options.gid)
         self.held = HeldContent(self.store, self.options.base_limit)
         self.opened.before_change.append(self.held.about_to_change)
 

@@ -112,6 +112,9 @@ class Observer:
         if self._commits.get(parent, 0) == commits:
             known = self._known(parent, name)
             self._adopter.adopt(parent, self._diff(known, [entry]))
+            seen = self._store.server.child(parent, name)
+            if seen is not None:
+                self._context.refusals.note_access(seen, entry)
 
     async def node(self, node: NodeId) -> None:
         """Look at a node under one of its names on the server; raises ``RemoteError``."""

@@ -65,10 +65,10 @@ class Tree:
         return self._present(node_id)
 
     def freshen(self, node_id: NodeId) -> Awaitable[None] | None:
-        """What an open has to wait for: a stale observation, or content to be verified."""
+        """What an open has to wait for: a stale observation, content to be verified, a refusal."""
         if not self._context.link.usable:
             return None
-        if self._is_stale(node_id) or self._observer.is_suspect(node_id):
+        if self._is_worth_a_look(node_id) or self._observer.is_suspect(node_id):
             return self._freshen(node_id)
         return None
 
@@ -239,6 +239,9 @@ class Tree:
         seen_ns = self._store.server.seen_ns(node_id)
         return seen_ns is not None and not self._context.is_fresh(seen_ns, node_id)
 
+    def _is_worth_a_look(self, node_id: NodeId) -> bool:
+        return self._is_stale(node_id) or self._context.refusals.any(node_id)
+
     def _is_listable(self, node_id: NodeId) -> bool:
         return node_id == ROOT or self._store.server.get(node_id) is not None
 
@@ -248,7 +251,7 @@ class Tree:
 
     async def _freshen(self, node_id: NodeId) -> None:
         try:
-            if self._is_stale(node_id):
+            if self._is_worth_a_look(node_id):
                 await self._observer.node(node_id)
             if self._observer.is_suspect(node_id):
                 await self._observer.verify(node_id)

@@ -303,6 +303,10 @@ class Volume:
         self.context.failures.note(child or node, error.errno or 0, text, self.context.now())
         self.learning.missed(child or node, error.errno or 0)
 
+    def check_allowed(self, node: NodeId, access: int) -> None:
+        """EACCES or EDISCONPERM where the server does not allow READ or WRITE, as far as known."""
+        self.context.refusals.check(node, access, connected=self.link.usable)
+
     def check_writable(self) -> None:
         """EROFS on a read-only mount."""
         if self.context.options.read_only:
