@@ -14,7 +14,7 @@ import pytest
 
 from awayfs.core.errors import Refused, Unreachable
 from awayfs.core.types import ABSENT, Attributes, Kind
-from awayfs.remotes import directory_facts, directory_probe, directory_tree
+from awayfs.remotes import directory_facts, directory_probe, directory_tree, linux
 from awayfs.remotes.directory import DirectoryRemote
 from awayfs.remotes.isolated import COMMAND, IsolatedRemote
 
@@ -253,3 +253,36 @@ def test_a_full_cache_disk_is_not_the_servers_fault(tmp_path: Path) -> None:
             os.close(fd)
 
     asyncio.run(body())
+
+
+@root_only
+def test_a_single_look_tells_what_the_account_may_do(share: Path) -> None:
+    """Listings do not: each name would have to be asked for."""
+    for name, mode in (("all", 0o666), ("read", 0o644), ("none", 0o600)):
+        (share / name).write_text("content")
+        (share / name).chmod(mode)
+    (share / "link").symlink_to("all")
+    share.chmod(0o755)
+
+    async def body() -> None:
+        remote = IsolatedRemote(f"dir:{share}", {}, command=as_nobody())
+        await remote.connect()
+        names = (b"all", b"read", b"none", b"link", b"")
+        found = {name: (await remote.stat(name)).access for name in names}
+        assert found == {b"all": 6, b"read": 4, b"none": 0, b"link": None, b"": 5}
+        assert {entry.access for entry in await remote.list(b"")} == {None}
+        await remote.close()
+
+    asyncio.run(body())
+
+
+@root_only
+def test_what_cannot_be_asked_is_not_known(share: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a sandbox that answers EPERM to system calls that it does not know."""
+    (share / "f").write_text("content")
+    monkeypatch.setattr(linux, "SYS_FACCESSAT2", 100_000)
+    fd = os.open(share / "f", os.O_PATH)
+    try:
+        assert linux.access(fd) is None
+    finally:
+        os.close(fd)

@@ -175,7 +175,7 @@ class Remote(Protocol):
     async def stat(self, path: RemotePath) -> Entry:
         """The object itself, symlinks not followed; ``NotFound`` proves absence.
 
-        With ``access``, where the server can be asked for it without a further round trip.
+        ``Entry.access`` is set where the adapter can ask for it at little cost.
         """
         ...
 

@@ -111,16 +111,16 @@ def access(fd: int) -> int | None:
     """What the process may do with an object (O_PATH will do), in the bits of access(2).
 
     A network file system asks its server. A bit is missing only where that is a matter of
-    permission. None where it cannot be asked.
+    permission. None where it cannot be asked: an old kernel, or a sandbox that forbids the call,
+    which then fails for mere existence as well.
     """
     allowed = 0
-    for bit in (os.R_OK, os.W_OK, os.X_OK):
-        flags = AT_EMPTY_PATH | AT_EACCESS
-        if _libc.syscall(SYS_FACCESSAT2, fd, b"", bit, flags) == 0:
+    for bit in (os.F_OK, os.R_OK, os.W_OK, os.X_OK):
+        if _libc.syscall(SYS_FACCESSAT2, fd, b"", bit, AT_EMPTY_PATH | AT_EACCESS) == 0:
             allowed |= bit
+        elif bit == os.F_OK:
+            return None
         elif ctypes.get_errno() not in (errno.EACCES, errno.EPERM):
-            if ctypes.get_errno() in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
-                return None
             allowed |= bit  # read-only, busy: not for want of permission
     return allowed
 
