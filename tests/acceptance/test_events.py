@@ -321,13 +321,16 @@ def test_a_refused_change_is_told_once(tmp_path: Path) -> None:
         run("mount", "-o", "remount,ro", server.root)
         write(client.path("f"), "made here")
         client.sync(check=False)
+        client.sync(check=False)
         (refused,) = events(client, "refused")
         assert refused["path"] == "f"
+        assert not events(client, "resolved"), "it was tried again, and refused again"
         assert "read-only" in refused["text"].lower()
         run("mount", "-o", "remount,rw", server.root)
-        client.awayfs("resolve", client.path("f"), "--keep", "local")
         client.sync()
+        eventually(lambda: events(client, "resolved"), "the end of the refusal")
         assert [event["path"] for event in events(client, "resolved")] == ["f"]
+        assert len(events(client, "refused")) == 1
     finally:
         client.close()
         server.close()

@@ -37,6 +37,7 @@ class Announcer:
         self._store = context.store
         self._hoard = hoard
         self._known: dict[NodeId, dict[int, _Known]] = {}
+        self._tried: dict[NodeId, list[tuple[int, _Known]]] = {}
         self._failures = Sparing(FAILURES_MOST, FAILURES_WINDOW_NS)
         for place in self._store.conflicts.places():
             known = _Known(place.kind, self._joined(place.parent, place.name))
@@ -67,6 +68,15 @@ class Announcer:
 
     # -- conflicts --------------------------------------------------------------------------
 
+    def trying_again(self, node: NodeId) -> None:
+        """Refusals of a node are set aside; they are over only if they do not come again."""
+        self._tried.setdefault(node, [])
+
+    def tried_again(self, node: NodeId) -> None:
+        """What was tried has gone out, or is refused again."""
+        for number, known in self._tried.pop(node, []):
+            self._resolved(number, known)
+
     def _conflicts_changed(self, node: NodeId) -> None:
         """After a commit: what is new, and what is gone.
 
@@ -75,6 +85,10 @@ class Announcer:
         now = {conflict.id: conflict for conflict in self._store.conflicts.of_node(node)}
         known = self._known.pop(node, {})
         gone = {number: one for number, one in known.items() if number not in now}
+        tried = self._tried.get(node)
+        if tried is not None:
+            gone = dict(tried) | gone
+            tried.clear()
         kept = {number: one for number, one in known.items() if number in now}
         for number, conflict in now.items():
             if number in kept:
@@ -87,7 +101,9 @@ class Announcer:
         if kept:
             self._known[node] = kept
         for number, one in gone.items():
-            if self._store.conflicts.get(number) is None:
+            if tried is not None and one.kind == ConflictKind.REFUSED:
+                tried.append((number, one))
+            elif self._store.conflicts.get(number) is None:
                 self._resolved(number, one)
 
     def _found(self, conflict: Conflict) -> _Known:

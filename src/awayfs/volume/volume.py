@@ -376,13 +376,23 @@ class Volume:
 
     async def retry_refused(self) -> None:
         """Let what the server refused go out again: it may have been granted since."""
-        for place in self.store.conflicts.places():
-            if place.kind != ConflictKind.REFUSED:
-                continue
+        refused = [p for p in self.store.conflicts.places() if p.kind == ConflictKind.REFUSED]
+        for place in refused:
+            self._announcer.trying_again(place.node)
             try:
                 await self.deciding.keep(place.id, Resolution.LOCAL)
             except (RemoteError, UsageError) as error:
                 log.info("%s stays refused: %s", self.hoard.path(place.node), error)
+        if refused:
+            self.context.spawn(self._tell_tried([place.node for place in refused]))
+
+    async def _tell_tried(self, nodes: list[NodeId]) -> None:
+        for node in nodes:
+            try:
+                await asyncio.wait_for(self.replay.wait_for_node(node), SENT_S)
+            except TimeoutError:
+                pass  # what becomes of it later is told as if it were new
+            self._announcer.tried_again(node)
 
     async def _met_again(self, node: NodeId) -> None:
         """Replay has met the server with what is to be sent of a node, as both are now."""
