@@ -89,7 +89,7 @@ def test_a_hundred_thousand_nodes(tmp_path: Path) -> None:
     print(f"database {os.stat(store.db.path).st_size / 2**20:.0f} MiB")
     measure("sync (100,000 rows)", lambda n: store.sync(), 1)
     measure("usage (first)", lambda n: store.content.usage(), 1)
-    measure("by_use(100)", lambda n: store.content.by_use((-1, 0), 100), 1)
+    measure("by_use(100)", lambda n: store.content.last_used.in_order((-1, 0), 100), 1)
     measure("children(1000)", lambda n: store.nodes.children(2), 1)
     measure("stale_all", lambda n: store.server.stale_all(), 1)
     measure("quick_check", lambda n: store.db.quick_check(), 1)

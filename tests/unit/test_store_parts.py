@@ -407,12 +407,12 @@ def test_content_by_use(store: Store) -> None:
     for n, node in enumerate(nodes):
         if n != 4:
             write(store, node.id, b"x" * (n + 1))
-        store.content.mark_used(node.id, 100 - n)
-    uses = store.content.by_use((-1, 0), 9)
+        store.content.last_used.mark(node.id, 100 - n)
+    uses = store.content.last_used.in_order((-1, 0), 9)
     assert [(use.node, use.bytes) for use in uses] == [
         (nodes[n].id, n + 1) for n in (5, 3, 2, 1, 0)
     ]
-    assert store.content.by_use((uses[2].used_ns, uses[2].node), 1) == [uses[3]]
+    assert store.content.last_used.in_order((uses[2].used_ns, uses[2].node), 1) == [uses[3]]
     minute = 60_000_000_000
     for ns, count in (
         (2 * minute, 1),
@@ -421,10 +421,12 @@ def test_content_by_use(store: Store) -> None:
         (10**17, 1),
         (2 * 10**17, 1),
     ):
-        store.content.mark_used(nodes[0].id, ns)
-        assert store.content.used(nodes[0].id) == ns
-        assert {u.node: u.uses for u in store.content.by_use((-1, 0), 9)}[nodes[0].id] == count
-    assert store.content.used(nodes[4].id) == -1
+        store.content.last_used.mark(nodes[0].id, ns)
+        assert store.content.last_used.of(nodes[0].id) == ns
+        assert {u.node: u.uses for u in store.content.last_used.in_order((-1, 0), 9)}[
+            nodes[0].id
+        ] == count
+    assert store.content.last_used.of(nodes[4].id) == -1
 
 
 def test_pins_are_inherited_by_any_name(store: Store) -> None:

@@ -403,7 +403,7 @@ def test_what_was_used_since_it_was_ranked_stays(tmp_path: Path) -> None:
         culling = world.volume.culling
         assert culling._next(10 * KIB, 0, keep=0) == [(node, KIB) for node in nodes]  # each once
         await culling.rank(complete=True)
-        world.store.content.mark_used(nodes[0], world.volume.context.now())
+        world.store.content.last_used.mark(nodes[0], world.volume.context.now())
         assert culling.evict(KIB)
         held = [bool(world.store.content.ranges(node)) for node in nodes]
         assert held == [True, False, True]

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from itertools import count
 from typing import Final
 
@@ -20,22 +19,13 @@ from awayfs.core.types import NodeId, Range
 from awayfs.store.bases import BaseCopy, Bases
 from awayfs.store.db import Database
 from awayfs.store.files import Files, keep_lost, mtime_of, rename_back, unlink_quietly
+from awayfs.store.last_used import LastUsed
 from awayfs.store.ranges import RangeMap
 
 _CACHED: Final = 4096
 """Rows kept in memory; the oldest goes first."""
 _BATCH: Final = 256
 _NEW: Final = os.O_RDWR | os.O_CLOEXEC | os.O_CREAT | os.O_EXCL
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """When content was used last, how often lately, and how many bytes of it are here."""
-
-    used_ns: int
-    node: NodeId
-    uses: int
-    bytes: int
 
 
 class _Held:
@@ -58,7 +48,7 @@ class Content:
         self.bases = Bases(db, files)
         self._files = files
         self._cache: dict[NodeId, _Held] = {}
-        self._used: dict[NodeId, int] = {}
+        self.last_used = LastUsed(db, self.has)
         self._usage: int | None = None
         self._clock = count(1)
         self._leaving: dict[NodeId, int] = {}
@@ -352,45 +342,6 @@ class Content:
                 self._merge(to, held, part.start, part.end)
             self.drop_base(node)
         return True
-
-    # -- culling ------------------------------------------------------------------------
-
-    def mark_used(self, node: NodeId, ns: int) -> None:
-        """Note a use; written with the next timed sync."""
-        self._used[node] = ns
-
-    def flush_used(self) -> None:
-        """Write the noted uses; lost uses after a crash only make culling less apt.
-
-        What follows within a minute is the same use; after a month, counting begins anew.
-        """
-        if self._used:
-            used, self._used = self._used, {}
-            with self._db.transaction():
-                self._db.execute_many(
-                    "UPDATE content SET uses = CASE WHEN ?1 - used_ns < 60000000000 THEN uses"
-                    " WHEN ?1 - used_ns > 2592000000000000 THEN 1 ELSE min(uses + 1, 255) END,"
-                    " used_ns = ?1 WHERE node = ?2",
-                    [(ns, node) for node, ns in used.items()],
-                )
-
-    def used(self, node: NodeId) -> int:
-        """When it was used last; -1 where there is no content."""
-        if node in self._used and self._get(node) is not None:
-            return self._used[node]
-        row = self._db.row("SELECT used_ns FROM content WHERE node = ?", (node,))
-        return -1 if row is None else int(row[0])
-
-    def by_use(self, after: tuple[int, NodeId], limit: int) -> list[Use]:
-        """At most ``limit`` contents, least recently used first, beyond (time, node)."""
-        self.flush_used()
-        rows = self._db.rows(
-            'SELECT used_ns, node, uses, (SELECT total("end" - start) FROM ranges'
-            " WHERE ranges.node = content.node) FROM content"
-            " WHERE (used_ns, node) > (?, ?) ORDER BY used_ns, node LIMIT ?",
-            (*after, limit),
-        )
-        return [Use(used_ns, node, uses, int(size)) for used_ns, node, uses, size in rows]
 
     # -- after a power cut --------------------------------------------------------------
 

@@ -69,7 +69,7 @@ def begin(db: Database, content: Content, files: Files, nodes: Iterable[NodeId] 
     """Note what is to be made durable: the given nodes (all with None), and the log."""
     bases = content.bases.unsynced()
     if nodes is None:
-        content.flush_used()
+        content.last_used.flush()
     else:
         nodes = set(nodes)
         bases = [node for node in bases if node in nodes]

@@ -25,7 +25,7 @@ from awayfs.core.cull import (
     shortage,
 )
 from awayfs.core.types import NodeId
-from awayfs.store.content import Use
+from awayfs.store.last_used import Use
 from awayfs.volume.context import Context
 from awayfs.volume.disk import space_of
 from awayfs.volume.slices import Slices
@@ -103,7 +103,11 @@ class Culling:
             if not self._ranked and (going or not self._rank_oldest()):
                 break  # those go before others are looked for
             used_ns, node, size = self._ranked.pop()
-            if node == keep or self._store.content.used(node) != used_ns or not self.may_go(node):
+            if (
+                node == keep
+                or self._store.content.last_used.of(node) != used_ns
+                or not self.may_go(node)
+            ):
                 continue
             going.append((node, size))
             freed += size
@@ -114,7 +118,7 @@ class Culling:
         if time.monotonic() < self._barren_until:
             return False
         after = (-1, 0)
-        while uses := self._store.content.by_use(after, SCANNED):
+        while uses := self._store.content.last_used.in_order(after, SCANNED):
             after = uses[-1].used_ns, uses[-1].node
             found = [(self._until(use), use) for use in uses if use.bytes and self.may_go(use.node)]
             if found:
@@ -226,7 +230,7 @@ class Culling:
         found: list[tuple[int, int, Use]] = []
         slices, after, cullable = Slices(), (-1, 0), 0
         content = self._store.content
-        while uses := content.by_use(after, SCANNED):
+        while uses := content.last_used.in_order(after, SCANNED):
             after = uses[-1].used_ns, uses[-1].node
             if not complete and len(found) == RANKED and after[0] > -found[0][0]:
                 break
@@ -249,7 +253,7 @@ class Culling:
         effective, slices, after = self._context.effective, Slices(), (-1, 0)
         if not effective.value("never-cache") and not effective.varies("never-cache"):
             return
-        while uses := self._store.content.by_use(after, SCANNED):
+        while uses := self._store.content.last_used.in_order(after, SCANNED):
             after = uses[-1].used_ns, uses[-1].node
             for use in uses:
                 if effective.is_transient(use.node) and not self._let_go(use.node):

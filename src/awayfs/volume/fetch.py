@@ -351,7 +351,7 @@ class Fetcher:
         try:
             if not content.ranges(node):
                 content.set_token(node, base.token)
-                content.mark_used(node, self._context.now())
+                content.last_used.mark(node, self._context.now())
             for gap in self._missing(node, wanted.start, self._within(node, wanted.end)):
                 _copy(landing, fd, gap, shift)
                 content.add_range(node, gap.start, gap.end)

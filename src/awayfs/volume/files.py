@@ -66,7 +66,7 @@ class Files:
         if writing:
             self._writable()
         opened = self._context.opened.acquire(node, writing=writing)
-        self._store.content.mark_used(node.id, self._context.now())
+        self._store.content.last_used.mark(node.id, self._context.now())
         return FileHandle(opened, writing, append)
 
     def close(self, handle: FileHandle) -> bool:

@@ -19,9 +19,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 
 from awayfs.core.decide import (
@@ -37,9 +36,10 @@ from awayfs.core.decide import (
 )
 from awayfs.core.decide import Refused as RefusedDecision
 from awayfs.core.errors import NotFound, Refused, RemoteError, Unreachable
-from awayfs.core.records import Record, RecordKind, RecordState
+from awayfs.core.records import Record, RecordState
 from awayfs.core.types import Committed, Kind, NodeId
 from awayfs.ports.remote import Intent
+from awayfs.volume.being_written import BeingWritten
 from awayfs.volume.context import SECOND_NS, Context
 from awayfs.volume.fault import fault
 from awayfs.volume.left_names import LeftNames
@@ -127,10 +127,7 @@ class Replay:
         self._full_until_ns = 0
         self._settled = asyncio.Condition()
         self.active = False
-        self._urgent: Counter[NodeId] = Counter()
-        self._urgent_to: dict[NodeId, int] = {}
-        self._hurried_to = 0
-        self._restless: set[int] = set()  # torn since: not hurried any more
+        self._being_written = BeingWritten(context)
 
     def is_flying(self, seq: int) -> bool:
         """Whether a record is being worked on at this moment."""
@@ -141,29 +138,13 @@ class Replay:
         self._woken.set()
 
     def hurry(self) -> None:
-        """Send what there is, files that are still being written included.
-
-        A server that was full is asked once more.
-        """
-        self._full_until_ns = 0
-        self._hurried_to = self._store.journal.last_seq()
-        self._restless.clear()
+        """Send what there is, files that are still being written included."""
+        self._being_written.hurry()
         self.wake()
 
-    @contextmanager
-    def urgently(self, node: NodeId) -> Iterator[None]:
-        """Somebody waits for a node's changes: they go out though it is still being written.
-
-        Those of this moment: of a file that may be mapped there is always one more.
-        """
-        self._urgent[node] += 1
-        self._urgent_to[node] = self._store.journal.last_seq()
-        try:
-            yield
-        finally:
-            self._urgent[node] -= 1
-            if not self._urgent[node]:
-                del self._urgent[node], self._urgent_to[node]
+    def urgently(self, node: NodeId) -> AbstractContextManager[None]:
+        """Somebody waits for a node's changes: they go out though it is still being written."""
+        return self._being_written.urgently(node)
 
     async def run(self) -> None:
         """Drain whenever woken; runs until cancelled."""
@@ -324,7 +305,7 @@ class Replay:
         except Unreachable:
             self._waiting.add(seq)
         except Torn:
-            self._restless.add(seq)  # else one that never rests is sent again and again
+            self._being_written.torn(seq)
             self._waiting.add(seq)
         except Refused as error:
             await self._refused(seq, error)
@@ -356,10 +337,10 @@ class Replay:
         record = self._store.journal.get(seq)
         if record is None or record.state is RecordState.PARKED:
             return
-        if self._is_only_mapped(record):
+        if self._being_written.is_only_mapped(record):
             self._mapped.add(seq)
             return
-        if self._being_written(record):
+        if self._being_written.is_unfinished(record):
             self._waiting.add(seq)
             return
         earlier = self._store.intents.get(seq)
@@ -450,40 +431,6 @@ class Replay:
             self._waiting.add(seq)  # its intent stays, and with it the tidying up
             return
         self._parking.refused_by_server(seq, error)
-
-    def _is_hurried(self, seq: int) -> bool:
-        return seq <= self._hurried_to and seq not in self._restless
-
-    def _is_wanted(self, record: Record) -> bool:
-        """Whether somebody waits for this very change."""
-        return record.seq <= self._urgent_to.get(record.node, 0) or self._is_hurried(record.seq)
-
-    def _is_only_mapped(self, record: Record) -> bool:
-        """Whether a store says no more than that its file may be written to through a mapping.
-
-        It goes out when that is closed, with the next write that is seen, before whatever else
-        is changed about the file, or when somebody waits for it.
-        """
-        opened = self._context.opened.get(record.node)
-        if record.kind is not RecordKind.STORE or opened is None or not opened.mappers:
-            return False
-        if self._is_wanted(record) or opened.written_ns > record.at_ns:
-            return False
-        return self._store.journal.of_node(record.node)[-1].seq == record.seq
-
-    def _being_written(self, record: Record) -> bool:
-        """A file that is still being written goes out when it is closed or has been quiet.
-
-        Short-lived and half-written states then never travel.
-        """
-        if self._is_wanted(record):
-            return False
-        if record.kind not in (RecordKind.STORE, RecordKind.CREATE):
-            return False
-        opened = self._context.opened.get(record.node)
-        if opened is None or not opened.writers:
-            return False
-        return self._context.now() - opened.written_ns < 2 * SECOND_NS
 
     def _is_directory(self, node: NodeId) -> bool:
         found = self._store.nodes.get(node)

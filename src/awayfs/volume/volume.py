@@ -74,6 +74,15 @@ class Volume:
         self.context = context
         self.store = context.store
         self.link = context.link
+        self._unsafe = False
+        self._make_serving(client, status or dict)
+        self._make_sending(client)
+        self._make_deciding(client)
+        self._connect(client)
+
+    def _make_serving(self, client: str, status: Callable[[], dict[str, Any]]) -> None:
+        """What answers the mount, and fills the cache."""
+        context = self.context
         self.journaling = Journaling(context)
         self.changes = Changes(context, self.journaling)
         self.observer = Observer(context, client)
@@ -90,8 +99,12 @@ class Volume:
         self.states = States(context)
         self._announcer = Announcer(context, self.hoard)
         self._fullness = Fullness(context, room, self.culling)
-        self.virtual = VirtualTree(context, status or dict, self.observer.directory)
+        self.virtual = VirtualTree(context, status, self.observer.directory)
         self.shown = Shown(context, self.virtual.conflicts)
+
+    def _make_sending(self, client: str) -> None:
+        """What brings the journal to the server."""
+        context = self.context
         finder = FactFinder(context, self.observer, self.fetcher)
         actor = Actor(context, self.fetcher, finder, client)
         self.replay = Replay(
@@ -103,6 +116,10 @@ class Volume:
             Parking(context, finder, self.virtual.server_variants),
             Reviver(context, self.observer, client),
         )
+
+    def _make_deciding(self, client: str) -> None:
+        """What solves conflicts, by a person's word or by rule."""
+        context = self.context
         self.resolver = Resolver(
             context, self.observer, self.journaling, self.changes, self.fetcher, client
         )
@@ -129,9 +146,12 @@ class Volume:
             self.virtual.base_path,
             self.resolver.content.witness,
         )
+
+    def _connect(self, client: str) -> None:
+        """Who is told of what."""
+        context = self.context
         self.store.conflicts.on_change.append(lambda _: self.merging.wake())
         self._adopter = Adopter(context)
-        self._unsafe = False
         self._admission = Admission(context, self.observer, client)
         self.link.admit = self._admission.admit
         self.link.on_change = self._mode_changed
