@@ -212,9 +212,7 @@ class Fetcher:
                 if await self._is_elsewhere(node, path, error):
                     return False
                 self._context.refusals.note(node, error)
-                failure = self._as_os_error(node, error)
-                self._context.on_fetch_failed(node, failure.strerror or str(failure))
-                raise failure from error
+                raise self._as_os_error(node, error) from error
             self._context.refusals.note(node, None)
             if self._observer.is_another(node, path, fetched.entry):
                 return False
@@ -397,6 +395,11 @@ class Fetcher:
             opened.whole = self._store.content.covers(node, 0, opened.size)
 
     def _as_os_error(self, node: NodeId, error: RemoteError) -> OSError:
+        failure = self._failure(node, error)
+        self._context.on_fetch_failed(node, failure.strerror or str(failure))
+        return failure
+
+    def _failure(self, node: NodeId, error: RemoteError) -> OSError:
         if isinstance(error, Unreachable | AuthenticationRequired):
             text = f"not in the cache, and the server is away: {error}"
             return self._context.refusals.missing(node, EDISCONDATA, text)
