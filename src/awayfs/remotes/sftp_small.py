@@ -74,9 +74,9 @@ class SmallFiles(asyncssh.SSHClientSession[bytes]):
         self, pieces: Sequence[Piece], fd: int, tick: Callable[[float], None]
     ) -> list[Landed | None]:
         """See ``Remote.fetch_many``."""
-        if self._ended is not None:
-            raise self._ended
         inside = await self._inside(pieces)
+        if self._ended is not None:  # nobody tells a batch that comes after the end
+            raise self._ended
         wanted = [p if p.path in inside else None for p in pieces]
         context = contextvars.copy_context()  # replies come in that of the connection
         batch = _Batch(self, wanted, fd, lambda: context.run(tick, 0))
