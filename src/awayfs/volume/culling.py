@@ -193,6 +193,8 @@ class Culling:
                 pause = LOOK_S if await self._turn() else AGAIN_S
             except OSError as error:
                 log.warning("culling goes on later: %s", error)
+            except Exception:
+                log.exception("culling goes on later")
 
     async def _turn(self) -> bool:
         """One look; False when something has to go and nothing may."""
