@@ -185,6 +185,7 @@ def test_a_disk_that_is_really_full(cramped: Client) -> None:
         (share / name).write_bytes(data)
     (share / "pinned").write_bytes(b"p" * MIB)
     client.mount("fresh=600")
+    os.listdir(client.mountpoint)
     client.awayfs("pin", client.path("pinned"))
     for name, data in clean.items():
         assert Path(client.path(name)).read_bytes() == data
