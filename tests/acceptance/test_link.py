@@ -26,6 +26,8 @@ FIRST_S = 3.5
 AT_ONCE_S = 0.3
 BACK_S = 30.0
 MIB = 1 << 20
+NEVER = "never/far/down/below"
+"""A directory whose name is known, and which nobody lists: not even who looks ahead of a walk."""
 
 
 def write(path: str, data: str | bytes) -> None:
@@ -41,10 +43,10 @@ def read(path: str) -> bytes:
 def fill(root: str) -> None:
     """What most tests need on the server: cached soon, never cached, never listed."""
     os.makedirs(f"{root}/cached")
-    os.makedirs(f"{root}/never")
+    os.makedirs(f"{root}/{NEVER}")
     for number in range(5):
         write(f"{root}/cached/{number}", f"cached {number}\n" * 100)
-    write(f"{root}/never/file", "unseen")
+    write(f"{root}/{NEVER}/file", "unseen")
     for name in ("remote1", "remote2"):
         write(f"{root}/{name}", "not fetched\n")
     write(f"{root}/large", os.urandom(24 * MIB))
@@ -53,6 +55,7 @@ def fill(root: str) -> None:
 def warm(client: Client) -> None:
     """List the root, pin what is to be cached."""
     os.listdir(client.mountpoint)
+    os.stat(client.path(NEVER))
     client.awayfs("pin", client.path("cached"))
 
 
@@ -77,8 +80,8 @@ def check_offline_manners(client: Client) -> None:
     for what, path, code in (
         ("read", "remote1", errno.ENODATA),
         ("read", "remote2", errno.ENODATA),
-        ("list", "never", errno.ENODATA),
-        ("stat", "never/file", errno.ENETDOWN),
+        ("list", NEVER, errno.ENODATA),
+        ("stat", f"{NEVER}/file", errno.ENETDOWN),
         ("stat", "cached/nothing", errno.ENOENT),
     ):
         missing = attempt(what, client.path(path))
@@ -216,7 +219,7 @@ class TestBlackHole:
             client.server.cut()
             storm = [Trial("stat", client.path(f"cached/{n % 5}")) for n in range(10)]
             storm += [Trial("read", client.path(f"remote{n % 2 + 1}")) for n in range(5)]
-            storm += [Trial("list", client.path("never")) for _ in range(5)]
+            storm += [Trial("list", client.path(NEVER)) for _ in range(5)]
             results = [trial.result() for trial in storm]
             assert max(result.seconds for result in results) < FIRST_S
             assert all(result.code == 0 for result in results[:10])
@@ -470,8 +473,8 @@ def test_errors_say_what_is_missing(option: str, data: int, name: int, tmp_path:
         warm(client)
         client.offline()
         assert attempt("read", client.path("remote1")).code == data
-        assert attempt("list", client.path("never")).code == data
-        assert attempt("stat", client.path("never/file")).code == name
+        assert attempt("list", client.path(NEVER)).code == data
+        assert attempt("stat", client.path(NEVER, "file")).code == name
         assert attempt("stat", client.path("cached/nothing")).code == errno.ENOENT
         why = client.awayfs("why", client.path("remote1"))
         assert "EDISCONDATA" in why
