@@ -146,6 +146,7 @@ class FetchCall(Call, frozen=True, tag="fetch"):
 class FetchManyCall(Call, frozen=True, tag="fetch_many"):
     pieces: list[Piece]
     Result = list[Landed | None]
+    Part = list[Landed | None]
     background = True
 
     async def run(self, remote: Remote, fds: list[int]) -> Sequence[Landed | None]:
