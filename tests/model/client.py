@@ -77,8 +77,17 @@ class _Alarm:
 class Client:
     """A client named by one letter, with a state that outlives its daemons."""
 
-    def __init__(self, name: str, base: Path, share: Share, on_call: Any, seen: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        base: Path,
+        share: Share,
+        loop: asyncio.AbstractEventLoop,
+        on_call: Any,
+        seen: Any,
+    ) -> None:
         self.name = name
+        self.loop = loop
         self.share = share
         self.ledger: Ledger = share.ledger
         self._base = base
@@ -172,6 +181,9 @@ class Client:
         await self.volume.link.online_by_hand()
 
     def go_offline(self) -> None:
+        self.loop.run_until_complete(self._go_offline())
+
+    async def _go_offline(self) -> None:
         self.volume.link.offline_by_hand()
 
     async def look(self) -> None:

@@ -80,7 +80,9 @@ class World:
         """A client; at its first use it has looked at everything."""
         if name not in self.clients:
             self.share.note_versions()
-            self.clients[name] = Client(name, self.base, self.share, self._on_call, self._seen)
+            self.clients[name] = Client(
+                name, self.base, self.share, self.loop, self._on_call, self._seen
+            )
             self.loop.run_until_complete(self.clients[name].sync())
             self.quiet(self.clients[name])
         return self.clients[name]

@@ -57,7 +57,7 @@ SETTLED = [
     Settled(
         "created a file, link, special file or directory",
         "created the same",
-        "one object; two directories are merged",
+        "one object; two directories are merged, with the server's rights",
         (
             "create: equal content is adopted",
             "create: both empty",
@@ -77,9 +77,14 @@ SETTLED = [
     ),
     Settled(
         "removed",
-        "a thing of another kind under the name",
+        "a thing of another kind, or one more name of another file, under the name",
         "the server's; what was removed is gone on both sides",
         ("remove: a directory there", "rmdir: a file there"),
+    ),
+    Settled(
+        "renamed a file",
+        "made its name one more of another file",
+        "that name of the other file is renamed",
     ),
     Settled(
         "removed one of a file's names",

@@ -710,7 +710,7 @@ def test_mount_starts_a_daemon_and_waits(fake_daemon: Callable[[str], str], tmp_
     request, leads = json.loads((tmp_path / "got").read_text())
     assert leads
     assert (request["url"], request["mountpoint"]) == ("dir:/x", place)
-    assert request["options"]["ro"] is True and request["options"]["fresh"] == 7
+    assert request["options"]["ro"] is True and request["options"]["settings"]["fresh"] == 7
     assert data("mount", "dir:/x", place)["mode"] == "connected"
 
 
