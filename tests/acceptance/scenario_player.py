@@ -492,7 +492,10 @@ def kept_versions(client: Client, key: str) -> set[str]:
     """What the history of the row's files holds: contents that ``--undo`` brings back."""
     (state,) = glob.glob(os.path.join(client.state, "awayfs", "volumes", "*"))
     with contextlib.closing(sqlite3.connect(f"file:{state}/volume.db?mode=ro", uri=True)) as db:
-        rows = db.execute("SELECT id, path FROM history").fetchall()
+        rows = db.execute(
+            "SELECT id, path FROM history LEFT JOIN history_shapes USING (id)"
+            " WHERE coalesce(content, 1)"
+        ).fetchall()
     files = [
         f"{state}/history/{number}" for number, path in rows if path.startswith(f"{key}/".encode())
     ]

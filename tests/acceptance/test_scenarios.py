@@ -86,7 +86,7 @@ TOLD = told()
 CASES = [(run, row) for run in RUNS for rows in groups(*run) for row in rows]
 
 
-_played: dict[tuple[str, str], dict[str, Played]] = {}
+_played: dict[tuple[str, str], dict[str, Played] | Exception] = {}
 
 
 EDITED_AFTERWARDS = {"S085": {"W"}}
@@ -100,11 +100,21 @@ def run(
     """All rows played on one kind of remote with one way of deciding, once for all tests."""
     kind, keep = request.param
     if request.param not in _played:
-        found: dict[str, Played] = {}
-        for rows in groups(kind, keep):
-            found |= play(kind, keep, str(tmp_path_factory.mktemp("scenarios")), rows)
-        _played[request.param] = found
-    return kind, _played[request.param]
+        try:
+            _played[request.param] = _play_all(kind, keep, tmp_path_factory)
+        except Exception as error:  # as it is for all rows: they are not played for each
+            _played[request.param] = error
+    found = _played[request.param]
+    if isinstance(found, Exception):
+        raise found
+    return kind, found
+
+
+def _play_all(kind: str, keep: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Played]:
+    found: dict[str, Played] = {}
+    for rows in groups(kind, keep):
+        found |= play(kind, keep, str(tmp_path_factory.mktemp("scenarios")), rows)
+    return found
 
 
 @pytest.mark.parametrize(

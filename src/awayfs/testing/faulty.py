@@ -39,7 +39,7 @@ MUTATIONS = (
     "set_xattr",
 )
 
-SAME_AS = {"list_unless": "list"}
+SAME_AS = {"list_unless": "list", "fetch_many": "fetch"}
 """What a plan need not tell apart."""
 
 
