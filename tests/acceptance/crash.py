@@ -291,7 +291,8 @@ class Crashes:
         self.client.umount()
         eventually(lambda: not self.alive(), "the daemon's end")
         (volume,) = glob.glob(f"{self.client.state}/awayfs/volumes/*/")
-        assert run(sys.executable, "-c", FSCK, volume.rstrip("/")) == ""
+        found = run(sys.executable, "-c", FSCK, volume.rstrip("/"))
+        assert found == "", found
 
 
 def _differences(seen: dict[str, Any], wanted: dict[str, Any], excused: set[str]) -> list[str]:

@@ -395,7 +395,7 @@ class Observer:
         newer: set[Seen] = set()
         unchanged: list[NodeId] = []
         steps, ended = Adopter(self._context, newer, unchanged).steps(node, changes), False
-        while not ended and epoch == server.epoch:
+        while not ended and epoch == server.epoch and self._is_there(node):
             newer |= noted
             with self._store.transaction():
                 ended = next(steps, END) is END
@@ -414,6 +414,10 @@ class Observer:
             quiet = [seen for seen in unchanged if seen not in noted]
             await self._fingerprints.note_each(quiet, listed_ns, slices)
         self._list_left(node, came)
+
+    def _is_there(self, directory: NodeId) -> bool:
+        """A removal that was sent meanwhile leaves nothing to adopt, and no listing to note."""
+        return directory == ROOT or self._store.server.get(directory) is not None
 
     def _come_from(self, changes: Sequence[Change]) -> list[tuple[NodeId, NodeId, bytes]]:
         """What was found to have come from another directory, and under which name it was there."""
