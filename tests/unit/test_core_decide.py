@@ -367,7 +367,7 @@ CASES: dict[str, tuple[Facts, Answer]] = {
     ),
     "utimes: unchanged": (
         chmod(Attributes(mtime_ns=5), current=BASE),
-        Apply(identity(BASE), attributes=Attributes(mtime_ns=5)),
+        Apply(revision(BASE), attributes=Attributes(mtime_ns=5)),
     ),
     "utimes: edited there, the time would lie": (
         chmod(Attributes(mtime_ns=5), current=OTHER),

@@ -8,8 +8,8 @@ The shell observes, calls ``decide``, and acts with guarded operations. What cou
   of ours was derived from it: equal tokens are then accepted, and ``Apply.unproven`` asks the
   shell to keep what the operation displaces.
 * *Identity* (kind, and ``file_id`` where both sides have one) is enough for renames, links and
-  attributes, which do not touch content. A regular file with a new ``file_id`` under its old
-  name is the same file after an editor's save.
+  attributes, which do not touch content; only a modification time is that of one content. A
+  regular file with a new ``file_id`` under its old name is the same file after an editor's save.
 * Directories are never compared by version: their tokens change with every child.
 
 A precondition is always built from what stands there now, once that was found acceptable, so
@@ -328,7 +328,9 @@ def _setattr(f: Facts) -> Decision:
     left = _still_to_set(wanted, base, current)
     if not left:
         return AlreadyDone(current)
-    return Apply(_identity(current), attributes=left)
+    dates = current.kind is Kind.FILE and left.mtime_ns is not None
+    expected = _revision(current) if dates else _identity(current)  # a time is one content's
+    return Apply(expected, attributes=left)
 
 
 def _still_to_set(wanted: Attributes, base: Entry | None, current: Entry) -> Attributes:

@@ -216,6 +216,8 @@ class Fetcher:
             self._context.refusals.note(node, None)
             if self._observer.is_another(node, path, fetched.entry):
                 return False
+            if self._observer.place(node) != path:
+                return False  # renamed meanwhile: another may have stood there
             return self._take(node, base, Range(start, end), fetched, fd)
         finally:
             os.close(fd)

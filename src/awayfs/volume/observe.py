@@ -109,7 +109,8 @@ class Observer:
             if self._store.server.child(parent, name) is not None:
                 await self.directory(parent)
             return
-        if self._commits.get(parent, 0) == commits:
+        moved = self._store.server.path(parent) != directory
+        if self._commits.get(parent, 0) == commits and not moved:
             known = self._known(parent, name)
             self._adopter.adopt(parent, self._diff(known, [entry]))
             seen = self._store.server.child(parent, name)
@@ -337,8 +338,8 @@ class Observer:
                 found = await self._list(node, path)
                 if found is None:
                     return
-                if self._commits.get(node, 0) != commits:
-                    continue
+                if self._commits.get(node, 0) != commits or self._store.server.path(node) != path:
+                    continue  # the directory may have moved, and another have its place
                 if found.entries is not None:
                     await self._adopt_listing(node, found.entries, noted, found)
                     return
@@ -469,13 +470,14 @@ class Observer:
 
     async def _list_apart(self, directory: NodeId, known: int) -> None:
         """List a directory in the course of listing another, whose proof it must not ask for."""
-        commits = self._commits.get(directory, 0)
+        commits, path = self._commits.get(directory, 0), self._store.server.path(directory)
         with self._store.server.noting() as noted:
             try:
                 listed = await self.listed(directory)
             except (NotFound, Refused):
                 return
-            if self._commits.get(directory, 0) == commits:
+            moved = self._store.server.path(directory) != path
+            if self._commits.get(directory, 0) == commits and not moved:
                 await self._adopt_listing(directory, listed, noted, known=known)
 
     def _known(self, parent: NodeId, name: bytes) -> list[KnownChild]:

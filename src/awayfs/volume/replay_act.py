@@ -297,7 +297,8 @@ class Actor:
         wanted = self._unlike(record, facts, entry)
         if not wanted:
             return entry
-        expected = Expected(entry.token, entry.file_id, entry.kind, content=False)
+        content = entry.kind is Kind.FILE  # what somebody wrote since keeps its own time
+        expected = Expected(entry.token, entry.file_id, entry.kind, content=content)
         outcome = await self._context.link.call(
             lambda remote: remote.set_attributes(path, wanted, expected)
         )

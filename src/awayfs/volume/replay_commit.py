@@ -246,6 +246,7 @@ class Committer:
             return
         stood = (after,) if before is None else (before, after)  # None: others renamed it, too
         moved_on = base.token not in [entry.token for entry in stood]
+        moved_on = moved_on or (before is not None and _is_edited(record, before, after))
         if moved_on and not _is_only_ours(facts, base.entry(), after):
             difference = compare_entries(base.entry(), after)
             if difference is not Content.SAME or base.kind is not Kind.DIRECTORY:
@@ -355,6 +356,14 @@ def _fields_set(record: Record) -> list[str]:
     """The fields of an entry that a record sets."""
     names = ("mode", "uid", "gid", "mtime_ns")
     return [name for name in names if getattr(record.attributes, name) is not None]
+
+
+def _is_edited(record: Record, before: Entry, after: Entry) -> bool:
+    """Whether somebody changed a file's content between our look at it and our operation."""
+    if before.kind is not Kind.FILE or after.kind is not Kind.FILE:
+        return False
+    timed = record.attributes.mtime_ns is not None  # guarded by the revision (core.decide)
+    return before.size != after.size or (before.mtime_ns != after.mtime_ns and not timed)
 
 
 def _is_only_ours(facts: Facts, base: Entry, after: Entry) -> bool:
