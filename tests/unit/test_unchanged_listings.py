@@ -163,3 +163,21 @@ def test_entries_are_not_seen_one_by_one(tmp_path: Path, monkeypatch: Any) -> No
         assert not await listed(world)
 
     played(tmp_path, play)
+
+
+def test_what_was_seen_as_it_was_since_a_server_was_accepted_bears_witness(tmp_path: Path) -> None:
+    """A listing says it of each entry; should an older state answer next, that is noticed."""
+
+    async def play(world: World) -> None:
+        await settled(world)
+        world.volume.link.offline_by_hand()
+        world.volume.accept_server()
+        await world.volume.link.online_by_hand()
+        since = int(world.store.facts.get("volume.accepted") or 0)
+        await listed(world)
+        await listed(world)
+        assert world.store.server.fingerprint(ROOT) is not None
+        node = (await world.find("f")).id
+        assert node in world.store.server.youngest(8, since)
+
+    played(tmp_path, play)

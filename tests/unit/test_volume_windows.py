@@ -183,3 +183,35 @@ def test_a_listing_under_way_when_its_directory_was_made_anew_is_of_another(
         assert world.store.server.children(directory.id) == []
 
     played(tmp_path, play)
+
+
+def test_a_listing_while_two_directories_are_exchanged_is_of_neither(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are on the server already, and the answer that says so is on its way."""
+
+    async def play(world: World) -> None:
+        for name in ("d", "e"):
+            (world.share / name).mkdir()
+            (world.share / name / f"in {name}").write_bytes(b"theirs")
+        nodes = {name: await world.find(name) for name in ("d", "e")}
+        files = {name: await world.cached(f"{name}/in {name}") for name in nodes}
+        real = world.volume.link.remote.exchange
+
+        async def looked_at(*args: Any) -> Any:
+            outcome = await real(*args)
+            for node in nodes.values():
+                await world.volume.observer.directory(node.id)
+            return outcome
+
+        monkeypatch.setattr(world.volume.link.remote, "exchange", looked_at)
+        world.volume.changes.rename(ROOT, b"d", ROOT, b"e", 2)
+        await world.drained()
+        for name, node in nodes.items():
+            inside = world.store.nodes.children(node.id)
+            assert [(n, child.id) for n, child in inside] == [
+                (f"in {name}".encode(), files[name].id)
+            ]
+            assert world.store.server.names(files[name].id) == [(node.id, f"in {name}".encode())]
+
+    played(tmp_path, play)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -57,6 +57,7 @@ class Journal:
         self._open_stores: Counter[NodeId] = Counter()
         self._worked_in: Counter[NodeId] = Counter()
         self._times_set: Counter[NodeId] = Counter()
+        self._out_over: Counter[NodeId] = Counter()
         self._sizes: dict[NodeId, int] = {}
         self._pending = 0
         self._states: Counter[RecordState] = Counter()
@@ -74,6 +75,8 @@ class Journal:
             if mtime is not None:
                 self._times_set[node] += 1
             self._states[_STATES[state]] += 1
+            if _STATES[state] is RecordState.FROZEN and replaced:
+                self._out_over.update((node, replaced))
             for of in {node, replaced} - {0}:
                 self._seqs.setdefault(of, []).append(seq)
             if _KINDS[kind] == store:
@@ -120,6 +123,11 @@ class Journal:
     def works_in(self, directory: NodeId) -> bool:
         """Whether a record gives or takes a name in this directory."""
         return directory in self._worked_in
+
+    @property
+    def out_over(self) -> Container[NodeId]:
+        """Nodes of which one has gone out to take the other's name; empty is false."""
+        return self._out_over
 
     def concerns(self, node: NodeId) -> bool:
         """Whether any record is about this node, or works in it."""
@@ -369,6 +377,11 @@ class Journal:
 
     def _count(self, record: Record, by: int) -> None:
         self._states[record.state] += by
+        if record.state is RecordState.FROZEN and record.replaced:
+            for node in (record.node, record.replaced):
+                self._out_over[node] += by
+                if not self._out_over[node]:
+                    del self._out_over[node]
         if record.kind is RecordKind.STORE and record.state is RecordState.PENDING:
             self._open_stores[record.node] += by
             if not self._open_stores[record.node]:

@@ -109,8 +109,7 @@ class Observer:
             if self._store.server.child(parent, name) is not None:
                 await self.directory(parent)
             return
-        moved = self._store.server.path(parent) != directory
-        if self._commits.get(parent, 0) == commits and not moved:
+        if self._commits.get(parent, 0) == commits and self._is_still_at(parent, directory):
             known = self._known(parent, name)
             self._adopter.adopt(parent, self._diff(known, [entry]))
             seen = self._store.server.child(parent, name)
@@ -338,8 +337,8 @@ class Observer:
                 found = await self._list(node, path)
                 if found is None:
                     return
-                if self._commits.get(node, 0) != commits or self._store.server.path(node) != path:
-                    continue  # the directory may have moved, and another have its place
+                if self._commits.get(node, 0) != commits or not self._is_still_at(node, path):
+                    continue
                 if found.entries is not None:
                     await self._adopt_listing(node, found.entries, noted, found)
                     return
@@ -476,9 +475,24 @@ class Observer:
                 listed = await self.listed(directory)
             except (NotFound, Refused):
                 return
-            moved = self._store.server.path(directory) != path
-            if self._commits.get(directory, 0) == commits and not moved:
+            stayed = path is not None and self._is_still_at(directory, path)
+            if self._commits.get(directory, 0) == commits and stayed:
                 await self._adopt_listing(directory, listed, noted, known=known)
+
+    def _is_still_at(self, directory: NodeId, path: bytes) -> bool:
+        """Whether what was just seen at a path was this directory's.
+
+        We may have moved it meanwhile, and another may have its place; or one that takes its place
+        has gone out, and nobody knows yet whether it arrived.
+        """
+        if self._store.server.path(directory) != path:
+            return False
+        out, above = self._store.journal.out_over, directory
+        while out and above != ROOT:
+            if above in out:
+                return False
+            above = self._store.server.names(above)[0][0]
+        return True
 
     def _known(self, parent: NodeId, name: bytes) -> list[KnownChild]:
         child = self._store.server.child(parent, name)
