@@ -13,6 +13,7 @@ import pytest
 from test_volume_review import World, played
 
 from awayfs.core.types import ROOT, Attributes
+from awayfs.volume.admission import ACCEPTED
 from awayfs.volume.adopt import Adopter
 
 SETTLED_S = 0.05
@@ -173,11 +174,11 @@ def test_what_was_seen_as_it_was_since_a_server_was_accepted_bears_witness(tmp_p
         world.volume.link.offline_by_hand()
         world.volume.accept_server()
         await world.volume.link.online_by_hand()
-        since = int(world.store.facts.get("volume.accepted") or 0)
+        since = int(world.store.facts.get(ACCEPTED) or 0)
         await listed(world)
         await listed(world)
         assert world.store.server.fingerprint(ROOT) is not None
-        node = (await world.find("f")).id
-        assert node in world.store.server.youngest(8, since)
+        node = world.store.nodes.child_id(ROOT, b"f")
+        assert since and node in world.store.server.youngest(8, since)
 
     played(tmp_path, play)

@@ -205,10 +205,15 @@ class ServerView:
         return None if row is None else row[0]
 
     def youngest(self, limit: int, since_ns: int = 0) -> list[NodeId]:
-        """Files, and directories, that changed last there, of what was seen after ``since_ns``."""
+        """Files, and directories, that changed last there, of what was seen after ``since_ns``,
+        alone or in a listing that was as all of it is known here.
+        """
         query = (
-            "SELECT node FROM server_nodes WHERE seen_ns > ? AND (kind = ?) = ?"
-            " ORDER BY COALESCE(ctime_ns, mtime_ns) DESC LIMIT ?"
+            "SELECT node FROM server_nodes WHERE (kind = ?2) = ?3 AND (seen_ns > ?1 OR EXISTS"
+            " (SELECT 1 FROM server_names n JOIN server_fingerprints f ON f.directory = n.parent"
+            " JOIN server_listings l ON l.directory = n.parent"
+            " WHERE n.node = server_nodes.node AND l.listed_ns > ?1))"
+            " ORDER BY COALESCE(ctime_ns, mtime_ns) DESC LIMIT ?4"
         )
         values = [(since_ns, int(Kind.DIRECTORY), wanted, limit) for wanted in (0, 1)]
         return [node for given in values for (node,) in self._db.rows(query, given)]
