@@ -9,10 +9,12 @@ cannot be trusted: it is never sent over a settled version without being asked.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from awayfs.core.conflicts import ConflictKind
-from awayfs.core.records import RecordKind, RecordState
+from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.types import NodeId
+from awayfs.store.server import ServerNode
 from awayfs.store.store import Store
 from awayfs.volume.files import CUT
 
@@ -79,22 +81,56 @@ def _adopt_witness(store: Store, node: NodeId) -> None:
 
 
 def _park_suspect(store: Store, node: NodeId, now_ns: int) -> None:
-    """A store over a version that the server has waits for a look; a new file just goes out."""
-    base = store.server.get(node)
+    """A store over a version that the server has waits for a look; a new file just goes out.
+
+    So it does where it was renamed over another, as editors save: that is what waits then.
+    """
     names = store.nodes.names(node)
-    if base is None or not names:
+    records = store.journal.of_node(node)
+    stores = [r for r in records if r.kind is RecordKind.STORE]
+    if not names:
         return
-    stores = [r for r in store.journal.of_node(node) if r.kind is RecordKind.STORE]
+    if (base := store.server.get(node)) is not None:
+        _park(store, node, names[0], stores, base, now_ns)
+        return
+    for record in records:
+        over = record.node == node and record.kind is RecordKind.RENAME and record.replaced
+        if over and _was_settled(store, over):
+            _park(store, node, names[0], [record], store.server.get(over), now_ns)
+            return
+
+
+def _was_settled(store: Store, replaced: NodeId) -> bool:
+    """Whether a file had a content that was safe, there or here, when another took its name.
+
+    Or, where it was as doubtful itself, what it had taken the name from.
+    """
+    if store.server.get(replaced) is not None or replaced not in store.suspect:
+        return True
+    taken = [r.replaced for r in store.journal.of_node(replaced) if r.node == replaced]
+    return any(_was_settled(store, before) for before in taken if before)
+
+
+def _park(
+    store: Store,
+    node: NodeId,
+    place: tuple[NodeId, bytes],
+    records: Sequence[Record],
+    over: ServerNode | None,
+    now_ns: int,
+) -> None:
+    """Records that would have doubtful content take the place of ``over`` wait for a decision."""
+    base = store.server.get(node)
     with store.transaction():
-        for record in stores:
+        for record in records:
             store.journal.set_state(record.seq, RecordState.PARKED, POWER_CUT)
         store.conflicts.add(
             node,
             ConflictKind.UPDATE_UPDATE,
-            *names[0],
+            *place,
             now_ns,
-            record_seqs=tuple(r.seq for r in stores),
-            base_token=base.token,
-            server_entry=base.entry(),
+            record_seqs=tuple(r.seq for r in records),
+            base_token=base.token if base is not None else None,
+            server_entry=over.entry() if over is not None else None,
             note=POWER_CUT,
         )
