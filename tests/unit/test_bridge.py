@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 
 from awayfs.core.modes import Mode, ModeState
+from awayfs.fuse import wire
 from awayfs.fuse.bridge import Bridge
 from awayfs.fuse.bridge_shared import Shared
 from awayfs.fuse.session import Session
 from awayfs.remotes.directory import DirectoryRemote
 from awayfs.store.store import Store
 from awayfs.testing.fake_kernel import ROOT, FakeKernel
-from awayfs.volume.context import Context, VolumeOptions
+from awayfs.volume.context import Context, NoKernel, VolumeOptions
 from awayfs.volume.link import Link
 from awayfs.volume.volume import Volume
 
@@ -28,8 +29,8 @@ from awayfs.volume.volume import Volume
 class Setup:
     """A fake kernel's mount of a directory."""
 
-    def __init__(self, kernel: FakeKernel, volume: Volume, server: str) -> None:
-        self.kernel, self.volume, self.server = kernel, volume, server
+    def __init__(self, kernel: FakeKernel, volume: Volume, server: str, shared: Shared) -> None:
+        self.kernel, self.volume, self.server, self.shared = kernel, volume, server, shared
 
     async def drained(self) -> None:
         """The journal is empty."""
@@ -67,12 +68,13 @@ async def mounted(
     await link.connect()
     async with FakeKernel() as kernel:
         kernel.uid, kernel.gid = os.getuid(), os.getgid()
-        session = Session(kernel.fd, Bridge(Shared(volume), distinct_errno=distinct).handlers)
+        shared = Shared(volume)
+        session = Session(kernel.fd, Bridge(shared, distinct_errno=distinct).handlers)
         session.attach()
         await kernel.init()
         volume.start()
         try:
-            yield Setup(kernel, volume, server)
+            yield Setup(kernel, volume, server, shared)
         finally:
             session.close()
             await asyncio.wait([asyncio.ensure_future(session.wait_closed())])
@@ -96,6 +98,33 @@ async def error_of(call: Awaitable[Any]) -> str:
     with pytest.raises(OSError) as caught:
         await call
     return errno.errorcode[caught.value.errno or 0]
+
+
+def test_who_opens_a_new_file_beside_its_writer_passes_by_the_page_cache_too(
+    tmp_path: Any,
+) -> None:
+    """Else a page that is read while it is written to would be the old one for good."""
+
+    async def body(s: Setup) -> None:
+        s.shared.direct = True
+        forgotten: list[int] = []
+        s.volume.context.kernel = NoKernel()
+        s.volume.context.kernel.forget_node = forgotten.append  # type: ignore[method-assign]
+        entry, writer = await s.kernel.create(ROOT, b"new", flags=os.O_WRONLY)
+        assert writer.flags & wire.FOPEN_DIRECT_IO
+        others = [await s.kernel.open(entry.nodeid, how) for how in (os.O_RDONLY, os.O_RDWR)]
+        for other in others:
+            assert other.flags & wire.FOPEN_DIRECT_IO
+            assert not other.flags & wire.FOPEN_KEEP_CACHE
+        assert entry.nodeid not in forgotten
+        await s.kernel.release(entry.nodeid, writer.fh)
+        assert entry.nodeid in forgotten, "what a mapping may have brought back"
+        later = await s.kernel.open(entry.nodeid)
+        assert not later.flags & wire.FOPEN_DIRECT_IO
+        for one in (*others, later):
+            await s.kernel.release(entry.nodeid, one.fh)
+
+    run(tmp_path, body)
 
 
 def test_a_file_goes_to_the_server_and_comes_from_it(tmp_path: Any) -> None:

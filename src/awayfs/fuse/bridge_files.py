@@ -2,9 +2,10 @@
 
 Which way the kernel reads is settled at open: a file that is whole in the cache and large
 enough to be worth it is read by the kernel itself (passthrough). One that may have to be waited
-for is read directly, so that a signal ends the wait. All others go through the page cache. While
-one descriptor of a node is in passthrough, every further one must name the same backing file, and
-writers take the direct way so that their writes are seen (fs/fuse/iomode.c).
+for is read directly, so that a signal ends the wait, and so is one whose maker is still writing
+it (``Files.pass_by``). All others go through the page cache. While one descriptor of a node is in
+passthrough, every further one must name the same backing file, and writers take the direct way so
+that their writes are seen (fs/fuse/iomode.c).
 """
 
 from __future__ import annotations
@@ -147,6 +148,9 @@ class FileHandlers:
             except OSError as error:
                 log.warning("passthrough is not available: %s", error.strerror)
                 self._shared.passthrough = False
+        if opened.direct:
+            opened.beside_direct = True
+            return wire.FOPEN_DIRECT_IO, 0
         fopen = self._shared.keep_cache(opened.node)
         if self._shared.direct and not (handle.writing or opened.whole) and self._may_wait():
             fopen |= wire.FOPEN_DIRECT_IO
@@ -176,6 +180,7 @@ class FileHandlers:
         handle = FileHandle(opened, writing, bool(request.flags & os.O_APPEND))
         fh, fopen, backing = self._registered(handle, request.flags)
         if self._shared.direct and request.flags & os.O_ACCMODE == os.O_WRONLY:
+            self._files.pass_by(handle)
             fopen |= wire.FOPEN_DIRECT_IO
         return create_out(self._shared.looked_up(node), fh, fopen, backing)
 

@@ -44,6 +44,7 @@ class FileHandle:
     writing: bool
     append: bool
     mapping: bool = False  # it may write through a mapping that is not seen
+    direct: bool = False  # its writes pass by the kernel's page cache
 
 
 class Files:
@@ -81,8 +82,26 @@ class Files:
                 self._notice_mapped_writes(handle.opened)
         finally:  # whoever closes has closed, whatever could not be written down
             handle.opened.mappers -= handle.mapping
+            self._end_direct(handle)
             last = self._context.opened.release(handle.opened, writing=handle.writing)
         return last
+
+    def pass_by(self, handle: FileHandle) -> None:
+        """What is written to a file that was just made passes by the kernel's page cache.
+
+        So must all that is read of it until this writer has closed: the kernel drops a page
+        before such a write, and a read that is under way would bring the old one back for good.
+        """
+        handle.direct = True
+        handle.opened.direct += 1
+
+    def _end_direct(self, handle: FileHandle) -> None:
+        """A mapping may have brought such a page back all the same; it goes at last."""
+        opened = handle.opened
+        opened.direct -= handle.direct
+        if handle.direct and opened.beside_direct and not opened.direct:
+            opened.beside_direct = False
+            self._context.kernel.forget_node(opened.node)
 
     def is_here(self, handle: FileHandle, offset: int, size: int) -> bool:
         """Whether a read needs nothing to be fetched."""

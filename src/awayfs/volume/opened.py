@@ -39,6 +39,8 @@ class OpenNode:
     users: int = 0
     writers: int = 0
     mappers: int = 0  # writers that may map the cache file, past us (``Files.note_mappable``)
+    direct: int = 0  # writers that pass by the kernel's page cache
+    beside_direct: bool = False  # somebody has opened it beside one of those
     unsaved: bool = False  # size and times differ from the database
     unsynced: bool = False  # written since the last fsync was begun
     written_ns: int = 0
