@@ -13,7 +13,7 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
@@ -78,12 +78,21 @@ class Fetcher:
         self._calm = asyncio.Event()
         self._calm.set()
 
-    async def ensure(self, node: NodeId, start: int, end: int, *, ahead: bool = False) -> None:
+    async def ensure(
+        self,
+        node: NodeId,
+        start: int,
+        end: int,
+        *,
+        ahead: bool = False,
+        use: Callable[[], None] = lambda: None,
+    ) -> None:
         """Have bytes ``start`` to ``end`` of a node cached, or raise OSError.
 
         EDISCONDATA when the server is away; what the server refuses with is passed on; EIO
         when the server's answers contradict each other. With ``ahead``, more is fetched for
-        a reader that goes on where it left off.
+        a reader that goes on where it left off. ``use`` is called at the moment when all of it
+        is here: another reader, or a change on the server, may make it go again at once.
         """
         progress = self._progress.setdefault(node, _Progress())
         progress.users += 1
@@ -93,6 +102,7 @@ class Fetcher:
                     end = self._widen(progress, node, start, end)
                 with self._before_others() if ahead else nullcontext():
                     await self._fill(node, start, end)
+                    use()
         finally:
             progress.users -= 1
             if not progress.users and self._context.opened.get(node) is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,15 +124,30 @@ class Files:
         return self._read_fetched(opened, offset, end)
 
     async def _read_fetched(self, opened: OpenNode, offset: int, end: int) -> bytes:
-        await self._fetched(opened.node, offset, end, ahead=True)
-        end = max(offset, min(end, opened.size))
-        if not (opened.whole or self._store.content.covers(opened.node, offset, end)):
-            raise OSError(errno.EIO, "the file keeps changing on the server")
-        return os.pread(opened.fd, end - offset, offset)
+        found = b""
 
-    async def _fetched(self, node: NodeId, start: int, end: int, *, ahead: bool = False) -> None:
-        """Have a range here. Who is interrupted waits no more; what was asked for comes still."""
-        fetch = self._context.spawn(self._fetcher.ensure(node, start, end, ahead=ahead))
+        def read() -> None:
+            nonlocal found
+            found = os.pread(opened.fd, max(min(end, opened.size) - offset, 0), offset)
+
+        await self._with_fetched(opened.node, offset, end, read, ahead=True)
+        return found
+
+    async def _with_fetched(
+        self,
+        node: NodeId,
+        start: int,
+        end: int,
+        use: Callable[[], None] = lambda: None,
+        *,
+        ahead: bool = False,
+    ) -> None:
+        """Have a range here, and use it before it can go again.
+
+        Who is interrupted waits no more; what was asked for comes still.
+        """
+        wanted = self._fetcher.ensure(node, start, end, ahead=ahead, use=use)
+        fetch = self._context.spawn(wanted)
         try:
             await asyncio.shield(fetch)
         except asyncio.CancelledError:
@@ -303,22 +318,41 @@ class Files:
         if end <= offset:
             return 0
         if not source.opened.whole:
-            await self._fetched(source.opened.node, offset, end)
+            await self._with_fetched(source.opened.node, offset, end)
         self._store.reserve.check()
         room = self._room_for(target.opened, to_offset, to_offset + end - offset)
         if room is not None:
             await room
-        self._store_record(target.opened)
         done = 0
-        while done < end - offset:
-            chunk = min(COPY_CHUNK, end - offset - done)
+
+        def copy() -> None:
+            nonlocal done
+            stop = min(end, source.opened.size)
+            done = self._copy_here(source.opened, offset, target.opened, to_offset, stop - offset)
+
+        if source.opened.whole:
+            copy()
+        else:  # it may have gone meanwhile: a hole is no content
+            await self._with_fetched(source.opened.node, offset, end, copy)
+        return done
+
+    def _copy_here(
+        self, source: OpenNode, offset: int, target: OpenNode, to_offset: int, length: int
+    ) -> int:
+        """Copy what is here; how many bytes that were."""
+        if length <= 0:
+            return 0
+        self._store_record(target)
+        done = 0
+        while done < length:
+            chunk = min(COPY_CHUNK, length - done)
             copied = os.copy_file_range(
-                source.opened.fd, target.opened.fd, chunk, offset + done, to_offset + done
+                source.fd, target.fd, chunk, offset + done, to_offset + done
             )
             if copied == 0:
                 break
             done += copied
-        self._changed(target.opened, to_offset, to_offset + done)
+        self._changed(target, to_offset, to_offset + done)
         return done
 
     def note_mappable(self, handle: FileHandle) -> None:
