@@ -8,9 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from awayfs.core.effective import Layer, Place, in_order, left_out, patterns_at, resolve
-from awayfs.core.setting_layers import Source, layers_of
-from awayfs.core.setting_table import INDEXERS, TABLE, contradiction, out_of_order, size
+from awayfs.core.effective import Layer, Place, cost, in_order, left_out, patterns_at, resolve
+from awayfs.core.merge_rules import fits_or_below, matches
+from awayfs.core.setting_layers import MOST_COMPLAINTS, Source, layers_of
+from awayfs.core.setting_table import (
+    INDEXERS,
+    MOST_PATTERNS,
+    TABLE,
+    contradiction,
+    out_of_order,
+    size,
+)
 from awayfs.core.settings import settings_of
 
 CONFIG = """
@@ -125,6 +133,38 @@ def test_the_strongest_that_speaks_wins(layers: list[Layer], path: bytes) -> Non
     found = resolve("fresh", path, in_order(layers))
     speaking = [one for one in layers if "fresh" in one.values and not one.pattern and not one.root]
     assert all(found.place <= one.place for one in speaking)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["b", "*", "./a", "a/b", "a/**", "**/c", "a*/?", "[ab]/c*", "**"]
+)
+@pytest.mark.parametrize("path", ["a", "b", "a/b", "a/b/c", "ab/c/d", "x/a/b", "c/x", ""])
+def test_what_is_below_fits_as_any_directory_above_it_does(pattern: str, path: str) -> None:
+    parts = path.split("/") if path else []
+    above = ["/".join(parts[:end]) for end in range(1, len(parts) + 1)]
+    assert fits_or_below(pattern, path) == any(matches(pattern, one) for one in above)
+
+
+def test_a_file_on_the_share_has_no_more_patterns_than_there_is_time_for() -> None:
+    """64 KiB of patterns and one deep path held the event loop for twenty seconds."""
+    named = ", ".join(f'"**/*{number}*z"' for number in range(200))
+    text = f"[[directory]]\npin = 1\npath = [{named}]\n" * 9
+    source = Source(".awayfs.toml", share=True)
+    layers = layers_of(tomllib.loads(text), source, Place.SHARE, "")
+    assert sum(map(cost, layers)) == MOST_PATTERNS
+    assert "beyond 200 patterns" in source.complaints[0]
+    left_out_all = "\n".join(
+        f"[[directory]]\npath = ['a', 'b', 'c']\nleave-out = [{named}]" for _ in range(9)
+    )
+    source = Source(".awayfs.toml", share=True)
+    layers = layers_of(tomllib.loads(left_out_all), source, Place.SHARE, "")
+    assert sum(map(cost, layers)) <= MOST_PATTERNS
+    source = Source(".awayfs.toml", share=True)
+    layers_of({"directory": [{"path": "*", f"no{n}": 1} for n in range(5000)]}, source, *_SHARE)
+    assert len(source.complaints) == MOST_COMPLAINTS
+
+
+_SHARE = (Place.SHARE, "")
 
 
 def test_patterns_add_up() -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from awayfs.core.merge_rules import matches
+from awayfs.core.merge_rules import fits_or_below
 from awayfs.core.setting_table import TABLE
 
 
@@ -66,18 +66,12 @@ def is_about(layer: Layer, path: bytes) -> bool:
         if path != layer.root and not path.startswith(layer.root + b"/"):
             return False
         path = path[len(layer.root) + 1 :]
-    return not layer.pattern or fits_or_below(layer.pattern, path)
+    return not layer.pattern or fits_or_below(layer.pattern, _text(path))
 
 
-def fits_or_below(pattern: str, path: bytes) -> bool:
-    """Whether a pattern fits a path or a directory above it."""
-    text = path.decode("utf-8", "surrogateescape")
-    end = len(text)
-    while end > 0:
-        if matches(pattern, text[:end]):
-            return True
-        end = text.rfind("/", 0, end)
-    return False
+def cost(layer: Layer) -> int:
+    """How many patterns a layer has a path compared with at most."""
+    return bool(layer.pattern) + len(layer.values.get("leave-out", ()))
 
 
 def resolve(name: str, path: bytes, layers: Iterable[Layer]) -> Found:
@@ -124,8 +118,12 @@ def left_out(path: bytes, layers: Iterable[Layer]) -> LeftOut | None:
     """The pattern by which hoard walks leave a path out, or None."""
     for layer in layers:
         if layer.values.get("leave-out") and is_about(layer, path):
-            inside = path[len(layer.root) + 1 :] if layer.root else path
+            inside = _text(path[len(layer.root) + 1 :] if layer.root else path)
             for pattern in layer.values["leave-out"]:
                 if fits_or_below(pattern, inside):
                     return LeftOut(pattern, layer.where)
     return None
+
+
+def _text(path: bytes) -> str:
+    return path.decode("utf-8", "surrogateescape")

@@ -16,6 +16,7 @@ import enum
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from awayfs.core.conflicts import ConflictKind, Resolution
@@ -196,6 +197,21 @@ def matches(pattern: str, path: str) -> bool:
     if "/" not in pattern and not anchored:
         path = path.rpartition("/")[2]
     return compiled(pattern).fits(path)
+
+
+def fits_or_below(pattern: str, path: str) -> bool:
+    """Whether a pattern fits a relative path or a directory above it; read once, however deep."""
+    anchored = pattern.startswith("./")
+    pattern = pattern.removeprefix("./")
+    if "/" in pattern or anchored:
+        return bool(path) and compiled(pattern).fits_or_below(path)
+    return any(_name_fits(pattern, name) for name in path.split("/"))
+
+
+@lru_cache(maxsize=1 << 15)
+def _name_fits(pattern: str, name: str) -> bool:
+    """What lies in one directory has the names above it in common."""
+    return bool(name) and compiled(pattern).fits(name)
 
 
 def has_pattern(text: str) -> bool:

@@ -12,6 +12,8 @@ from functools import lru_cache
 
 _SET = re.compile(r"\[([!^]?)(\]?[^\]/]+|\])\]")
 _ANY, _NAME, _DIRECTORIES = "**", "*", "**/"
+LETTERS_KNOWN = 256
+"""So many steps are remembered a pattern: names may have any of a million letters."""
 
 
 class Pattern:
@@ -30,9 +32,20 @@ class Pattern:
 
     def fits(self, path: str) -> bool:
         """Whether the whole of a path fits."""
+        return self._reaches_end(path, above=False)
+
+    def fits_or_below(self, path: str) -> bool:
+        """Whether the whole of a path fits, or that of a directory above it."""
+        return self._reaches_end(path, above=True)
+
+    def _reaches_end(self, path: str, *, above: bool) -> bool:
         places = self._entered(1)
         for letter in path:
+            if above and letter == "/" and places & self._end:
+                return True
             if letter not in self._steps:
+                if len(self._steps) >= LETTERS_KNOWN:
+                    self._steps.clear()
                 self._steps[letter] = self._step(letter)
             step, stay = self._steps[letter]
             places = self._entered((places & step) << 1) | (places & stay)
@@ -74,7 +87,7 @@ class Pattern:
         return step | self._one | self._name, stay | self._name
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4096)
 def pattern(text: str) -> Pattern:
     """The pattern of a text; one that ends in a slash means everything inside."""
     return Pattern(text + "**" if text.endswith("/") else text)

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from awayfs.core.effective import Layer, Place
+from awayfs.core.effective import Layer, Place, cost
 from awayfs.core.setting_table import MOST_PATTERNS, TABLE, contradiction, path_pattern
 
+MOST_COMPLAINTS = 20
 DIRECTORY = "directory"
 PATTERN = "path"
 
@@ -23,8 +24,9 @@ class Source:
     complaints: list[str] = field(default_factory=list)
 
     def complain(self, what: str) -> None:
-        """Keep one line."""
-        self.complaints.append(f"{self.name}: {what}; it is ignored")
+        """Keep one line; of a file on the share not more than a person reads."""
+        if not self.share or len(self.complaints) < MOST_COMPLAINTS:
+            self.complaints.append(f"{self.name}: {what}; it is ignored")
 
 
 def layers_of(table: Mapping[str, Any], source: Source, place: Place, where: str) -> list[Layer]:
@@ -43,9 +45,6 @@ def layers_of(table: Mapping[str, Any], source: Source, place: Place, where: str
     if not isinstance(tables, list):
         source.complain(f"{prefix}write [[directory]], with two brackets")
         return layers
-    if source.share and len(tables) > MOST_PATTERNS:
-        source.complain(f"has more than {MOST_PATTERNS} [[directory]]; the others")
-        tables = tables[:MOST_PATTERNS]
     deeper = place if source.share else Place.DIRECTORY
     by_pattern = []
     for number, one in enumerate(tables, 1):
@@ -54,7 +53,21 @@ def layers_of(table: Mapping[str, Any], source: Source, place: Place, where: str
             source.complain(f"{name}: is not a table")
             continue
         by_pattern += _by_pattern(one, source, name, deeper)
-    return [*by_pattern, *layers]
+    return _affordable([*layers, *by_pattern], source)
+
+
+def _affordable(layers: list[Layer], source: Source) -> list[Layer]:
+    """Those of a file on the share that there is time for: each path is held against all."""
+    left = MOST_PATTERNS if source.share else sum(map(cost, layers))
+    found = []
+    for layer in layers:
+        left -= cost(layer)
+        if left < 0:
+            source.complain(f"what is beyond {MOST_PATTERNS} patterns")
+            break
+        found.append(layer)
+    wide = layers[:1] if layers and not layers[0].pattern else []
+    return [*found[len(wide) :], *found[: len(wide)]]
 
 
 def _by_pattern(table: Mapping[str, Any], source: Source, name: str, place: Place) -> list[Layer]:

@@ -10,26 +10,31 @@ when the file was seen in its directory and read, which is done beside the reque
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 from dataclasses import replace
 
 from awayfs.control.config import parse
-from awayfs.core.effective import Layer, Place
+from awayfs.core.effective import Layer, Place, cost
 from awayfs.core.errors import RemoteError
 from awayfs.core.merge_rules import Rule, rules_of
-from awayfs.core.setting_layers import DIRECTORY, Source, layers_of
+from awayfs.core.setting_layers import DIRECTORY, MOST_COMPLAINTS, Source, layers_of
 from awayfs.core.setting_table import TABLE
 from awayfs.core.types import Kind, NodeId
 from awayfs.store.nodes import Node
 from awayfs.volume.context import SECOND_NS, Context
 from awayfs.volume.fetch import Fetcher
+from awayfs.volume.slices import Slices
 from awayfs.volume.tree import Tree
 
 log = logging.getLogger(__name__)
 
 NAME = b".awayfs.toml"
 LARGEST = 64 << 10
+MOST_FILES = 200
+MOST_PATTERNS_IN_ALL = 1000
+"""Of all such files together: each path that is looked up is held against them."""
 LOOK_NS = 2 * SECOND_NS
 SETTINGS_S = 5.0
 """How often the files with settings are looked at for a new version."""
@@ -49,6 +54,7 @@ class ShareRules:
         self._looked: dict[bytes, list[Rule]] = {}
         self._looked_ns = 0
         self._layers: dict[NodeId, list[Layer]] = {}
+        self._beyond: list[str] = []
         self._again = asyncio.Event()
         self._store.nodes.watch(NAME, self._again.set)
         self._again.set()
@@ -65,19 +71,47 @@ class ShareRules:
 
     async def read_settings(self) -> None:
         """Have the settings of all files that are known be those of this moment."""
-        nodes, effective = self._store.nodes, self._context.effective
+        nodes, left = self._store.nodes, MOST_PATTERNS_IN_ALL
         known: dict[bytes, list[Layer]] = {}
-        for parent, node_id in nodes.named(NAME):
-            directory, node = nodes.path(parent), self._context.node(node_id)
-            if directory is None or node is None:
+        files = await self._nearest_to_root()
+        beyond = files[MOST_FILES][0] if len(files) > MOST_FILES else None
+        for directory, node_id in files[:MOST_FILES]:
+            node = self._context.node(node_id)
+            if node is None or not nodes.names(node_id):
                 continue
             await self._of_file(node, directory)
-            known[directory] = [replace(one, root=directory) for one in self._layers[node_id]]
-        effective.set_share(known)
+            layers = self._layers.get(node_id, [])
+            left -= sum(map(cost, layers))
+            if left < 0:
+                beyond = directory
+                break
+            known[directory] = [replace(one, root=directory) for one in layers]
+        self._say_beyond(beyond)
+        self._context.effective.set_share(known)
+
+    async def _nearest_to_root(self) -> list[tuple[bytes, NodeId]]:
+        """The files by directory, those first that count first where not all of them can."""
+        nodes, slices = self._store.nodes, Slices()
+        found: list[tuple[int, bytes, NodeId]] = []
+        for parent, node in nodes.named(NAME):
+            await slices.pause()
+            directory = nodes.path(parent)
+            if directory is not None:
+                found.append((directory.count(b"/") + bool(directory), directory, node))
+        return [(directory, node) for _, directory, node in sorted(found)]
+
+    def _say_beyond(self, directory: bytes | None) -> None:
+        """Tell of the first file that the share has too many settings for."""
+        said, self._beyond = self._beyond, []
+        if directory is not None:
+            why = f"beyond {MOST_FILES} such files, or {MOST_PATTERNS_IN_ALL} patterns in them"
+            self._beyond = [f"{_shown(directory)}: is {why}; it, and what follows, is ignored"]
+        for line in self._beyond if self._beyond != said else ():
+            log.warning("%s", line)
 
     def complaints(self) -> list[str]:
         """What is wrong with the files that were looked at."""
-        return [line for lines in self._complaints.values() for line in lines]
+        return [*self._beyond, *(line for lines in self._complaints.values() for line in lines)]
 
     async def of(self, path: bytes) -> list[Rule]:
         """The rules that count at a path, the nearest directory's first."""
@@ -109,17 +143,17 @@ class ShareRules:
             return None  # there is none, or it cannot be asked for now
 
     async def _of_file(self, node: Node, directory: bytes) -> list[Rule]:
-        shown = os.fsdecode(directory + b"/" + NAME if directory else NAME)
+        shown = _shown(directory)
         current = self._context.node(node.id) or node
         version = (current.mtime_ns, current.size, self._store.content.token(node.id))
         known = self._read.get(node.id)
         if known is not None and known[0] == version:
             return known[1]
         rules, wrong, lasts = await self._parsed(current, shown, directory)
-        for line in wrong:
+        for line in wrong[:MOST_COMPLAINTS]:
             if line not in self._complaints.get(node.id, []):
                 log.warning("%s", line)
-        self._complaints[node.id] = wrong
+        self._complaints[node.id] = wrong[:MOST_COMPLAINTS]
         if lasts:
             version = (current.mtime_ns, current.size, self._store.content.token(node.id))
             self._read[node.id] = (version, rules)
@@ -158,6 +192,12 @@ class ShareRules:
             return b""
         fd = self._store.content.open(node.id, create=False)
         try:
+            if not self._store.content.covers(node.id, 0, node.size):
+                raise OSError(errno.EAGAIN, "it has just changed")
             return os.pread(fd, LARGEST, 0)
         finally:
             os.close(fd)
+
+
+def _shown(directory: bytes) -> str:
+    return os.fsdecode(directory + b"/" + NAME if directory else NAME)
