@@ -263,3 +263,25 @@ def test_an_unknown_hard_link_of_a_file_that_is_going_out_is_no_rename(tmp_path:
         assert (s.there("one"), s.there("d/two")) == (b"NEW content", b"old content")
 
     run(tmp_path, body)
+
+
+def test_who_is_interrupted_while_his_write_is_sent_has_written(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With writes=through. Told EINTR, he would write again, at the end of a log for example."""
+
+    async def body(s: Setup) -> None:
+        entry, opened = await s.kernel.create(ROOT, b"log", 0o644)
+
+        async def never(_node: int) -> None:
+            await asyncio.sleep(30)
+
+        monkeypatch.setattr(s.volume.replay, "wait_for_node", never)
+        form = wire.WRITE_IN.pack(fh=opened.fh, offset=0, size=4, write_flags=0, flags=0)
+        unique = await s.kernel.start(wire.Opcode.WRITE, entry.nodeid, form + b"line")
+        await s.kernel.statfs()
+        await s.kernel.interrupt(unique)
+        assert wire.WRITE_OUT.unpack(await s.kernel.finish(unique))["size"] == 4
+        await s.kernel.release(entry.nodeid, opened.fh)
+
+    run(tmp_path, body, volume_options={"writes": "through"})

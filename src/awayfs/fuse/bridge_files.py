@@ -10,6 +10,7 @@ that their writes are seen (fs/fuse/iomode.c).
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import os
@@ -245,7 +246,11 @@ class FileHandlers:
         return write_out(written)
 
     async def _write_through(self, nodeid: int, written: int) -> bytes:
-        await self._volume.sent(nodeid)
+        """Who is interrupted waits no more, but has written: told EINTR, he would do so again."""
+        try:
+            await self._volume.sent(nodeid)
+        except asyncio.CancelledError:
+            pass
         return write_out(written)
 
     def flush(self, request: rq.Flush) -> Result:
