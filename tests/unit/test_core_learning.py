@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +16,9 @@ from awayfs.core.learning import (
     Advice,
     Learned,
     Use,
+    Wanted,
     advise,
+    best_of,
     faded,
 )
 
@@ -28,6 +32,10 @@ def learned(*uses: tuple[int, int, object, float]) -> Learned:
     for node, directory, process, at_s in uses:
         known.used(node, directory, process, NOW + at_s)
     return known
+
+
+def scored(known: Learned, files: Iterable[tuple[int, int]], now_s: float) -> list[Wanted]:
+    return [Wanted(node, known.score(node, directory, now_s)) for node, directory in files]
 
 
 def test_what_was_used_more_often_or_later_counts_for_more() -> None:
@@ -62,9 +70,9 @@ def test_a_busy_directory_speaks_for_what_was_never_used() -> None:
 
 def test_the_best_come_first_and_no_more_than_asked_for() -> None:
     known = learned(*[(n, DIRECTORY, n, n * 100.0) for n in range(1, 30)])
-    best = known.best(known.files(), NOW + 3000, 5)
+    best = best_of(scored(known, known.files(), NOW + 3000), 5)
     assert [one.node for one in best] == [29, 28, 27, 26, 25]
-    assert known.best([(1, DIRECTORY)], NOW + 50 * HALF_LIFE_S, 5) == []
+    assert best_of(scored(known, [(1, DIRECTORY)], NOW + 50 * HALF_LIFE_S), 5) == []
 
 
 USES = st.lists(

@@ -97,6 +97,12 @@ def advise(missed: Iterable[tuple[bytes, int]]) -> list[Advice]:
     return sorted(found, key=lambda one: (-one.times, one.path))
 
 
+def best_of(files: Iterable[Wanted], count: int) -> list[Wanted]:
+    """The ``count`` files that most speaks for, of those for which enough does; the best first."""
+    enough = (one for one in files if one.score >= LEAST_SCORE)
+    return heapq.nsmallest(count, enough, key=lambda one: (-one.score, one.node))
+
+
 def faded(seconds: float) -> float:
     """What is left of a weight of one after so long."""
     return float(0.5 ** (max(0.0, seconds) / HALF_LIFE_S))
@@ -177,14 +183,6 @@ class Learned:
     def files(self) -> Iterator[tuple[NodeId, NodeId]]:
         """Every file that is known, with its directory."""
         return ((node, use.directory) for node, use in self._files.items())
-
-    def best(
-        self, candidates: Iterable[tuple[NodeId, NodeId]], now_s: float, count: int
-    ) -> list[Wanted]:
-        """Of files with their directories the ``count`` that most speaks for, the best first."""
-        scored = (Wanted(n, self.score(n, d, now_s)) for n, d in candidates)
-        enough = (one for one in scored if one.score >= LEAST_SCORE)
-        return heapq.nsmallest(count, enough, key=lambda one: (-one.score, one.node))
 
     def _relate(self, node: NodeId, process: object, now_s: float) -> None:
         recent = self._recent.setdefault(process, deque(maxlen=WINDOW))

@@ -17,7 +17,7 @@ from contextlib import aclosing
 
 from awayfs.core.ahead import Ahead
 from awayfs.core.errors import EDISCONDATA, EDISCONNECTED, AwayfsError
-from awayfs.core.learning import Advice, Learned, Reason, advise
+from awayfs.core.learning import Advice, Learned, Reason, Wanted, advise, best_of
 from awayfs.core.types import NodeId
 from awayfs.volume.context import SECOND_NS, Context
 from awayfs.volume.disk import space_of
@@ -152,7 +152,11 @@ class Learning:
                 continue
             if self._hoard.lacks(node) and not self._context.effective.is_transient(node_id):
                 places[node_id], sizes[node_id] = directory, node.size
-        best = self._known.best(places.items(), now_s, FETCHED_TOGETHER)
+        wanted: list[Wanted] = []
+        for node_id, directory in places.items():
+            await slices.pause()  # what speaks for a file takes a while to find out
+            wanted.append(Wanted(node_id, self._known.score(node_id, directory, now_s)))
+        best = best_of(wanted, FETCHED_TOGETHER)
         return self._ahead.choose(best, sizes, self._room(), now_s)
 
     def _candidates(self) -> Iterator[tuple[NodeId, NodeId]]:
