@@ -99,3 +99,107 @@ def test_a_copy_that_waits_while_the_server_changes_its_source(
         files.close(target)
 
     played(tmp_path, play)
+
+
+def test_who_is_interrupted_copies_nothing_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """He was told EINTR: the target must not change behind his back."""
+
+    async def play(world: World) -> None:
+        (world.share / "source").write_bytes(whole(5, MIB))
+        (world.share / "target").write_bytes(b"as it was")
+        node, target_node = await world.find("source"), await world.cached("target")
+        files, content = world.volume.files, world.store.content
+        source, target = files.open(node, writing=False), files.open(target_node, writing=True)
+        went = False
+
+        async def gone() -> None:  # while room is made for the target
+            nonlocal went
+            content.drop_ranges(node.id)
+            source.opened.whole = False
+            went = True
+
+        monkeypatch.setattr(files, "_room_for", lambda *_: gone())
+        copying = asyncio.ensure_future(files.copy(source, 0, target, 0, MIB))
+        while not went:
+            await asyncio.sleep(0)
+        copying.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await copying
+        while not content.covers(node.id, 0, MIB):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        assert os.pread(target.opened.fd, 99, 0) == b"as it was"
+        assert not world.store.journal.has_store(target_node.id)
+        files.close(source)
+        files.close(target)
+
+    played(tmp_path, play)
+
+
+def test_below_bstop_what_is_never_to_be_culled_stays_after_a_read(tmp_path: Path) -> None:
+    """A file that is read while the disk is nearly full is not kept, unless a setting says so."""
+
+    async def play(world: World) -> None:
+        (world.share / "f").write_bytes(bytes(1000))
+        node = await world.cached("f")
+        culling, settings = world.volume.culling, world.store.node_settings
+        settings.set(node.id, "cull", "off")
+        culling.passing.add(node.id)
+        culling.closed(node.id)
+        assert world.store.content.covers(node.id, 0, 1000)
+        settings.set(node.id, "cull", None)
+        culling.passing.add(node.id)
+        culling.closed(node.id)
+        assert not world.store.content.has(node.id)
+
+    played(tmp_path, play)
+
+
+def test_a_file_that_outgrew_the_limit_keeps_no_other_from_being_hoarded(tmp_path: Path) -> None:
+    """The server decides how large a file in a pinned directory is."""
+
+    async def play(world: World) -> None:
+        (world.share / "d").mkdir()
+        (world.share / "d" / "huge").write_bytes(bytes(2 * MIB))
+        (world.share / "d" / "f").write_bytes(bytes(1000))
+        (world.share / "other").write_bytes(bytes(1000))
+        for name in ("d", "other"):
+            world.store.pins.add((await world.find(name)).id, 100, True)
+        hoard = world.volume.hoard
+        steps = [walk async for walk in hoard.walk(*hoard.pinned_places(), pinned_only=True)]
+        assert [path for path, _ in steps[-1].failed] == ["d/huge"]
+        for name in ("d/f", "other"):
+            assert world.store.content.covers((await world.find(name)).id, 0, 1000)
+
+    played(tmp_path, play, cache_limit=MIB)
+
+
+def test_a_small_file_that_is_in_doubt_after_a_walk_is_not_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came is of a later revision than was known: what is here is not that, and is left."""
+
+    async def play(world: World) -> None:
+        (world.share / "f").write_bytes(b"first")
+        node = await world.cached("f")
+        world.store.content.set_token(node.id, b"another revision")
+        remote: Any = world.volume.link.remote
+        real = remote.fetch_many
+
+        async def later(pieces: Any, fd: int) -> Any:
+            (world.share / "f").write_bytes(b"later")
+            return await real(pieces, fd)
+
+        monkeypatch.setattr(remote, "fetch_many", later)
+        base = world.store.server.get(node.id)
+        assert base is not None
+        assert await world.volume.fetcher.fetch_small({node.id: base}) == [node.id]
+        async for _ in world.volume.hoard.walk(node.id):
+            pass
+        assert not world.volume.observer.is_suspect(node.id)
+        with open(world.store.content.fd_path(node.id), "rb") as file:
+            assert file.read() == b"later"
+
+    played(tmp_path, play)

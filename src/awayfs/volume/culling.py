@@ -159,7 +159,9 @@ class Culling:
             return True
         if self._context.opened.get(node) is not None or not self._is_clean(node):
             return False
-        if self._context.effective.is_pinned(node):
+        effective = self._context.effective
+        kept = effective.is_pinned if effective.is_transient(node) else effective.stays
+        if kept(node):
             return True
         self._drop([node])
         self._context.kernel.forget_node(node)  # its pages too

@@ -233,7 +233,7 @@ class Fetcher:
             os.close(fd)
 
     async def fetch_small(self, wanted: Mapping[NodeId, ServerNode]) -> list[NodeId]:
-        """Have small files whole, all with one call; those of them that are not whole after it.
+        """Have small files whole, all with one call; those that are not, or in doubt, after it.
 
         ``wanted`` says of each which revision of it is meant. Raises as ``ensure``.
         """
@@ -255,8 +255,12 @@ class Fetcher:
                 await slices.pause()
         finally:
             os.close(fd)
-        content = self._store.content
-        return [node for node, base in wanted.items() if not content.covers(node, 0, base.size)]
+        content, is_suspect = self._store.content, self._observer.is_suspect
+        return [
+            node
+            for node, base in wanted.items()
+            if not content.covers(node, 0, base.size) or is_suspect(node)
+        ]
 
     async def _land(self, pieces: list[Piece], fd: int) -> Sequence[Landed | None]:
         try:

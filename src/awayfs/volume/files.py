@@ -144,13 +144,20 @@ class Files:
     ) -> None:
         """Have a range here, and use it before it can go again.
 
-        Who is interrupted waits no more; what was asked for comes still.
+        Who is interrupted waits no more, and uses nothing; what was asked for comes still.
         """
-        wanted = self._fetcher.ensure(node, start, end, ahead=ahead, use=use)
+        waiting = True
+
+        def used() -> None:
+            if waiting:
+                use()
+
+        wanted = self._fetcher.ensure(node, start, end, ahead=ahead, use=used)
         fetch = self._context.spawn(wanted)
         try:
             await asyncio.shield(fetch)
         except asyncio.CancelledError:
+            waiting = False
             fetch.add_done_callback(_let_be)
             raise
 

@@ -33,6 +33,7 @@ BATCHES_TOGETHER = 8
 LARGE_TOGETHER = 2
 """Large files at a time: half of the worker's slots (``remotes/isolated.py``) stay free."""
 JOBS_TOGETHER = BATCHES_TOGETHER + LARGE_TOGETHER
+TOO_LARGE = "it is larger than the cache limit; mount with a larger cache-size"
 AT_A_TIME = 100
 """Nodes that are looked at before the event loop gets its turn."""
 
@@ -106,6 +107,7 @@ class Hoard:
         found = await self._below(starts, walk)
         if pinned_only:
             found.files = [node for node in found.files if self._is_pinned(node.id)]
+            found.files = self._below_limit(found.files, walk)
         walk.total = len(found.files)
         self._check_limit(found.files)
         async with aclosing(_run(self._jobs(found.files, walk))) as steps:
@@ -358,6 +360,16 @@ class Hoard:
                 return
             await self._fetcher.calm()
             await self._tree.xattrs(node)
+
+    def _below_limit(self, files: list[Node], walk: Walk) -> list[Node]:
+        """Those that can fit: one that the server has grown keeps nobody from the others."""
+        limit = self._context.cache_limit
+        if limit is None:
+            return files
+        for node in files:
+            if node.size > limit:
+                walk.failed.append((self.path(node.id), TOO_LARGE))
+        return [node for node in files if node.size <= limit]
 
     def _check_limit(self, files: list[Node]) -> None:
         """A pinned file that can never fit is said before anything is fetched for it."""

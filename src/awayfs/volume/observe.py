@@ -293,10 +293,16 @@ class Observer:
             return
         remote = await self._context.link.call(lambda server: server.digest(path))
         local_path = content.fd_path(node)
-        local = await asyncio.get_running_loop().run_in_executor(None, digest_of_file, local_path)
+        loop = asyncio.get_running_loop()
+        try:
+            local = await loop.run_in_executor(None, digest_of_file, local_path)
+        except FileNotFoundError:
+            return  # culled meanwhile
         now = self._store.server.get(node)
         if now is None or self._store.journal.has_store(node) or now.token != base.token:
             return
+        if not content.covers(node, 0, now.size) or content.fd_path(node) != local_path:
+            return  # culled meanwhile, and perhaps fetched again
         if remote.entry.token != now.token:
             self.adopt_entry(node, remote.entry)
         elif remote.blake2b == local:
