@@ -203,3 +203,32 @@ def test_a_small_file_that_is_in_doubt_after_a_walk_is_not_done(
             assert file.read() == b"later"
 
     played(tmp_path, play)
+
+
+def test_where_all_has_to_stay_a_closed_file_goes_without_looking_at_all_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play(world: World) -> None:
+        for name in ("pinned", "read"):
+            (world.share / name).write_bytes(bytes(1000))
+        pinned, node = await world.cached("pinned"), await world.cached("read")
+        world.store.pins.add(pinned.id, 100, True)
+        culling, files = world.volume.culling, world.volume.files
+        handle = files.open(node, writing=False)
+        assert not culling.evict(1)
+        looked = []
+        real = world.store.content.last_used.in_order
+        monkeypatch.setattr(
+            world.store.content.last_used, "in_order", lambda *a: looked.append(a) or real(*a)
+        )
+        files.close(handle)
+        world.volume.closed(node.id, handle.opened)
+        assert culling.evict(1) and not looked
+        assert not world.store.content.has(node.id)
+        assert world.store.content.has(pinned.id)
+        assert not culling.evict(1) and not looked
+        world.volume.unpin_node(pinned.id)
+        world.volume.context.effective.stays(pinned.id)
+        assert culling.evict(1) and not world.store.content.has(pinned.id)
+
+    played(tmp_path, play)

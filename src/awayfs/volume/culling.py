@@ -37,6 +37,8 @@ RANKED = 32_768
 AT_ONCE = 64
 """Files in one transaction."""
 LOOK_S = 1.0
+PAUSES = 10
+"""So many times as long as it took to find that nothing may go, it is not looked for again."""
 AGAIN_S = 10.0
 """After a time in which nothing could go, it is looked for anew."""
 SCANNED = 256
@@ -115,7 +117,8 @@ class Culling:
 
     def _rank_oldest(self) -> bool:
         """Rank the first few that may go, by last use; False where there is none at all."""
-        if time.monotonic() < self._barren_until:
+        began = time.monotonic()
+        if began < self._barren_until:
             return False
         after = (-1, 0)
         while uses := self._store.content.last_used.in_order(after, SCANNED):
@@ -124,7 +127,8 @@ class Culling:
             if found:
                 self._set_ranked(found)
                 return True
-        self._barren_until = time.monotonic() + LOOK_S
+        now = time.monotonic()  # looking keeps everybody waiting, where much has to stay
+        self._barren_until = now + min(max(LOOK_S, (now - began) * PAUSES), AGAIN_S)
         self.wake()
         return False
 
@@ -146,7 +150,10 @@ class Culling:
 
     def closed(self, node: NodeId) -> None:
         """The last user of a file is gone: what is not to be kept goes, now or once it is sent."""
-        self._barren_until = 0.0
+        if time.monotonic() < self._barren_until and self.may_go(node):
+            held = sum(r.end - r.start for r in self._store.content.ranges(node))
+            if held:  # all others have to stay
+                self._ranked.append((self._store.content.last_used.of(node), node, held))
         if node in self.passing or self._context.effective.is_transient(node):
             self.passing.discard(node)
             if not self._let_go(node):
@@ -169,6 +176,7 @@ class Culling:
 
     def _settings_changed(self) -> None:
         self._ranked.clear()
+        self._barren_until = 0.0
         self._sweep = True
         self.wake()
 

@@ -95,9 +95,11 @@ class Room:
                     raise
             if not self._context.link.usable:
                 break
+            unsent = self._context.store.journal.count()
             self._context.on_journal()
             await asyncio.sleep(LOOK_S)
-            self._culling.kept_no_more()
+            if self._context.store.journal.count() < unsent:
+                self._culling.kept_no_more()
         await self._context.tidy()
         self.make(wanted, keep, fetching=fetching, on_disk=on_disk)
 
