@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tests.unit.test_volume_review import World, played
 
+from awayfs.core.effective import Layer, Place
 from awayfs.volume.files import FileHandle
 
 MIB = 1 << 20
@@ -230,5 +231,31 @@ def test_where_all_has_to_stay_a_closed_file_goes_without_looking_at_all_others(
         world.volume.unpin_node(pinned.id)
         world.volume.context.effective.stays(pinned.id)
         assert culling.evict(1) and not world.store.content.has(pinned.id)
+
+    played(tmp_path, play)
+
+
+@pytest.mark.parametrize("by", ["pin", "pin beside a setting", "cull"])
+def test_what_is_kept_by_one_of_its_names_is_kept(tmp_path: Path, by: str) -> None:
+    """A file with a further name in a pinned directory, though its first name is elsewhere."""
+
+    async def play(world: World) -> None:
+        (world.share / "a").mkdir()
+        (world.share / "z").mkdir()
+        (world.share / "a" / "f").write_bytes(bytes(1000))
+        os.link(world.share / "a" / "f", world.share / "z" / "f")
+        node, other = await world.cached("a/f"), await world.find("z/f")
+        assert node.id == other.id
+        directory, effective = (await world.find("z")).id, world.volume.context.effective
+        if by == "cull":
+            world.store.node_settings.set(directory, "cull", "off")
+        else:
+            world.store.pins.add(directory, 100, True)
+        if by == "pin beside a setting":
+            effective.set_share({b"a": [Layer(Place.SHARE, "s", {"never-cache": True}, b"a")]})
+        await world.volume.culling.empty()
+        assert world.store.content.covers(node.id, 0, 1000)
+        world.volume.culling.closed(node.id)
+        assert world.store.content.covers(node.id, 0, 1000)
 
     played(tmp_path, play)

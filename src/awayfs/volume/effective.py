@@ -122,11 +122,23 @@ class Effective:
         self._look()
         if not (self._pinned or (pinned and "never-cache" in self._varying)):
             return pinned
-        return self.of(node, "pin") is not None
+        by_first = self.of(node, "pin") is not None
+        return by_first or any(one is not None for one in self._by_further_names(node, "pin"))
 
     def stays(self, node: NodeId) -> bool:
         """Whether culling has to leave a node alone."""
-        return self.is_pinned(node) or not self.of(node, "cull")
+        if self.is_pinned(node) or not self.of(node, "cull"):
+            return True
+        return not all(self._by_further_names(node, "cull"))
+
+    def _by_further_names(self, node: NodeId, name: str) -> Iterator[Any]:
+        """The values for a file of several names: what is to be kept by one of them is kept."""
+        nodes = self._store.nodes
+        names = nodes.names(node) if name in self._varying else []
+        for parent, own in names if len(names) > 1 else ():
+            directory = nodes.path(parent)
+            if directory is not None:
+                yield self._at(directory + b"/" + own if directory else own, name).value
 
     def is_transient(self, node: NodeId) -> bool:
         """Whether content goes when it is not used any more."""
