@@ -259,3 +259,41 @@ def test_what_is_kept_by_one_of_its_names_is_kept(tmp_path: Path, by: str) -> No
         assert world.store.content.covers(node.id, 0, 1000)
 
     played(tmp_path, play)
+
+
+def test_what_the_share_pins_takes_no_more_than_there_is_to_spare(tmp_path: Path) -> None:
+    async def play(world: World) -> None:
+        for name in ("a", "b", "c"):
+            (world.share / name).write_bytes(bytes(300 << 10))
+        mine = await world.find("c")
+        share = {b"": [Layer(Place.SHARE, "s", {"pin": 1, "leave-out": ("c",)})]}
+        world.volume.context.effective.set_share(share)
+        world.store.pins.add(mine.id, 100, True)
+        hoard = world.volume.hoard
+        steps = [walk async for walk in hoard.walk(1, pinned_only=True)]
+        assert [path for path, _ in steps[-1].failed] == ["b"]
+        assert [hoard.is_left_out((await world.find(n)).id) for n in "abc"] == [False] * 3
+        here = [world.store.content.has((await world.find(name)).id) for name in "abc"]
+        assert here == [True, False, True]
+
+    played(tmp_path, play, cache_limit=MIB)
+
+
+def test_the_share_leaves_nothing_out_that_a_person_pinned(tmp_path: Path) -> None:
+    """Else the check would say that nothing is missing."""
+
+    async def play(world: World) -> None:
+        (world.share / "d").mkdir()
+        (world.share / "d" / "f").write_bytes(bytes(1000))
+        directory = await world.find("d")
+        world.store.pins.add(directory.id, 100, True)
+        share = {b"": [Layer(Place.SHARE, "s", {"leave-out": ("*",)})]}
+        world.volume.context.effective.set_share(share)
+        await world.volume.observer.directory(directory.id)
+        missing = (await world.volume.hoard.check(directory.id)).missing
+        assert "d/f" in dict(missing)
+        async for _ in world.volume.hoard.walk(directory.id):
+            pass
+        assert world.store.content.covers((await world.find("d/f")).id, 0, 1000)
+
+    played(tmp_path, play)

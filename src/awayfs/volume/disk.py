@@ -18,3 +18,9 @@ def space_of(directory: str) -> Space:
         files=status.f_files,
         files_free=status.f_favail,
     )
+
+
+def free_above(disk: Space, percent: float) -> int:
+    """Bytes that may be used so that so much of the disk is left free; negative: too many are."""
+    least = int(disk.blocks * percent / 100)
+    return (disk.blocks_available - least) * disk.block_size

@@ -107,9 +107,18 @@ class Effective:
         return name in self._varying
 
     def left_out(self, path: bytes) -> LeftOut | None:
-        """The pattern by which hoard walks leave a path out, or None."""
+        """The pattern by which hoard walks leave a path out, or None.
+
+        What a person pinned himself, no file on the share leaves out.
+        """
         self._look()
-        return left_out(path, self._layers)
+        found = left_out(path, self._layers)
+        if found is None or not self._share:
+            return found
+        pin = self._at(path, "pin")
+        if pin.value is None or pin.place >= Place.SHARE:
+            return found
+        return left_out(path, [one for one in self._layers if one.place is not Place.SHARE])
 
     def patterns(self, path: bytes) -> list[LeftOut]:
         """All patterns of ``leave-out`` that count at a path."""
@@ -124,6 +133,13 @@ class Effective:
             return pinned
         by_first = self.of(node, "pin") is not None
         return by_first or any(one is not None for one in self._by_further_names(node, "pin"))
+
+    def is_pinned_by_share(self, node: NodeId) -> bool:
+        """Whether it is only a file on the share that wants a node to be kept here."""
+        if not self._share or self._store.pins.is_pinned(node):
+            return False
+        path = self._store.nodes.path(node)
+        return path is not None and self._at(path, "pin").place is Place.SHARE
 
     def stays(self, node: NodeId) -> bool:
         """Whether culling has to leave a node alone."""

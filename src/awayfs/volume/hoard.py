@@ -23,6 +23,7 @@ from awayfs.core.types import Kind, NodeId
 from awayfs.store.nodes import Node
 from awayfs.volume.adopt import XATTRS_LOADED
 from awayfs.volume.context import Context
+from awayfs.volume.disk import free_above, space_of
 from awayfs.volume.fetch import Fetcher
 from awayfs.volume.observe import Observer
 from awayfs.volume.slices import Slices
@@ -34,6 +35,9 @@ LARGE_TOGETHER = 2
 """Large files at a time: half of the worker's slots (``remotes/isolated.py``) stay free."""
 JOBS_TOGETHER = BATCHES_TOGETHER + LARGE_TOGETHER
 TOO_LARGE = "it is larger than the cache limit; mount with a larger cache-size"
+TOO_MUCH = "it is pinned by the share alone, and there is no room to spare; pin it to have it here"
+SHARE_PART = 0.5
+"""What the share pins is fetched as long as this part of a limited cache is not taken."""
 AT_A_TIME = 100
 """Nodes that are looked at before the event loop gets its turn."""
 
@@ -106,14 +110,13 @@ class Hoard:
         walk = Walk()
         found = await self._below(starts, walk)
         if pinned_only:
-            found.files = [node for node in found.files if self._is_pinned(node.id)]
-            found.files = self._below_limit(found.files, walk)
+            found.files = await self._to_be_kept(found.files, walk)
         walk.total = len(found.files)
         self._check_limit(found.files)
-        async with aclosing(_run(self._jobs(found.files, walk))) as steps:
+        async with aclosing(_run(await self._jobs(found.files, walk))) as steps:
             async for _ in steps:
                 yield walk
-        async with aclosing(_run(self._attribute_jobs(found))) as steps:
+        async with aclosing(_run(await self._attribute_jobs(found))) as steps:
             async for _ in steps:
                 yield walk
         self.on_walked(starts, walk)
@@ -265,11 +268,13 @@ class Hoard:
 
     # -- fetching it ----------------------------------------------------------------------
 
-    def _jobs(self, files: list[Node], walk: Walk) -> list[Coroutine[Any, Any, None]]:
+    async def _jobs(self, files: list[Node], walk: Walk) -> list[Coroutine[Any, Any, None]]:
         """What has to be done for all of them; what is whole counts as done at once."""
         small: list[tuple[NodeId, int]] = []
         large: list[NodeId] = []
+        slices = Slices()
         for node in files:
+            await slices.pause()
             if self._is_settled(node):
                 walk.done += 1
             elif node.size <= SMALL and not self._store.journal.has_store(node.id):
@@ -348,9 +353,13 @@ class Hoard:
             await asyncio.sleep(wait_s)
         await self._fetcher.calm()
 
-    def _attribute_jobs(self, found: _Found) -> list[Coroutine[Any, Any, None]]:
-        both = [*found.others, *found.files]
-        lacking = [node.id for node in both if self._lacks_xattrs(node.id)]
+    async def _attribute_jobs(self, found: _Found) -> list[Coroutine[Any, Any, None]]:
+        lacking: list[NodeId] = []
+        slices = Slices()
+        for node in (*found.others, *found.files):
+            await slices.pause()
+            if self._lacks_xattrs(node.id):
+                lacking.append(node.id)
         parts = [lacking[at : at + AT_A_TIME] for at in range(0, len(lacking), AT_A_TIME)]
         return [self._read_attributes(part) for part in parts]
 
@@ -361,15 +370,36 @@ class Hoard:
             await self._fetcher.calm()
             await self._tree.xattrs(node)
 
-    def _below_limit(self, files: list[Node], walk: Walk) -> list[Node]:
-        """Those that can fit: one that the server has grown keeps nobody from the others."""
+    async def _to_be_kept(self, files: list[Node], walk: Walk) -> list[Node]:
+        """Those that are pinned and can fit.
+
+        One that the server has grown keeps nobody from the others, and what only the share pins
+        takes no more than is free.
+        """
+        kept: list[Node] = []
+        limit, room, slices = self._context.cache_limit, self._room_for_share(), Slices()
+        for node in files:
+            await slices.pause()
+            if not self._is_pinned(node.id):
+                continue
+            if limit is not None and node.size > limit:
+                walk.failed.append((self.path(node.id), TOO_LARGE))
+                continue
+            if self._context.effective.is_pinned_by_share(node.id) and not self._is_settled(node):
+                room -= node.size
+                if room < 0:
+                    walk.failed.append((self.path(node.id), TOO_MUCH))
+                    continue
+            kept.append(node)
+        return kept
+
+    def _room_for_share(self) -> int:
+        """Bytes that may be fetched for what a file on the share pins: culling never begins."""
+        free = free_above(space_of(self._store.directory), self._context.effective.marks()["brun"])
         limit = self._context.cache_limit
         if limit is None:
-            return files
-        for node in files:
-            if node.size > limit:
-                walk.failed.append((self.path(node.id), TOO_LARGE))
-        return [node for node in files if node.size <= limit]
+            return free
+        return min(free, int(limit * SHARE_PART) - self._store.content.usage())
 
     def _check_limit(self, files: list[Node]) -> None:
         """A pinned file that can never fit is said before anything is fetched for it."""

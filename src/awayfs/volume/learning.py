@@ -20,7 +20,7 @@ from awayfs.core.errors import EDISCONDATA, EDISCONNECTED, AwayfsError
 from awayfs.core.learning import Advice, Learned, Reason, Wanted, advise, best_of
 from awayfs.core.types import NodeId
 from awayfs.volume.context import SECOND_NS, Context
-from awayfs.volume.disk import space_of
+from awayfs.volume.disk import free_above, space_of
 from awayfs.volume.hoard import Hoard
 from awayfs.volume.hoarding import may_fetch_unasked
 from awayfs.volume.slices import Slices
@@ -167,10 +167,9 @@ class Learning:
 
     def _room(self) -> int:
         """Bytes that may be fetched ahead now."""
-        disk, marks = space_of(self._store.directory), self._context.effective.marks()
-        free = disk.blocks_available - int(disk.blocks * marks["brun"] / 100)
+        free = free_above(space_of(self._store.directory), self._context.effective.marks()["brun"])
         usage, limit = self._store.content.usage(), self._context.cache_limit
-        return self._ahead.room(limit, usage, free * disk.block_size)
+        return self._ahead.room(limit, usage, free)
 
     def _now_s(self) -> float:
         return self._context.now() / SECOND_NS
