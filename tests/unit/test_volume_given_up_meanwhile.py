@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -295,5 +296,51 @@ def test_the_share_leaves_nothing_out_that_a_person_pinned(tmp_path: Path) -> No
         async for _ in world.volume.hoard.walk(directory.id):
             pass
         assert world.store.content.covers((await world.find("d/f")).id, 0, 1000)
+
+    played(tmp_path, play)
+
+
+@pytest.mark.parametrize("size", [1000, 200_000])
+def test_what_was_read_while_the_token_was_weak_is_read_again_once_it_is_strong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """The file may have changed in between without another token, and nobody would see it then."""
+
+    async def play(world: World) -> None:
+        (world.share / "f").write_bytes(bytes(size))
+        node, server = await world.find("f"), world.store.server
+        base = server.get(node.id)
+        assert base is not None
+
+        def seen(weak: bool) -> None:
+            entry = replace(base.entry(), weak=weak)
+            server.set(node.id, entry, seen_ns=world.volume.context.now())
+
+        remote: Any = world.volume.link.remote
+        asked = 0
+
+        def around(real: Any) -> Any:
+            async def fetch(*given: Any) -> Any:
+                nonlocal asked
+                asked += 1
+                found = await real(*given)
+                if asked == 1:  # on its way, it is changed and seen again
+                    with open(world.share / "f", "r+b") as file:
+                        file.write(b"later")
+                    found = replace(found, entry=base.entry()) if size > 1000 else found
+                    if size == 1000:
+                        found = [replace(one, token=base.token) for one in found]
+                    seen(weak=False)
+                return found
+
+            return fetch
+
+        seen(weak=True)
+        monkeypatch.setattr(remote, "fetch", around(remote.fetch))
+        monkeypatch.setattr(remote, "fetch_many", around(remote.fetch_many))
+        async for _ in world.volume.hoard.walk(node.id):
+            pass
+        with open(world.store.content.fd_path(node.id), "rb") as file:
+            assert file.read(5) == b"later"
 
     played(tmp_path, play)

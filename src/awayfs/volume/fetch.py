@@ -34,7 +34,7 @@ from awayfs.store.nodes import Node
 from awayfs.store.server import ServerNode
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
-from awayfs.volume.observe import Observer
+from awayfs.volume.observe import Observer, stands_for
 from awayfs.volume.room import Room
 from awayfs.volume.slices import Slices
 
@@ -276,7 +276,7 @@ class Fetcher:
     ) -> None:
         """One of many, if it is of the wanted revision and nobody changed it here meanwhile."""
         now_base, content = self._store.server.get(node), self._store.content
-        if now_base is None or not now_base.token == base.token == token:
+        if now_base is None or not stands_for(base, now_base) or token != base.token:
             return
         if self._store.journal.has_store(node) or not self._store.nodes.names(node):
             return  # what has no name may have been changed as well
@@ -324,7 +324,7 @@ class Fetcher:
     ) -> bool:
         """Copy what is still missing into the cache file, if it is of the right revision."""
         now_base = self._store.server.get(node)
-        if now_base is None or now_base.token != base.token:
+        if now_base is None or not stands_for(base, now_base):
             return False  # adopted or replayed meanwhile: look again
         if fetched.entry.token != base.token:
             if (lost := self._lost(node)) is not None:

@@ -29,7 +29,7 @@ from awayfs.core.errors import Implausible, NotFound, Refused, RemoteError, Wron
 from awayfs.core.safety import root_replaced
 from awayfs.core.types import ROOT, Entry, Kind, NodeId
 from awayfs.ports.remote import Listing
-from awayfs.store.server import Seen
+from awayfs.store.server import Seen, ServerNode
 from awayfs.volume.adopt import Adopter
 from awayfs.volume.brakes import Brakes
 from awayfs.volume.changes import RESERVED
@@ -45,6 +45,14 @@ SEARCHED_DIRECTORIES = 200
 JUST_NOW_NS = 2 * SECOND_NS
 CHUNK = 1 << 20
 END = object()
+
+
+def stands_for(base: ServerNode, now: ServerNode) -> bool:
+    """Whether what was read while a file was seen as ``base`` may stand for ``now``.
+
+    A weak token that is strong by now proves nothing of what was read before (``core.diff``).
+    """
+    return now.token == base.token and (now.weak or not base.weak)
 
 
 def join(directory: bytes, name: bytes) -> bytes:
@@ -299,7 +307,7 @@ class Observer:
         except FileNotFoundError:
             return  # culled meanwhile
         now = self._store.server.get(node)
-        if now is None or self._store.journal.has_store(node) or now.token != base.token:
+        if now is None or self._store.journal.has_store(node) or not stands_for(base, now):
             return
         if not content.covers(node, 0, now.size) or content.fd_path(node) != local_path:
             return  # culled meanwhile, and perhaps fetched again
