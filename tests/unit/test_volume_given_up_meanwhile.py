@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -344,3 +345,59 @@ def test_what_was_read_while_the_token_was_weak_is_read_again_once_it_is_strong(
             assert file.read(5) == b"later"
 
     played(tmp_path, play)
+
+
+def test_a_walk_ends_where_there_is_no_room_for_a_file(tmp_path: Path) -> None:
+    """It gives up nothing of the file that it fetches: it would begin anew without end."""
+
+    async def play(world: World) -> None:
+        (world.share / "kept").write_bytes(bytes(MIB))
+        (world.share / "wanted").write_bytes(bytes(5 * MIB // 2))
+        kept, wanted = await world.cached("kept"), await world.find("wanted")
+        world.store.pins.add(kept.id, 100, True)
+        for reader in (False, True):
+            handle = world.volume.files.open(wanted, writing=False) if reader else None
+            async with asyncio.timeout(10):
+                steps = [walk async for walk in world.volume.hoard.walk(wanted.id)]
+            assert [path for path, _ in steps[-1].failed] == ["wanted"]
+            if handle is not None:
+                world.volume.files.close(handle)
+
+    played(tmp_path, play, cache_limit=3 * MIB)
+
+
+def test_a_walk_fetches_nothing_that_is_not_to_be_kept(tmp_path: Path) -> None:
+    async def play(world: World) -> None:
+        (world.share / "large").write_bytes(bytes(40 * MIB))
+        node = await world.find("large")
+        world.store.node_settings.set(node.id, "never-cache", "on")
+        async with asyncio.timeout(20):
+            async for _ in world.volume.hoard.walk(1):
+                pass
+        assert not world.store.content.ranges(node.id)
+        assert "large" in dict((await world.volume.hoard.check(1)).missing)
+
+    played(tmp_path, play)
+
+
+def test_where_only_the_file_itself_may_go_nothing_goes(tmp_path: Path) -> None:
+    """It was looked for without end, on the event loop."""
+
+    async def play(world: World) -> None:
+        for name in ("pinned", "own"):
+            (world.share / name).write_bytes(bytes(1000))
+        pinned, own = await world.cached("pinned"), await world.cached("own")
+        world.store.pins.add(pinned.id, 100, True)
+        signal.signal(signal.SIGALRM, _too_long)
+        signal.alarm(20)
+        try:
+            assert not world.volume.culling.evict(1, keep=own.id)
+        finally:
+            signal.alarm(0)
+        assert world.volume.culling.evict(1) and not world.store.content.has(own.id)
+
+    played(tmp_path, play)
+
+
+def _too_long(*_: Any) -> None:
+    raise AssertionError("it takes too long")

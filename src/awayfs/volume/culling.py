@@ -102,7 +102,7 @@ class Culling:
         going: list[tuple[NodeId, int]] = []
         freed = 0
         while len(going) < AT_ONCE and (freed < wanted or len(going) < files):
-            if not self._ranked and (going or not self._rank_oldest()):
+            if not self._ranked and (going or not self._rank_oldest(keep)):
                 break  # those go before others are looked for
             used_ns, node, size = self._ranked.pop()
             if (
@@ -115,18 +115,24 @@ class Culling:
             freed += size
         return going
 
-    def _rank_oldest(self) -> bool:
-        """Rank the first few that may go, by last use; False where there is none at all."""
+    def _rank_oldest(self, keep: NodeId) -> bool:
+        """Rank the first few that may go, by last use; False where there is none but ``keep``."""
         began = time.monotonic()
         if began < self._barren_until:
             return False
         after = (-1, 0)
         while uses := self._store.content.last_used.in_order(after, SCANNED):
             after = uses[-1].used_ns, uses[-1].node
-            found = [(self._until(use), use) for use in uses if use.bytes and self.may_go(use.node)]
+            found = [
+                (self._until(use), use)
+                for use in uses
+                if use.bytes and use.node != keep and self.may_go(use.node)
+            ]
             if found:
                 self._set_ranked(found)
                 return True
+        if self._store.content.ranges(keep) and self.may_go(keep):
+            return False  # for others there is something
         now = time.monotonic()  # looking keeps everybody waiting, where much has to stay
         self._barren_until = now + min(max(LOOK_S, (now - began) * PAUSES), AGAIN_S)
         self.wake()

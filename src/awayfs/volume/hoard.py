@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from awayfs.core.errors import RemoteError, UsageError
+from awayfs.core.errors import EDISCONFULL, RemoteError, UsageError
 from awayfs.core.hoarding import FIRST_PIECE, SMALL, Pace, batches, next_piece
 from awayfs.core.types import Kind, NodeId
 from awayfs.store.nodes import Node
@@ -111,6 +111,8 @@ class Hoard:
         found = await self._below(starts, walk)
         if pinned_only:
             found.files = await self._to_be_kept(found.files, walk)
+        else:
+            found.files = await self._not_transient(found.files)
         walk.total = len(found.files)
         self._check_limit(found.files)
         async with aclosing(_run(await self._jobs(found.files, walk))) as steps:
@@ -330,12 +332,15 @@ class Hoard:
 
     async def _in_pieces(self, node_id: NodeId) -> int:
         """Have the whole content cached; the bytes that were fetched for it."""
-        fetched, piece = 0, FIRST_PIECE
+        fetched, reached, piece = 0, 0, FIRST_PIECE
         while (node := self._context.node(node_id)) is not None:
             missing = self._store.content.missing(node_id, 0, node.size)
             if not missing:
                 break
             start = missing[0].start
+            if start < reached:
+                raise OSError(EDISCONFULL, "there is no room for it while it is being read")
+            reached = start
             end = min(missing[0].end, start + piece)
             await self._turn(end - start)
             began = time.monotonic()
@@ -391,6 +396,15 @@ class Hoard:
                     walk.failed.append((self.path(node.id), TOO_MUCH))
                     continue
             kept.append(node)
+        return kept
+
+    async def _not_transient(self, files: list[Node]) -> list[Node]:
+        """Those that would stay here."""
+        slices, kept = Slices(), list[Node]()
+        for node in files:
+            await slices.pause()
+            if not self._context.effective.is_transient(node.id) or self._is_pinned(node.id):
+                kept.append(node)
         return kept
 
     def _room_for_share(self) -> int:

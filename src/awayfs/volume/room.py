@@ -179,22 +179,19 @@ class Room:
         """Give up what is cached of a clean file that is just being read; False if it may not.
 
         Of one that is being written it would have to come back before the next change can go out.
+        Who fetches what nobody reads wants all of it: he would begin anew without end.
         """
         store, opened = self._context.store, self._context.opened.get(node)
         if not store.content.ranges(node) or not self._culling.is_expendable(node):
             return False
-        if opened is None:
-            with store.transaction():
-                store.content.drop(node)
-        elif opened.passthrough or opened.writers:
+        if opened is None or opened.passthrough or opened.writers:
             return False  # the kernel reads the file by itself, or it is about to change
-        else:
-            self._context.held.about_to_change(node)
-            with store.transaction():
-                store.content.drop_ranges(node)
-            opened.whole = False
-            os.ftruncate(opened.fd, 0)
-            os.ftruncate(opened.fd, opened.size)
+        self._context.held.about_to_change(node)
+        with store.transaction():
+            store.content.drop_ranges(node)
+        opened.whole = False
+        os.ftruncate(opened.fd, 0)
+        os.ftruncate(opened.fd, opened.size)
         return True
 
     # -- what is told ---------------------------------------------------------------------
