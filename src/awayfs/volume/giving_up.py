@@ -7,12 +7,16 @@ one transaction, so that no content of ours is left behind that passes for the s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Container, Iterator
 from dataclasses import replace
 
 from awayfs.core.diff import compare_entries
+from awayfs.core.earlier_names import name_after
+from awayfs.core.errors import UsageError
 from awayfs.core.records import Record, RecordKind
 from awayfs.core.types import Entry, Kind, NodeId
+from awayfs.store.nodes import Node
 from awayfs.volume.adopt import XATTRS_LOADED, Adopter
 from awayfs.volume.changes import Changes
 from awayfs.volume.context import Context
@@ -38,9 +42,13 @@ class GivingUp:
         name that it was given stays with it likewise.
         """
         journal = self._store.journal
+        within = self._directories(node) if below else set()
         inside = [child for child in self.below(node) if journal.has_any(child)] if below else []
+        going = [child for child in inside if not self._elsewhere(child, within)]
         with self._store.transaction():
-            for dropped in (node, *inside):
+            for staying in set(inside).difference(going):
+                self._unlink_inside(staying, within)
+            for dropped in (node, *going):
                 records = journal.of_node(dropped)
                 exchanges = [r for r in records if r.kind is RecordKind.EXCHANGE]
                 named = exchanges or any(r.kind is RecordKind.LINK for r in records)
@@ -57,14 +65,18 @@ class GivingUp:
     def node(self, node: NodeId) -> None:
         """The node goes here, with all below it; open files live on until closed.
 
-        What the server has of it, or gets again, is taken for new.
+        What the server has of it, or gets again, is taken for new. A file inside that has names
+        elsewhere, too, stays under those.
         """
         going = [*reversed(list(self.below(node))), node]
+        within = self._directories(node)
         with self._store.transaction():
             for one in going:
-                self._names(one)
+                self._names(one, None if one == node else within)
                 if one == node or not self._store.nodes.names(one):
                     self._store.server.forget(one)
+                else:
+                    self._forget_inside(one, within)
             for one in going:
                 self._changes.discard_if_unused(one)
 
@@ -112,9 +124,51 @@ class GivingUp:
                 difference = compare_entries(base.entry(), entry)
                 self._adopter.adopt_revision(node, entry, difference)
 
-    def _names(self, node: NodeId) -> None:
+    def _names(self, node: NodeId, within: Container[NodeId] | None) -> None:
         for parent, name in self._store.nodes.names(node):
-            self.name(parent, name, node)
+            if within is None or parent in within:
+                self.name(parent, name, node)
+
+    def _forget_inside(self, node: NodeId, within: Container[NodeId]) -> None:
+        for parent, name in self._store.server.names(node):
+            if parent in within:
+                self._store.server.remove_name(parent, name)
+
+    def _directories(self, node: NodeId) -> set[NodeId]:
+        """A directory, with all that are below it."""
+        nodes = self._store.nodes
+        found = {one for one in self.below(node) if _is_directory(nodes.get(one))}
+        return found | {node}
+
+    def _elsewhere(self, node: NodeId, within: Container[NodeId]) -> list[tuple[NodeId, bytes]]:
+        """The names of a node that are in none of these directories."""
+        return [name for name in self._store.nodes.names(node) if name[0] not in within]
+
+    def _unlink_inside(self, node: NodeId, within: Container[NodeId]) -> None:
+        """The names that a file was given in these directories go; it has others.
+
+        Raises ``UsageError`` where they are not what was added.
+        """
+        for record in self._store.journal.of_node(node):
+            place = name_after(node, (record.parent, record.name), self._since(record))
+            if record.kind is RecordKind.LINK and place is not None and place[0] in within:
+                self.link(record)
+        path = self._store.nodes.path
+        left = [name for name in self._store.nodes.names(node) if name[0] in within]
+        known = self._store.server.names(node)
+        for parent, name in left:
+            if (parent, name) in known:
+                continue  # gone, or another's, on the server; nothing of ours
+            ours = os.fsdecode((path(parent) or b"") + b"/" + name)
+            other_parent, other = self._elsewhere(node, within)[0]
+            others = os.fsdecode(os.path.join(path(other_parent) or b"", other))
+            raise UsageError(
+                f"{others} is one more name of {ours}, and would be lost with it;"
+                " remove one of the two first"
+            )
+
+    def _since(self, record: Record) -> list[Record]:
+        return [r for r in self._store.journal.of_node(record.node) if r.seq > record.seq]
 
     def below(self, node: NodeId) -> Iterator[NodeId]:
         """All that is inside a node here, directories before what is in them."""
@@ -124,6 +178,10 @@ class GivingUp:
                 yield child.id
                 if child.kind is Kind.DIRECTORY:
                     pending.append(child.id)
+
+
+def _is_directory(node: Node | None) -> bool:
+    return node is not None and node.kind is Kind.DIRECTORY
 
 
 def without(exchange: Record, node: NodeId) -> Record:

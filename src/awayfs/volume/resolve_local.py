@@ -8,6 +8,7 @@ from awayfs.core.conflicts import ConflictKind
 from awayfs.core.decide import same_object
 from awayfs.core.earlier_names import name_after, names_before
 from awayfs.core.errors import UsageError
+from awayfs.core.namespace import Slot
 from awayfs.core.records import Record, RecordKind
 from awayfs.core.types import Attributes, Entry, Kind, NodeId
 from awayfs.store.conflicts import Conflict
@@ -162,6 +163,8 @@ class KeepLocal:
         now = self._store.nodes.names(record.node)
         later = [r for r in self._store.journal.of_node(record.node) if r.seq > record.seq]
         then = names_before(record.node, now, later) or now
+        if now and not any(self._store.nodes.get(directory) for directory, _ in then):
+            then = self._as_named_now(record.node, now, later)
         # first one that it keeps, whatever it is called by now: it is never without a name
         names = sorted(then, key=lambda name: name_after(record.node, name, later) is None)
         with self._store.transaction():
@@ -186,6 +189,18 @@ class KeepLocal:
             )
             self._link_further(record.node, [name for name in names[1:] if name in now])
             self._recreate_below(record.node)
+
+    def _as_named_now(self, node: NodeId, now: list[Slot], later: list[Record]) -> list[Slot]:
+        """The directory that it was in then is given up: how it came to be elsewhere is nothing
+        that the server could be told.
+        """
+        journal = self._store.journal
+        for record in later:
+            if record.kind is RecordKind.REMOVE and record.node == node:
+                journal.remove([record.seq])
+            elif record.kind is RecordKind.LINK and (record.parent, record.name) == now[0]:
+                journal.remove([record.seq])
+        return now[:1]
 
     def _remove_displaced(self, record: Record) -> None:
         """It was removed here since, too: of a rename, what it displaced is left to go."""
