@@ -320,6 +320,8 @@ def _undo(path: tuple[bytes, ...], which: str | None, force: bool, as_json: bool
     if not reply.get("made") and reply.get("content", True):
         line += "; what it held until now is in the history"
     click.echo(show.printable(line))
+    for left in reply.get("left") or []:
+        show.complain(f"{left}: only a part of it was ever here; that stays in the history")
     return 0
 
 

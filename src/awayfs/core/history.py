@@ -16,6 +16,10 @@ class Limits:
     total: int = 1 << 30
     one: int = 256 << 20
 
+    def holds(self, sizes: Iterable[int]) -> bool:
+        """Whether what one decision gives up can stay, when all that is older goes for it."""
+        return sum(sizes) <= self.total
+
 
 @dataclass(frozen=True, slots=True)
 class Weight:

@@ -223,6 +223,7 @@ class ResolveApi:
             "which": undone.which,
             "why": undone.why,
             "made": undone.made,
+            "left": [text_of(path) for path in undone.left],
         }
 
 

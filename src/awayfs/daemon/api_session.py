@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -155,7 +155,9 @@ class SessionApi:
         if paths is not None:
             for path in paths:
                 self._must_concern(path, found)
-            found = [d for d in found if any(concerns(d, path) for path in paths)]
+            named = [d for d in found if any(concerns(d, path) for path in paths)]
+            self._refuse_other_names(named, set(found).difference(named))
+            found = named
         changes: list[dict[str, Any]] = []
         for difference in found:
             nodes |= {n for n in (difference.node, difference.base_node) if n is not None}
@@ -171,12 +173,21 @@ class SessionApi:
         why = "nothing was changed here" if known else "no such file, neither here nor before"
         raise ControlError(f"{text_of(path) or 'the volume'}: {why}", "not-found")
 
+    def _refuse_other_names(self, named: list[Difference], others: Iterable[Difference]) -> None:
+        """A file goes back as a whole: under all of its names, if they were named."""
+        session, nodes = self._session, {d.node for d in named if d.node is not None}
+        found = [d for d in others if d.node in nodes and d.local is not None]
+        self._refuse([d.path for d in found if session.change(d) is not None])
+
     def _refuse_losing(self, plan: Plan) -> None:
         """What nobody named is not thrown away."""
-        if not plan.losing:
-            return
         nodes = self._volume().store.nodes
-        paths = sorted({text_of(p) for n in plan.losing if (p := nodes.path(n)) is not None})
+        self._refuse([p for n in plan.losing if (p := nodes.path(n)) is not None])
+
+    def _refuse(self, others: Iterable[bytes]) -> None:
+        paths = sorted({text_of(path) for path in others})
+        if not paths:
+            return
         more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
         named = ", ".join(paths[:NAMED]) + more
         raise ControlError(

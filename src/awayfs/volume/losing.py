@@ -97,6 +97,8 @@ class Losing:
                     if one is None and entry.size <= min(self.limits.one, VARIANT_LIMIT):
                         raise UsageError(NOT_HERE)
                     too_large += [] if one else ["server"]
+            if not self.limits.holds(one.lost.size for one in staged):
+                too_large += [one.lost.which for one in staged]
             if too_large and all_of_it:
                 raise TooLarge(self.not_kept(too_large[0]))
             staged += await self._going_on(conflict, path, which, choice, why)
@@ -126,13 +128,18 @@ class Losing:
         """The variants that a decision would give up for good, before it is carried out."""
         found: list[str] = []
         entry, limit = conflict.server_entry, self.limits.one
-        if "local" in which:
-            sizes = [self._context.node(node) for node, _ in self.losing_here(conflict, path)]
-            if any(node is not None and node.size > limit for node in sizes):
-                found += [] if self._shares_blocks() else ["local"]
+        here = self.losing_here(conflict, path) if "local" in which else ()
+        ours = [self._context.node(node) for node, _ in here]
+        if any(node is not None and node.size > limit for node in ours):
+            found += [] if self._shares_blocks() else ["local"]
         fetched = conflict.server_complete and conflict.server_variant is not None
-        if "server" in which and entry is not None and entry.kind is Kind.FILE and not fetched:
-            found += ["server"] if entry.size > VARIANT_LIMIT else []
+        theirs = entry.size if entry is not None and entry.kind is Kind.FILE else 0
+        if "server" in which and theirs > VARIANT_LIMIT and not fetched:
+            found.append("server")
+        all_sizes = [node.size for node in ours if node is not None]
+        all_sizes += [theirs] if "server" in which else []
+        if not found and not self.limits.holds(all_sizes):
+            found += sorted(which)
         return found
 
     def _shares_blocks(self) -> bool:

@@ -216,7 +216,12 @@ class Merging:
             staged = await self._deciding.staged_copy(outcome.path)
             why = f"rule {rule.pattern} ({rule.strategy})"
             await self._deciding.take(
-                conflict.id, staged, why=why, seen=there.token, made_from=made_from
+                conflict.id,
+                staged,
+                why=why,
+                seen=there.token,
+                made_from=made_from,
+                all_of_it=True,
             )
             log.info("%r: merged by %s", path, why)
         finally:

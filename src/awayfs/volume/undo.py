@@ -7,7 +7,8 @@ changed the file meanwhile. What the file held goes to the history in its place.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 
 from awayfs.core.errors import EDISCONDATA, UsageError
 from awayfs.core.types import Kind
@@ -31,12 +32,16 @@ ORDER = ("local", "current", "server")
 
 @dataclass(frozen=True, slots=True)
 class Undone:
-    """What was brought back: a variant of a decision, where, and whether it made the file."""
+    """What was brought back: a variant of a decision, where, and whether it made the file.
+
+    ``left`` are files in it of which only a part was ever here: they stay in the history.
+    """
 
     path: bytes
     which: str
     why: str
     made: bool
+    left: list[bytes] = field(default_factory=list)
 
 
 class Undo:
@@ -78,7 +83,8 @@ class Undo:
         if before is not None and not before.kind:
             await self._take_away(path, node, lost, force)
         elif node is None:
-            await self._make(path, lost)
+            left = await self._make(path, lost)
+            return Undone(path, lost.which, lost.why, True, left)
         elif before is not None and node.kind is not Kind(before.kind):
             raise UsageError("another kind of thing has its name by now; move that away first")
         elif lost.content:
@@ -104,12 +110,16 @@ class Undo:
             raise UsageError(f"the last decision did not give the {which} version up, but: {there}")
         return together[which or next(name for name in ORDER if name in together)]
 
-    async def _make(self, path: bytes, lost: Lost) -> None:
-        """The decision took it away: it is made again, with what was given up inside of it."""
+    async def _make(self, path: bytes, lost: Lost) -> list[bytes]:
+        """The decision took it away: it is made again, with what was given up inside of it.
+
+        The paths of what is not, since holes would pass for its content.
+        """
         together = self._store.history.of_conflict(lost.conflict)
         below = [one for one in together if one.which == lost.which]
         below = [one for one in below if one.path.startswith(path + b"/")]
-        wanted = [lost, *sorted(below, key=lambda one: one.path)]
+        whole = [one for one in below if not one.partial]
+        wanted = [lost, *sorted(whole, key=lambda one: one.path)]
         staged: dict[int, str] = {}
         try:
             for one in wanted:
@@ -126,6 +136,7 @@ class Undo:
             for place in staged.values():
                 unlink_quietly(place)
         fault("resolve.undone")
+        return sorted(one.path for one in below if one.partial)
 
     async def _take_away(self, path: bytes, node: Node | None, lost: Lost, force: bool) -> None:
         """The decision brought it back, or made it: it goes, and what it held is kept."""
@@ -165,6 +176,9 @@ class Undo:
     async def _kept(self, node: Node) -> str:
         """What it holds now, as a staging file."""
         kept = await self._losing.copy_of(node.id)
+        if kept is not None and not self._losing.limits.holds([os.stat(kept).st_size]):
+            unlink_quietly(kept)
+            kept = None
         if kept is None:
             raise UsageError("the file as it is now is too large for the history; copy it first")
         return kept
@@ -211,9 +225,12 @@ class Undo:
             return None
         if not self._store.content.covers(number, 0, copy.size):
             return None
-        path = self._store.content.fd_path(number)
+        path, before = self._store.content.fd_path(number), self._replacing.witness(number)
         found = await asyncio.get_running_loop().run_in_executor(None, digest_of_file, path)
-        return copy if found == content else None
+        if self._context.opened.get(number) is not None:
+            return None
+        untouched = self._replacing.witness(number) == before
+        return copy if found == content and untouched else None
 
     def _commit(
         self,
