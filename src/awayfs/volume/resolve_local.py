@@ -196,9 +196,9 @@ class KeepLocal:
         """
         journal = self._store.journal
         for record in later:
-            if record.kind is RecordKind.REMOVE and record.node == node:
-                journal.remove([record.seq])
-            elif record.kind is RecordKind.LINK and (record.parent, record.name) == now[0]:
+            removed = record.kind is RecordKind.REMOVE and record.node == node
+            named = record.kind is RecordKind.LINK and (record.parent, record.name) == now[0]
+            if removed or named:
                 journal.remove([record.seq])
         return now[:1]
 
