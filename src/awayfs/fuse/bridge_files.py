@@ -130,6 +130,8 @@ class FileHandlers:
     def _way(self, handle: FileHandle, flags: int) -> tuple[int, int]:
         """FOPEN flags and backing id: passthrough or page cache."""
         opened = handle.opened
+        if flags & os.O_ACCMODE == os.O_RDWR:
+            self._files.note_pages(handle)
         if opened.passthrough:
             if flags & os.O_ACCMODE == os.O_RDWR:  # mmap(2) needs a file that may be read
                 self._files.note_mappable(handle)

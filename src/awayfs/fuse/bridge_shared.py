@@ -178,6 +178,10 @@ class MountedKernel:
         shared.listed, shared.told_for_long = set(), set()
         shared.volume.context.spawn(self._forget_nodes(listings, attributes))
 
+    async def settled(self) -> None:
+        """See ``KernelCaches``."""
+        await self._notifier.drain()
+
     def wake(self, poller: int) -> None:
         """See ``KernelCaches``."""
         self._notifier.poll_wakeup(poller)

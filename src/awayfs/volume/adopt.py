@@ -146,11 +146,18 @@ class Adopter:
 
         A file that somebody has open keeps its cache file (descriptors refer to it), emptied
         of what is known; one that the kernel reads by itself keeps its content until closed.
+        So does one with pages that were written to, until these are here: of this content, and
+        not of the server's.
         """
         opened = self._context.opened.get(node)
         content = self._store.content
         with self._store.transaction():
             if opened is not None and opened.passthrough:
+                opened.outdated = True
+                return
+            if opened is not None and opened.mappable and opened.whole and not opened.fetched:
+                if not opened.outdated:
+                    self._context.spawn(self._drop_flushed(opened))
                 opened.outdated = True
                 return
             self._nodes.update(node, size=size)
@@ -163,6 +170,25 @@ class Adopter:
                 self._store.db.on_commit(lambda: _empty(opened, size))
         self._context.on_content_gone(node)
         self._context.kernel.forget_node(node)
+
+    async def _drop_flushed(self, opened: OpenNode) -> None:
+        """Drop an open content once the kernel has no more of it; what it wrote is an edit of it,
+        which replay will find to be in conflict.
+        """
+        node, kernel = opened.node, self._context.kernel
+        kernel.forget_node(node)
+        await kernel.settled()
+        base = self._server.get(node)
+        if self._context.opened.get(node) is not opened or not opened.outdated:
+            return
+        opened.outdated = False
+        if base is None or self._journal.has_store(node):
+            return
+        opened.fetched = True
+        try:
+            self.drop_content(node, base.size, base.token)
+        finally:
+            opened.fetched = False
 
     def _adopt_change(self, directory: NodeId, change: diff.Change) -> Iterator[None]:
         match change:
@@ -326,7 +352,7 @@ class Adopter:
             values["ctime_ns"] = entry.ctime_ns
         values = {key: value for key, value in values.items() if key not in dirty}
         opened = self._context.opened.get(node)
-        if opened is not None and (opened.unsaved or opened.passthrough):
+        if opened is not None and (opened.unsaved or opened.passthrough or opened.mappable):
             values.pop("size", None)
         self._nodes.update(node, **values)
         if opened is not None and "mtime_ns" in values:

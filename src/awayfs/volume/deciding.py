@@ -94,7 +94,9 @@ class Deciding:
             conflict = self._again(conflict)
             given_up = self._lost_by(conflict, record, choice)
             if LOCAL in given_up or choice == BOTH:
-                self._check_seen(conflict)
+                self._check_seen(conflict, path)
+                await self._have_pages(conflict)
+                conflict = self._again(conflict)
             unchanged = self._unchanged(conflict)
             lost = await self._losing.keep(
                 conflict,
@@ -207,14 +209,26 @@ class Deciding:
             raise UsageError(NO_LONGER)
         return conflict
 
-    def _check_seen(self, conflict: Conflict) -> None:
+    def _check_seen(self, conflict: Conflict, path: bytes) -> None:
         """What is written past us is seen only at the end: it must not be what is given up."""
-        opened = self._context.opened.get(conflict.node)
-        if opened is not None and opened.mappers:
-            raise UsageError(
-                "a program may be writing to it through a mapping, which is not seen; close it"
-                " there and try again, or use --keep local"
-            )
+        for node, place in self._losing.losing_here(conflict, path):
+            opened = self._context.opened.get(node)
+            if opened is not None and opened.mappers:
+                what = "it" if node == conflict.node else os.fsdecode(place)
+                raise UsageError(
+                    f"a program may be writing to {what} through a mapping, which is not seen;"
+                    " close it there and try again, or use --keep local"
+                )
+
+    async def _have_pages(self, conflict: Conflict) -> None:
+        """What programs wrote to the kernel's pages belongs to our variant."""
+        nodes, kernel = self._store.nodes, self._context.kernel
+        for opened in self._context.opened.all():
+            above = [parent for parent, _ in nodes.names(opened.node)]
+            inside = any(nodes.is_ancestor(conflict.node, directory) for directory in above)
+            if opened.mappable and (opened.node == conflict.node or inside):
+                kernel.forget_node(opened.node)
+        await kernel.settled()
 
     def _unchanged(self, conflict: Conflict, known: str | None = None) -> Callable[[], None]:
         """A check that our variant is what it was, or was then: what is kept is what goes."""

@@ -45,6 +45,7 @@ class FileHandle:
     append: bool
     mapping: bool = False  # it may write through a mapping that is not seen
     direct: bool = False  # its writes pass by the kernel's page cache
+    mappable: bool = False  # it may write to pages of the kernel's, which come here later
 
 
 class Files:
@@ -83,6 +84,7 @@ class Files:
         finally:  # whoever closes has closed, whatever could not be written down
             handle.opened.mappers -= handle.mapping
             self._end_direct(handle)
+            handle.opened.mappable -= handle.mappable
             last = self._context.opened.release(handle.opened, writing=handle.writing)
         return last
 
@@ -371,6 +373,13 @@ class Files:
         self._store_record(handle.opened)
         handle.mapping = True
         handle.opened.mappers += 1
+
+    def note_pages(self, handle: FileHandle) -> None:
+        """Whoever may read and write may map it: what is written so comes here late, a page at a
+        time, unless the kernel is asked for it.
+        """
+        handle.mappable = True
+        handle.opened.mappable += 1
 
     def _notice_mapped_writes(self, opened: OpenNode) -> None:
         """What was written through a mapping shows in the cache file's time."""

@@ -38,6 +38,7 @@ class OpenNode:
     whole: bool
     users: int = 0
     writers: int = 0
+    mappable: int = 0  # handles through which pages of the kernel's may be written (mmap)
     mappers: int = 0  # writers that may map the cache file, past us (``Files.note_mappable``)
     direct: int = 0  # writers that pass by the kernel's page cache
     beside_direct: bool = False  # somebody has opened it beside one of those
@@ -47,6 +48,7 @@ class OpenNode:
     blank: int = 0  # the record that foresees a first write, until there is one; 0 for none
     passthrough: int = 0  # backing id the kernel reads through, 0 for none
     outdated: bool = False  # the server has a newer content, to be taken after the last close
+    fetched: bool = False  # what the kernel had of written pages is here, at this moment
 
 
 _CHANGED = ("size", "mtime_ns", "ctime_ns", "unsaved")
