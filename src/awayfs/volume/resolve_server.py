@@ -132,9 +132,9 @@ class KeepServer:
             stands = server.child(record.to_parent, record.to_name) == replaced
             if replaced and stands and not self._steps.is_taken_away(replaced):
                 self._returning.name(record.to_parent, record.to_name, replaced)
-        if not nodes.names(record.node) and not self._steps.is_taken_away(record.node):
-            self._giving_up.changes(record.node, below=True)
-            self._giving_up.node(record.node)
+            if not nodes.names(record.node) and not self._steps.is_taken_away(record.node):
+                self._giving_up.changes(record.node, below=True)
+                self._giving_up.node(record.node)
         await self._steps.look([record.parent, record.to_parent])
 
     async def _stands(self, node: NodeId) -> bool:
