@@ -8,6 +8,7 @@ changed, and what is sent is the content at the time it goes out.
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from awayfs.core.types import Attributes, NodeId
@@ -55,3 +56,26 @@ class Record:
     state: RecordState = RecordState.PENDING
     reason: str = ""  # why it is parked
     at_ns: int = 0
+
+
+def takes_name(record: Record, node: NodeId, place: tuple[NodeId, bytes]) -> bool:
+    """Whether an unsent record takes a name away from the node."""
+    if (record.parent, record.name) == place:
+        return True
+    return record.replaced == node and (record.to_parent, record.to_name) == place
+
+
+def takes_away(records: Iterable[Record], node: NodeId) -> bool:
+    """Whether an unsent record removes a name of the node, or displaces it."""
+    return any(r.kind is RecordKind.REMOVE or r.replaced == node for r in records)
+
+
+def fields_set(records: Iterable[Record]) -> frozenset[str]:
+    """The attributes that unsent records set."""
+    return frozenset(
+        name
+        for record in records
+        if record.kind is RecordKind.SETATTR
+        for name in ("mode", "uid", "gid", "mtime_ns", "atime_ns")
+        if getattr(record.attributes, name) is not None
+    )

@@ -10,13 +10,19 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from awayfs.core import diff
 from awayfs.core.diff import Content
-from awayfs.core.records import Record, RecordKind, RecordState
+from awayfs.core.records import (
+    RecordKind,
+    RecordState,
+    fields_set,
+    takes_away,
+    takes_name,
+)
 from awayfs.core.types import ROOT, Entry, Kind, NodeId
 from awayfs.store.server import Seen, ServerNode
 from awayfs.volume.context import Context
@@ -126,7 +132,7 @@ class Adopter:
             return
         if self._nodes.child_id(parent, name) is not None:
             return
-        if any(_takes_name(r, node, (parent, name)) for r in self._journal.of_node(node)):
+        if any(takes_name(r, node, (parent, name)) for r in self._journal.of_node(node)):
             return
         self._nodes.add_name(parent, name, node)
         self._context.kernel.forget_entry(parent, name)
@@ -283,12 +289,12 @@ class Adopter:
         records = self._journal.of_node(node)
         if any(r.state is RecordState.FROZEN for r in records) or self._journal.has_store(node):
             return
-        if content in (Content.CHANGED, Content.SUSPECT) and _takes_away(records, node):
+        if content in (Content.CHANGED, Content.SUSPECT) and takes_away(records, node):
             return  # a removal goes out over the revision that was removed, and no other
         if content is Content.CHANGED and entry.kind is Kind.FILE and (merged or records):
             self._superseded.by_server(node)
         base = self._server.get(node)
-        dirty = _fields_set(records)
+        dirty = fields_set(records)
         adopted = entry
         if base is not None and dirty:
             adopted = replace(entry, **{f: getattr(base, f) for f in dirty if f != "atime_ns"})
@@ -481,26 +487,3 @@ def _empty(opened: OpenNode, size: int) -> None:
     opened.size = size
     opened.whole = size == 0
     opened.unsaved = False
-
-
-def _takes_name(record: Record, node: NodeId, place: tuple[NodeId, bytes]) -> bool:
-    """Whether an unsent record takes a name away from the node."""
-    if (record.parent, record.name) == place:
-        return True
-    return record.replaced == node and (record.to_parent, record.to_name) == place
-
-
-def _takes_away(records: Iterable[Record], node: NodeId) -> bool:
-    """Whether an unsent record removes a name of the node, or displaces it."""
-    return any(r.kind is RecordKind.REMOVE or r.replaced == node for r in records)
-
-
-def _fields_set(records: Iterable[Record]) -> frozenset[str]:
-    """The attributes that unsent records set."""
-    return frozenset(
-        name
-        for record in records
-        if record.kind is RecordKind.SETATTR
-        for name in ("mode", "uid", "gid", "mtime_ns", "atime_ns")
-        if getattr(record.attributes, name) is not None
-    )

@@ -29,9 +29,10 @@ from awayfs.store.conflicts import Conflict
 from awayfs.store.files import fsync_path, unlink_quietly
 from awayfs.volume.context import Context
 from awayfs.volume.losing import Losing
-from awayfs.volume.observe import digest_of_file, join
+from awayfs.volume.observe import join
 from awayfs.volume.resolve import Resolver
 from awayfs.volume.resolve_steps import COPY_TEMPLATE, MOVED_ON, MovedOn, differs
+from awayfs.volume.suspects import digest_of_file
 
 log = logging.getLogger(__name__)
 

@@ -34,9 +34,10 @@ from awayfs.store.nodes import Node
 from awayfs.store.server import ServerNode
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
-from awayfs.volume.observe import Observer, stands_for
+from awayfs.volume.observe import Observer
 from awayfs.volume.room import Room
 from awayfs.volume.slices import Slices
+from awayfs.volume.suspects import stands_for
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import hashlib
 import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -29,7 +28,7 @@ from awayfs.core.errors import Implausible, NotFound, Refused, RemoteError, Wron
 from awayfs.core.safety import root_replaced
 from awayfs.core.types import ROOT, Entry, Kind, NodeId
 from awayfs.ports.remote import Listing
-from awayfs.store.server import Seen, ServerNode
+from awayfs.store.server import Seen
 from awayfs.volume.adopt import Adopter
 from awayfs.volume.brakes import Brakes
 from awayfs.volume.changes import RESERVED
@@ -37,36 +36,19 @@ from awayfs.volume.context import SECOND_NS, Context
 from awayfs.volume.fingerprints import Fingerprints
 from awayfs.volume.slices import Slices, in_slices
 from awayfs.volume.strays import Strays
+from awayfs.volume.suspects import Suspects
 
 log = logging.getLogger(__name__)
 
 TRIES = 3
 SEARCHED_DIRECTORIES = 200
 JUST_NOW_NS = 2 * SECOND_NS
-CHUNK = 1 << 20
 END = object()
-
-
-def stands_for(base: ServerNode, now: ServerNode) -> bool:
-    """Whether what was read while a file was seen as ``base`` may stand for ``now``.
-
-    A weak token that is strong by now proves nothing of what was read before (``core.diff``).
-    """
-    return now.token == base.token and (now.weak or not base.weak)
 
 
 def join(directory: bytes, name: bytes) -> bytes:
     """A path on the server from a directory's path and a name in it."""
     return directory + b"/" + name if directory else name
-
-
-def digest_of_file(path: str) -> bytes:
-    """BLAKE2b-256 of a local file; blocking."""
-    digest = hashlib.blake2b(digest_size=32)
-    with open(path, "rb", buffering=0) as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.digest()
 
 
 class Observer:
@@ -79,6 +61,10 @@ class Observer:
         self._adopter = Adopter(context)
         self._brakes = Brakes(context)
         self._fingerprints = Fingerprints(context, self._adopter)
+        suspects = Suspects(context, self._adopter, self.adopt_entry)
+        self.is_suspect = suspects.is_suspect
+        self.verify = suspects.verify
+        self.drop_content = suspects.drop
         self._listings: dict[NodeId, asyncio.Task[None]] = {}
         self._commits: dict[NodeId, int] = {}
 
@@ -269,56 +255,6 @@ class Observer:
         if base is not None:
             content = compare_entries(base.entry(entry.name), entry)
             self._adopter.adopt_revision(node, entry, content)
-
-    def drop_content(self, node: NodeId) -> None:
-        """What is cached of a clean file is of another revision than the one last seen."""
-        base = self._store.server.get(node)
-        if base is not None:
-            self._adopter.drop_content(node, base.size, base.token)
-
-    def is_suspect(self, node: NodeId) -> bool:
-        """Whether cached content may belong to another revision than the one last seen."""
-        content = self._store.content
-        if self._store.journal.has_store(node) or not content.ranges(node):
-            return False
-        if not self._store.nodes.names(node):
-            return False  # it is whose it is open for
-        seen = self._store.server.get(node)
-        return seen is not None and content.token(node) != seen.token
-
-    async def verify(self, node: NodeId) -> None:
-        """Find out whether suspect content is the server's, and drop it if not.
-
-        Raises ``RemoteError`` when the server cannot be asked; the content then stays suspect.
-        """
-        content = self._store.content
-        base = self._store.server.get(node)
-        path = self._store.server.path(node)
-        if base is None or path is None:
-            return
-        if not content.covers(node, 0, base.size):
-            self._adopter.drop_content(node, base.size, base.token)
-            return
-        remote = await self._context.link.call(lambda server: server.digest(path))
-        local_path = content.fd_path(node)
-        loop = asyncio.get_running_loop()
-        try:
-            local = await loop.run_in_executor(None, digest_of_file, local_path)
-        except FileNotFoundError:
-            return  # culled meanwhile
-        now = self._store.server.get(node)
-        if now is None or self._store.journal.has_store(node) or not stands_for(base, now):
-            return
-        if not content.covers(node, 0, now.size) or content.fd_path(node) != local_path:
-            return  # culled meanwhile, and perhaps fetched again
-        if remote.entry.token != now.token:
-            self.adopt_entry(node, remote.entry)
-        elif remote.blake2b == local:
-            with self._store.transaction():
-                content.set_token(node, now.token)
-                self._store.server.set_digest(node, local)
-        else:
-            self._adopter.drop_content(node, now.size, now.token)
 
     def look_again(self, node: NodeId) -> None:
         """Something about a node was not as expected: list its directory soon."""

@@ -35,9 +35,10 @@ from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
 from awayfs.volume.fetch import Fetcher
 from awayfs.volume.journaling import Journaling
-from awayfs.volume.observe import digest_of_file, join
+from awayfs.volume.observe import join
 from awayfs.volume.op_ids import base36, move_op
 from awayfs.volume.replay_facts import FactFinder, Places
+from awayfs.volume.suspects import digest_of_file
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,8 @@ from awayfs.store.nodes import Node
 from awayfs.store.server import ServerNode
 from awayfs.volume.context import Context
 from awayfs.volume.fetch import Fetcher
-from awayfs.volume.observe import Observer, digest_of_file, join
+from awayfs.volume.observe import Observer, join
+from awayfs.volume.suspects import digest_of_file
 
 ONE_NAME = (RecordKind.CREATE, RecordKind.LINK, RecordKind.REMOVE)
 MOVING = (RecordKind.RENAME, RecordKind.EXCHANGE)

@@ -15,7 +15,8 @@ from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.types import Entry, NodeId
 from awayfs.store.conflicts import Conflict
 from awayfs.volume.context import Context
-from awayfs.volume.observe import Observer, digest_of_file
+from awayfs.volume.observe import Observer
+from awayfs.volume.suspects import digest_of_file
 
 TAKING = (RecordKind.RENAME, RecordKind.EXCHANGE, RecordKind.REMOVE)
 MOVED_ON = "the server has changed it again: look at the conflict as it is now, and decide anew"

@@ -23,8 +23,8 @@ from awayfs.volume.fetch import Fetcher
 from awayfs.volume.journaling import Journaling
 from awayfs.volume.losing import Losing
 from awayfs.volume.making import Making
-from awayfs.volume.observe import digest_of_file
 from awayfs.volume.replacing import Replacing
+from awayfs.volume.suspects import digest_of_file
 
 ORDER = ("local", "current", "server")
 """Which of the variants that one decision gave up is brought back, unless it is said."""
