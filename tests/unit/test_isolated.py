@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from awayfs.core.errors import Implausible, NotFound, Refused, Unreachable, UsageError
+from awayfs.core.secrets import Secrets
 from awayfs.core.types import ABSENT, Attributes, Committed, Kind
 from awayfs.remotes import isolated, protocol
 from awayfs.remotes.isolated import IsolatedRemote
@@ -245,7 +246,7 @@ def test_a_transfer_may_wait_behind_others_that_move(tmp_path: Path) -> None:
     async def body() -> None:
         command = (sys.executable, "-c", ONE_AFTER_THE_OTHER)
         remote = IsolatedRemote(f"dir:{tmp_path}", {}, command=command)
-        process = await remote._start()
+        process = await remote._start(Secrets())
         both = [process.call(Moved(b"f"), 0.5) for _ in range(2)]
         assert await asyncio.gather(*both) == [{}, {}]
         began = time.monotonic()

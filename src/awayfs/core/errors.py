@@ -4,6 +4,8 @@
     ├── RemoteError                 an answer, or the lack of one, from a server
     │   ├── Unreachable             no answer: nothing is known of what was executed
     │   ├── AuthenticationRequired  the server wants credentials we do not have
+    │   │   ├── PasswordRequired    a password would do: there is none, or it was refused
+    │   │   └── PassphraseRequired  a key is there, and its passphrase is missing or wrong
     │   ├── WrongServer             another machine, or another volume, answered
     │   ├── NotFound                the path does not exist, and the server said so
     │   ├── Refused(errno)          the server said no: permission, read-only, quota, name, size
@@ -38,6 +40,14 @@ class Unreachable(RemoteError):
 
 class AuthenticationRequired(RemoteError):
     """The server asks for credentials that are missing, expired or refused."""
+
+
+class PasswordRequired(AuthenticationRequired):
+    """The server takes passwords; there is none, or the one that was shown was refused."""
+
+
+class PassphraseRequired(AuthenticationRequired):
+    """A key is encrypted; its passphrase is missing or wrong. The server was not asked."""
 
 
 class WrongServer(RemoteError):

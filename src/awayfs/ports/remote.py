@@ -78,7 +78,8 @@ class Connected:
     ``identity`` names the volume where the protocol tells it (root handle, host key
     fingerprint); None where it does not. ``own_uid``/``own_gid`` are the account's ids on
     the server, None when unknown. ``addresses`` are this end's and the server's in the network;
-    None where they are not known, or something stands between.
+    None where they are not known, or something stands between. ``account`` is whom the server
+    takes us for, ``user@host``; empty where the protocol has no accounts.
     """
 
     capabilities: Capabilities
@@ -87,6 +88,7 @@ class Connected:
     own_uid: int | None = None
     own_gid: int | None = None
     addresses: tuple[str, str] | None = None
+    account: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ from typing import Any
 
 import msgspec
 
-from awayfs.core.errors import Unreachable
+from awayfs.core.errors import AuthenticationRequired, Unreachable
+from awayfs.core.secrets import Secrets
 from awayfs.core.types import (
     Attributes,
     Digest,
@@ -37,6 +38,7 @@ from awayfs.core.types import (
     Space,
 )
 from awayfs.ports.remote import Connected, Fetched, Intent, Landed, Listing, Piece
+from awayfs.ports.wallet import NoWallet, Wallet
 from awayfs.remotes import protocol as p
 from awayfs.remotes.channel import Channel
 
@@ -227,7 +229,8 @@ class IsolatedRemote:
     ``stall``: seconds without progress after which a call is given up; ``connect_deadline``
     the same for ``connect``, which also starts the process. ``command`` starts the worker
     (``--socket FD`` is added). Calls before ``connect`` raise ``Unreachable``. ``on_lost`` is told
-    why when the connection, or the worker, ends by itself, also while nothing is asked.
+    why when the connection, or the worker, ends by itself, also while nothing is asked. ``wallet``
+    is asked for passwords; they go to the worker over its socket, never in arguments.
     """
 
     def __init__(
@@ -240,6 +243,8 @@ class IsolatedRemote:
     ) -> None:
         self.command = tuple(command)
         self.on_lost: Callable[[str], None] = lambda _why: None
+        self.wallet: Wallet = NoWallet()
+        self._secrets = Secrets()
         self._url = url
         self._options = dict(options)
         self._stall = stall
@@ -262,18 +267,34 @@ class IsolatedRemote:
         return self._process.sign if self._process is not None else 0.0
 
     async def connect(self) -> Connected:
-        """Start a worker if there is none that lives, and connect its adapter (again)."""
+        """Start a worker if there is none that lives, and connect its adapter (again).
+
+        With what the wallet offers, as long as it has something else after a refusal.
+        """
         async with self._connecting:
-            process = self._process
-            if process is None or not process.alive:
-                process = await self._start()
-            try:
-                connected: Connected = await process.call(p.ConnectCall(), self._connect_deadline)
-            except asyncio.CancelledError:
-                self.abandon("connecting was cancelled")
-                raise
-            self._metadata = asyncio.Semaphore(max(1, connected.capabilities.in_flight))
-            return connected
+            while True:
+                secrets = await self.wallet.offer()
+                try:
+                    connected = await self._log_in(secrets)
+                except AuthenticationRequired as error:
+                    if not await self.wallet.refused(secrets, error):
+                        raise
+                    continue
+                self.wallet.accepted()
+                self._metadata = asyncio.Semaphore(max(1, connected.capabilities.in_flight))
+                return connected
+
+    async def _log_in(self, secrets: Secrets) -> Connected:
+        """One attempt. A worker knows the secrets it was started with; for others, a new one."""
+        process = self._process
+        if process is None or not process.alive or secrets != self._secrets:
+            process = await self._start(secrets)
+        try:
+            connected: Connected = await process.call(p.ConnectCall(), self._connect_deadline)
+        except asyncio.CancelledError:
+            self.abandon("connecting was cancelled")
+            raise
+        return connected
 
     async def close(self) -> None:
         """Say goodbye to the worker's server, briefly, and end the worker."""
@@ -423,7 +444,7 @@ class IsolatedRemote:
                 raise Unreachable("not connected")
             return await process.call(call, self._stall, fds)
 
-    async def _start(self) -> _Process:
+    async def _start(self, secrets: Secrets) -> _Process:
         self.abandon("replaced")
         self._leftovers = [one for one in self._leftovers if not one.reaped]
         if len(self._leftovers) >= MOST_LEFTOVERS:
@@ -443,7 +464,8 @@ class IsolatedRemote:
                 raise Unreachable(f"the worker process did not start: {error}") from error
             raise
         self._process = _Process(popen, ours, lambda why: self.on_lost(why))
-        self._process.open(self._url, self._options)
+        self._secrets = secrets
+        self._process.open(self._url, {**self._options, **secrets.named()})
         return self._process
 
 

@@ -23,6 +23,8 @@ from awayfs.core.errors import (
     AuthenticationRequired,
     Implausible,
     NotFound,
+    PassphraseRequired,
+    PasswordRequired,
     Refused,
     RemoteError,
     Unreachable,
@@ -391,6 +393,8 @@ ERRORS: dict[str, type[RemoteError] | type[UsageError]] = {
     kind.__name__: kind
     for kind in (
         Unreachable,
+        PasswordRequired,
+        PassphraseRequired,
         AuthenticationRequired,
         WrongServer,
         NotFound,

@@ -118,6 +118,7 @@ class SftpRemote:
             identity=session.fingerprint.encode() + b" " + session.root,
             own_uid=self._own_uid,
             addresses=session.addresses,
+            account=f"{session.user}@{self._url.host}",
         )
 
     def _assemble(self, session: Session) -> _Parts:

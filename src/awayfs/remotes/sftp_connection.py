@@ -3,7 +3,7 @@
 What OpenSSH's client reads is read here too, as far as asyncssh supports it: ``~/.ssh/config``
 (Host, HostName, User, Port, IdentityFile, ProxyJump, ...), the agent, known_hosts. Host keys
 are always verified, whatever ``StrictHostKeyChecking`` or ``UserKnownHostsFile none`` say.
-There are no passwords and no prompts: a daemon has nobody to ask.
+A password or a passphrase comes with the options, if there is one; nobody is asked from here.
 """
 
 from __future__ import annotations
@@ -21,16 +21,18 @@ from awayfs.core.errors import (
     AuthenticationRequired,
     Implausible,
     NotFound,
+    PassphraseRequired,
     Refused,
     Unreachable,
     WrongServer,
 )
-from awayfs.remotes import notices
+from awayfs.core.secrets import Secrets
 from awayfs.remotes.sftp_channel import Channel
 from awayfs.remotes.sftp_clock import ServerClock
 from awayfs.remotes.sftp_errors import Unsupported, from_connecting, from_exception
 from awayfs.remotes.sftp_paths import Paths
 from awayfs.remotes.sftp_small import SmallFiles
+from awayfs.remotes.sftp_witness import Witness
 
 CONNECT_TIMEOUT_S = 5.0
 LOGIN_TIMEOUT_S = 10.0
@@ -45,6 +47,11 @@ FAST_CIPHERS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
 """Tried first: with AES instructions twice as fast as asyncssh's first choice, ChaCha20."""
 
 HANDLES = 64
+PREFERRED = (
+    *("gssapi-keyex", "gssapi-with-mic", "hostbased", "publickey"),
+    *("keyboard-interactive", "password"),
+)
+"""What costs nothing to try comes first: a password is shown only where all else fails."""
 READ_ONLY_FLAG = 1
 """``f_flag`` of statvfs@openssh.com: SSH2_FXE_STATVFS_ST_RDONLY."""
 
@@ -119,6 +126,11 @@ class Session:
             return None
         return connected.getsockname()[0], connected.getpeername()[0]
 
+    @property
+    def user(self) -> str:
+        """Who we are on the server: of the URL, of the SSH configuration, or as we are here."""
+        return str(self.connection.get_extra_info("username") or "")
+
     async def close(self) -> None:
         """Drop it all, within a second."""
         self.witness.waits_for_end = False
@@ -133,36 +145,6 @@ class Session:
             self.connection.abort()
 
 
-class Witness(asyncssh.SSHClient):
-    """Keeps the host key that known_hosts did not vouch for, to tell the user about it; and tells
-    of the end of a session that nobody has closed, which a server that dies sends at once."""
-
-    def __init__(self) -> None:
-        self.refused: tuple[str, str, int, asyncssh.SSHKey] | None = None
-        self.waits_for_end = False
-        self._connection: asyncssh.SSHClientConnection | None = None
-
-    def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
-        self._connection = conn
-
-    @property
-    def met_no_ssh(self) -> bool:
-        """Whether somebody took the connection and did not say that he speaks SSH."""
-        met = self._connection
-        return met is not None and not met.get_extra_info("server_version")
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self.waits_for_end:
-            self.waits_for_end = False
-            notices.lost(f"the connection was lost ({exc or 'the server closed it'})")
-
-    def validate_host_public_key(
-        self, host: str, addr: str, port: int, key: asyncssh.SSHKey
-    ) -> bool:
-        self.refused = (host, addr, port, key)
-        return False
-
-
 def where(url: Location) -> str:
     """``host`` or ``host:port`` for texts."""
     return f"{url.host}:{url.port}" if url.port else url.host
@@ -172,7 +154,7 @@ async def open_session(url: Location, options: Mapping[str, str]) -> Session:
     """Connect, log in, start SFTP, find the root. Raises the port's errors."""
     limit = float(options.get("connect_timeout", CONNECT_TIMEOUT_S))
     arguments, known_hosts = _arguments(url, options, limit)
-    witness = Witness()
+    witness = Witness(Secrets(options.get("password", "")), arguments["username"])
     try:
         # login_timeout does not bound a TCP connect into a black hole, connect_timeout does;
         # name resolution, proxies and the jump hosts are bounded by nothing but this wait.
@@ -184,6 +166,8 @@ async def open_session(url: Location, options: Mapping[str, str]) -> Session:
         )
     except asyncssh.HostKeyNotVerifiable as error:
         raise _wrong_key(witness, known_hosts, where(url), error) from error
+    except asyncssh.PermissionDenied as error:
+        raise witness.denied(where(url), error.reason) from error
     except Exception as error:
         if witness.met_no_ssh and not isinstance(error, TimeoutError):
             raise Unreachable(
@@ -214,7 +198,7 @@ def _arguments(
         "login_timeout": LOGIN_TIMEOUT_S,
         "keepalive_interval": KEEPALIVE_INTERVAL_S,
         "keepalive_count_max": KEEPALIVE_COUNT,
-        "preferred_auth": ("gssapi-keyex", "gssapi-with-mic", "hostbased", "publickey"),
+        "preferred_auth": PREFERRED,
         "utf8_decode_errors": "backslashreplace",
         "x11_forwarding": False,
         "agent_forwarding": False,
@@ -227,6 +211,8 @@ def _arguments(
         arguments["config"] = [options["ssh_config"]]
     if "identity" in options:
         arguments["client_keys"] = [options["identity"]]
+    if "passphrase" in options:
+        arguments["passphrase"] = options["passphrase"]
     if "host_key_alias" in options:
         arguments["host_key_alias"] = options["host_key_alias"]
     try:
@@ -234,12 +220,21 @@ def _arguments(
     except asyncssh.ConfigParseError as error:
         raise Refused(errno.EINVAL, f"the SSH configuration cannot be read: {error}") from error
     except (OSError, asyncssh.KeyImportError, asyncssh.KeyEncryptionError, ValueError) as error:
-        raise AuthenticationRequired(
-            f"the key for {where(url)} cannot be used ({error}): add it to the agent with ssh-add"
-        ) from error
+        raise _no_key(url, error) from error
+    arguments["username"] = resolved.username
     if not resolved.config.get("Ciphers"):
         arguments["encryption_algs"] = FAST_CIPHERS
     return arguments, _known_hosts(options.get("known_hosts"), resolved.known_hosts)
+
+
+def _no_key(url: Location, error: Exception) -> AuthenticationRequired:
+    """asyncssh has one error for a key without its passphrase, and for what is no key at all."""
+    text = f"the key for {where(url)} cannot be used ({error}): add it to the agent with ssh-add"
+    if isinstance(error, asyncssh.KeyEncryptionError) or "passphrase" in str(error).lower():
+        return PassphraseRequired(
+            f"{text}, or give its passphrase with 'awayfs login --passphrase'"
+        )
+    return AuthenticationRequired(text)
 
 
 def _known_hosts(chosen: str | None, configured: object) -> Any:
