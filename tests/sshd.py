@@ -42,6 +42,8 @@ class Sshd:
     ``extra`` are lines for sshd_config; ``sftp_arguments`` go to the SFTP server.
     """
 
+    authentication: tuple[str, ...] = ("PasswordAuthentication no",)
+
     def __init__(
         self,
         directory: str,
@@ -53,6 +55,7 @@ class Sshd:
         self.directory = directory
         self.user = pwd.getpwuid(os.geteuid()).pw_name
         self.port = free_port()
+        self.command: list[str] = []
         self.identity = self._path("user_key")
         self.known_hosts = self._path("known_hosts")
         self._process: subprocess.Popen[bytes] | None = None
@@ -94,7 +97,7 @@ class Sshd:
         # stderr goes to a file: a pipe that nobody reads would stop the server in the end
         with open(self._path("log"), "ab") as log:
             self._process = subprocess.Popen(
-                [SSHD, "-D", "-e", "-f", self._path("sshd_config")],
+                [*self.command, SSHD, "-D", "-e", "-f", self._path("sshd_config")],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -156,7 +159,7 @@ class Sshd:
             f"AuthorizedKeysFile {self._path('authorized_keys')}",
             "PidFile none",
             "StrictModes no",
-            "PasswordAuthentication no",
+            *self.authentication,
             "KbdInteractiveAuthentication no",
             "PermitRootLogin prohibit-password",
             "UsePAM no",
@@ -167,6 +170,56 @@ class Sshd:
             lines.append(f"ForceCommand internal-sftp {sftp_arguments}")
         with open(self._path("sshd_config"), "w") as file:
             file.write("\n".join([*lines, extra, ""]))
+
+
+class PasswordSshd(Sshd):
+    """A server with an account of its own, which passwords let in, and no key.
+
+    The account is in a passwd and a shadow file that only this server sees, bound over those
+    of the machine in a mount namespace; so it needs root. Without PAM, sshd reads them itself.
+    """
+
+    authentication = (
+        *("PasswordAuthentication yes", "PubkeyAuthentication no"),
+        *("MaxAuthTries 2", "PermitRootLogin yes"),  # by its uid the account is root
+    )
+
+    def __init__(self, directory: str, password: str, user: str = "awayguest") -> None:
+        super().__init__(directory)
+        self.user = user
+        self._files = [self._path("passwd"), self._path("shadow")]
+        account = f"{user}:x:{os.geteuid()}:{os.getegid()}::{directory}:/bin/sh"
+        with open("/etc/passwd") as theirs, open(self._files[0], "w") as ours:
+            ours.write(f"{theirs.read()}{account}\n")
+        self.set_password(password)
+        binds = " && ".join(
+            f"mount --bind {path} /etc/{os.path.basename(path)}" for path in self._files
+        )
+        self.command = ["unshare", "-m", "sh", "-c", f'{binds} && exec "$@"', "sshd"]
+
+    @property
+    def options(self) -> dict[str, str]:
+        return {"known_hosts": self.known_hosts, "ssh_config": os.devnull}
+
+    def set_password(self, password: str, *, last_changed: str = "19000") -> None:
+        """From now on this is the account's password; seen by the next login."""
+        made = subprocess.run(
+            ["openssl", "passwd", "-6", "-stdin"],
+            input=password,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        with open("/etc/shadow") as theirs:
+            others = theirs.read()
+        with open(os.open(self._files[1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as f:
+            f.write(f"{others}{self.user}:{made.stdout.strip()}:{last_changed}:0:99999:7:::\n")
+
+    def attempts(self) -> int:
+        """How many passwords were shown to the server, right or wrong."""
+        with open(self._path("log"), errors="replace") as file:
+            lines = [line for line in file if " password for " in line]
+        return len(lines)
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ COMMANDS = {
     "offline": "modes",
     "online": "modes",
     "auto": "modes",
+    "login": "login",
     "pin": "pins",
     "unpin": "pins",
     "pins": "pins",

@@ -6,15 +6,17 @@ import os
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 
 import click
 
-from awayfs.cli import show
+from awayfs.cli import login, show
 from awayfs.cli.ask import PATH, Failed, json_option, request, shown
-from awayfs.control import handshake, mountinfo, mounts, volumes
+from awayfs.control import credentials, handshake, mountinfo, mounts, volumes
 from awayfs.control.client import MountInfo
 from awayfs.control.messages import ANSWER_WITHIN, text_of
 from awayfs.control.options import parse
+from awayfs.core.modes import Mode
 
 _GONE_WITHIN = 10.0
 _LAZY_WITHIN = 3.0
@@ -40,8 +42,8 @@ def mount(
     cull=off, pin, never-cache, brun=PERCENT, bcull=PERCENT, bstop=PERCENT, frun=PERCENT,
     fcull=PERCENT, fstop=PERCENT, learn=off, walk-interval=SECONDS, bandwidth=SIZE, indexers=off,
     conflicted=local|server|error,
-    identity=FILE, known_hosts=FILE, ssh_config=FILE, timeout=SECONDS, passthrough=auto|off,
-    writeback, volume-id=NAME
+    identity=FILE, credentials=FILE, known_hosts=FILE, ssh_config=FILE, timeout=SECONDS,
+    passthrough=auto|off, writeback, volume-id=NAME
     """
     mount_one(url, mountpoint, ",".join(options), foreground=foreground, as_json=as_json)
 
@@ -65,16 +67,39 @@ def mount_one(
     volume = wanted.volume_id or volume_id(address)
     place = places.check(mountpoint)
     _refuse_second(volume, address)
+    if not address.startswith("dir:"):
+        credentials.read(wanted.credentials, address)  # refused now, and not only in a log
     start = handshake.StartRequest(address, place, volume, wanted)
     if fake:
         return
     if foreground:
         spawn.in_foreground(start)
-    mode = spawn.in_background(start)
+    try:
+        mode = spawn.in_background(start)
+    except spawn.LoginNeeded as needed:  # a volume never seen before; it is asked for once
+        if not login.can_ask():
+            raise
+        secrets = login.ask(login.Asked(needed.wants, address))
+        mode = spawn.in_background(replace(start, secrets=secrets))
+    if mode == Mode.AUTH_REQUIRED and login.can_ask():
+        mode = _logged_in(place)
     if as_json:
         show.as_json({"volume": volume, "url": address, "mountpoint": place, "mode": mode})
     else:
         click.echo(show.printable(f"{address} is mounted on {text_of(place)} ({mode})"))
+
+
+def _logged_in(place: bytes) -> str:
+    """Ask for what a known volume waits for; its mode. It is mounted whatever comes of it."""
+    mount, _ = mounts.mount_of(place)
+    wanted = request(mount, "login_wanted")
+    if wanted["wants"] in ("password", "passphrase"):
+        try:
+            secrets = login.ask(login.Asked(wanted["wants"], mount.url))
+            return str(login.send(mount, secrets).get("mode", ""))
+        except Failed as error:
+            show.complain(error.message)
+    return str(wanted["mode"])
 
 
 def _refuse_second(volume: str, url: str) -> None:

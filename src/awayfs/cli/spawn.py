@@ -17,8 +17,18 @@ from awayfs.control import paths
 from awayfs.control.handshake import COMMAND, StartRequest
 from awayfs.control.messages import ControlError, decode, text_of
 
+_WANTED = {"password-required": "password", "passphrase-required": "passphrase"}
+"""Errors of a daemon that a person can help with, and what is to be asked for."""
 READY_WITHIN = 60.0
 """Seconds until a daemon that says nothing is ended again."""
+
+
+class LoginNeeded(Failed):
+    """The server wants a password, or a key its passphrase; ``wants`` says which."""
+
+    def __init__(self, message: str, wants: str) -> None:
+        super().__init__(message)
+        self.wants = wants
 
 
 def in_foreground(request: StartRequest) -> NoReturn:
@@ -112,7 +122,9 @@ def _mode(shown: str, line: bytes, log_path: str, logged: int) -> str:
     except ControlError:
         raise Failed(f"{shown}: the daemon's report is not understood; see {log_path}") from None
     if "error" in report:
-        raise Failed(f"{shown}: {report['error']}")
+        wants = _WANTED.get(str(report.get("kind", "")))
+        message = f"{shown}: {report['error']}"
+        raise LoginNeeded(message, wants) if wants else Failed(message)
     if report.get("note"):
         show.complain(f"{shown}: {report['note']}")
     return str(report.get("mode", "connected"))

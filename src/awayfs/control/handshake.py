@@ -4,14 +4,16 @@ The command runs ``python -P -m awayfs.daemon`` with one line of JSON on its sta
 so that nothing about a volume shows in the list of processes:
 
     {"url": "sftp://u@h/p", "mountpoint": "/mnt/p", "volume": "sftp-...", "foreground": false,
-     "ready_fd": 7, "options": {"ro": false, ..., every field of MountOptions}}
+     "ready_fd": 7, "options": {"ro": false, ..., every field of MountOptions},
+     "secrets": {"password": "..."}}         what a person was asked for; usually nothing
 
 and reads one line from the pipe whose writing end the daemon inherits as ``ready_fd`` (null
 with ``-f``, where nobody waits):
 
     {"ready": true, "mode": "connected"}     the mount can be used; the daemon stays; a
                                              "note" is one line that the user should see
-    {"error": "one line"}                    it cannot; the daemon ends with status 1
+    {"error": "one line", "kind": "..."}     it cannot; the daemon ends with status 1. Kinds are
+                                             those of ``awayfs.control.messages``
     end of file                              it died; the reason is in daemon.log
 
 ``mountpoint`` is carried as names are (``awayfs.control.messages``).
@@ -22,8 +24,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-from awayfs.control.messages import bytes_of, decode, encode, one_line, text_of
+from awayfs.control.messages import bytes_of, decode, encode, kind_of, one_line, text_of
 from awayfs.control.options import MountOptions
+from awayfs.core.secrets import Secrets
 
 COMMAND = ("-P", "-m", "awayfs.daemon")
 """What to give to the interpreter."""
@@ -39,6 +42,7 @@ class StartRequest:
     options: MountOptions = field(default_factory=MountOptions)
     foreground: bool = False
     ready_fd: int | None = None
+    secrets: Secrets = field(default_factory=Secrets)
 
     def encode(self) -> bytes:
         """The line for the daemon."""
@@ -50,6 +54,7 @@ class StartRequest:
                 "options": self.options.as_dict(),
                 "foreground": self.foreground,
                 "ready_fd": self.ready_fd,
+                "secrets": self.secrets.named(),
             }
         )
 
@@ -64,6 +69,7 @@ class StartRequest:
             options=MountOptions.from_dict(fields["options"]),
             foreground=fields["foreground"],
             ready_fd=fields["ready_fd"],
+            secrets=Secrets(**fields.get("secrets", {})),
         )
 
 
@@ -87,9 +93,10 @@ def report_ready(request: StartRequest, mode: str, note: str = "") -> None:
     _report(request, encode({"ready": True, "mode": mode, "note": one_line(note)}))
 
 
-def report_error(request: StartRequest, message: str) -> None:
+def report_error(request: StartRequest, error: Exception, message: str = "") -> None:
     """In the daemon: there will be no mount; the message is one line for the user."""
-    _report(request, encode({"error": one_line(message)}))
+    said = one_line(message or str(error))
+    _report(request, encode({"error": said, "kind": kind_of(error)}))
 
 
 def _report(request: StartRequest, line: bytes) -> None:

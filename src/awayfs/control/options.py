@@ -26,6 +26,7 @@ class MountOptions:
     base_limit: int | None = None  # bytes; larger base content is not copied
     identity: str = ""  # absolute file names, or empty
     known_hosts: str = ""
+    credentials: str = ""
     ssh_config: str = ""
     timeout: float | None = None  # seconds
     passthrough: str = "auto"  # auto, off
@@ -89,6 +90,7 @@ _VALUES: dict[str, Callable[[str], Any]] = {
     "base-limit": size,
     "identity": _file,
     "known_hosts": _file,
+    "credentials": _file,
     "ssh_config": _file,
     "timeout": _positive,
     "passthrough": _one_of("auto", "off"),

@@ -147,7 +147,7 @@ def _server(url: str, scheme: str, authority: str) -> tuple[str | None, str, int
     if ":" in (found["user"] or ""):
         raise UsageError(
             "the URL has a password in it, where others can read it; "
-            "use an ssh agent, a key or -o identity=FILE"
+            "leave it out: 'awayfs mount' asks for it, or use a key or -o credentials=FILE"
         )
     user = unquote_to_bytes(found["user"] or "").decode("utf-8", "surrogateescape")
     host = found["host"].strip("[]").lower()

@@ -32,12 +32,13 @@ def main() -> int:
         return asyncio.run(_serve(request))
     except AwayfsError as error:
         log.error("%s", error)
-        report_error(request, str(error))
+        report_error(request, error)
         if request.foreground:
             print(f"awayfs: {error}", file=sys.stderr)
     except OSError as error:
         log.exception("the mount could not be made")
-        report_error(request, f"{error.filename or request.url}: {error.strerror or error}")
+        message = f"{error.filename or request.url}: {error.strerror or error}"
+        report_error(request, error, message)
     return 1
 
 

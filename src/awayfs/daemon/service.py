@@ -19,13 +19,16 @@ from awayfs.control.handshake import StartRequest
 from awayfs.control.messages import text_of
 from awayfs.control.options import MountOptions
 from awayfs.control.server import ControlServer
-from awayfs.control.urls import LOCAL, mounted_from, server_of
+from awayfs.control.urls import LOCAL, mounted_from, scheme_of, server_of
 from awayfs.core.errors import RemoteError, Unreachable
 from awayfs.core.modes import Mode
+from awayfs.daemon.account import Account
 from awayfs.daemon.api import Api
+from awayfs.daemon.api_login import LoginApi
 from awayfs.daemon.neighbours import Neighbours
 from awayfs.daemon.standing_orders import StandingOrders
 from awayfs.daemon.surroundings import Surroundings
+from awayfs.daemon.wallet import UserWallet
 from awayfs.fuse import mount as mounting
 from awayfs.fuse.bridge import Bridge
 from awayfs.fuse.bridge_shared import MountedKernel, Shared
@@ -60,6 +63,9 @@ class Service:
         options = request.options
         client = self._client = _client_id(store)
         self._remote = open_remote(request.url, {**_remote_options(options), "client": client})
+        self._wallet = UserWallet(request.url, options.credentials, request.secrets)
+        if scheme_of(request.url) != "dir":
+            self._remote.wallet = self._wallet
         self._link = Link(
             self._remote,
             time.time_ns,
@@ -78,12 +84,17 @@ class Service:
         self._api = Api(request, self.ask_to_end)
         self.volume = Volume(context, client, self._api.status)
         self._api.volume = self.volume
+        self._link.admit = Account(store.facts, self._link.admit).admit
         self._orders = StandingOrders(self.volume, server_of(request.url), place)
         self._api.orders = self._orders
         self._fd = -1
         self._session: Session | None = None
         self._notifier: Notifier | None = None
-        handlers = {**self._api.handlers(), **self._neighbours.handlers()}
+        handlers = {
+            **self._api.handlers(),
+            **self._neighbours.handlers(),
+            **LoginApi(self._link, self._wallet).handlers(),
+        }
         self._control = ControlServer(paths.socket_file(request.volume), handlers)
         self._events = EventSocket(paths.event_socket_file(request.volume), context.events)
         self._ending = asyncio.Event()

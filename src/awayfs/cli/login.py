@@ -1,0 +1,81 @@
+"""``login``: a password or a key's passphrase for a mounted volume, asked for without echo."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+import click
+
+from awayfs.cli import show
+from awayfs.cli.ask import PATH, Failed, json_option, located, request, shown
+from awayfs.control.client import MountInfo
+from awayfs.core.secrets import Secrets
+
+LONGEST = 4096
+LOGIN_WITHIN = 40.0
+"""Seconds: some servers take their time to refuse a password."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a server or a key wants."""
+
+    kind: str  # password or passphrase
+    of: str  # for the prompt
+
+    @property
+    def prompt(self) -> str:
+        """What stands before the cursor."""
+        what = "Passphrase of the key for" if self.kind == "passphrase" else "Password for"
+        return f"{what} {show.printable(self.of)}: "
+
+
+@click.command()
+@click.argument("path", type=PATH)
+@click.option("--passphrase", is_flag=True, help="It opens a key, and is no password.")
+@json_option
+def login(path: bytes, passphrase: bool, as_json: bool) -> int:
+    """Give the password that PATH's volume waits for ('authentication required').
+
+    It is asked for on the terminal, without echo; from a script, it is the first line of the
+    standard input. It stays in the daemon's memory until the volume is unmounted.
+    """
+    mount, _ = located(path)
+    wants = str(request(mount, "login_wanted").get("wants", ""))
+    kind = "passphrase" if passphrase or wants == "passphrase" else "password"
+    secrets = ask(Asked(kind, mount.url))
+    reply = send(mount, secrets)
+    if as_json:
+        show.as_json({"volume": mount.volume, "mountpoint": shown(mount), **reply})
+    elif reply.get("used"):
+        click.echo(show.printable(f"{shown(mount)}: logged in ({reply.get('mode', '')})"))
+    else:
+        click.echo(show.printable(f"{shown(mount)}: kept for the next login"))
+    return 0
+
+
+def ask(asked: Asked) -> Secrets:
+    """What is typed; raises ``Failed`` for nothing. Never shown, wherever it comes from."""
+    if sys.stdin.isatty():
+        import getpass
+
+        try:
+            typed = getpass.getpass(asked.prompt)
+        except EOFError:
+            typed = ""
+    else:
+        typed = sys.stdin.readline(LONGEST).rstrip("\r\n")
+    if not typed:
+        raise Failed(f"{asked.of}: no {asked.kind} was given")
+    return Secrets(**{asked.kind: typed})
+
+
+def send(mount: MountInfo, secrets: Secrets) -> dict[str, object]:
+    """Have the daemon log in with it, over its control socket, which is the user's alone."""
+    return request(mount, "login", dict(secrets.named()), timeout=LOGIN_WITHIN)
+
+
+def can_ask() -> bool:
+    """Whether a person is there who can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
