@@ -19,6 +19,7 @@ from awayfs.control.handshake import StartRequest, receive, report_error, report
 from awayfs.core.errors import AwayfsError, StoreError
 from awayfs.daemon.loop_watch import watched
 from awayfs.daemon.service import Service
+from awayfs.daemon.service_manager import ServiceManager
 from awayfs.store.store import Store
 
 log = logging.getLogger("awayfs")
@@ -28,8 +29,9 @@ def main() -> int:
     """Serve; 0 after an orderly end, 1 when the mount could not be made."""
     request = receive()
     _configure_logging(request)
+    manager = ServiceManager(os.environ, os.getpid())
     try:
-        return asyncio.run(_serve(request))
+        return asyncio.run(_serve(request, manager))
     except AwayfsError as error:
         log.error("%s", error)
         report_error(request, error)
@@ -51,7 +53,7 @@ def _configure_logging(request: StartRequest) -> None:
     )
 
 
-async def _serve(request: StartRequest) -> int:
+async def _serve(request: StartRequest, manager: ServiceManager) -> int:
     directory = paths.ensure_volume(request.volume)
     new = volumes.read(request.volume) is None
     store = _open_store(directory, request)
@@ -64,15 +66,17 @@ async def _serve(request: StartRequest) -> int:
         await service.mount()
         mounts.announce(request.volume, request.url, request.mountpoint)
         await service.announced()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, service.ask_to_end)
+        _end_on_signals(service, manager)
         note = _salvage_note(store)
         report_ready(request, str(service.mode), note)
         if note and request.foreground:
             print(f"awayfs: {note}", file=sys.stderr)
+        manager.ready(service.summary())
+        telling = asyncio.ensure_future(manager.keep_telling(service.summary))
         with watched():
             await service.serve()
+        telling.cancel()
+        manager.stopping()
         pending = store.journal.count()
     finally:
         store.close()
@@ -81,6 +85,16 @@ async def _serve(request: StartRequest) -> int:
     _note_unmounted(request, store, pending)
     mounts.withdraw(request.volume)
     return 0
+
+
+def _end_on_signals(service: Service, manager: ServiceManager) -> None:
+    def end() -> None:
+        manager.stopping()
+        service.ask_to_end()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
 
 
 def _note_unmounted(request: StartRequest, store: Store, pending: int) -> None:

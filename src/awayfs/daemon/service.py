@@ -104,6 +104,10 @@ class Service:
         """The volume's mode."""
         return self._link.state.mode
 
+    def summary(self) -> str:
+        """Mode and unsent changes in a few words, for ``systemctl status``."""
+        return f"{self.mode}, {self._store.journal.count()} changes not sent"
+
     async def prepare(self) -> None:
         """First contact. A volume never seen before needs its server; a known one does not."""
         known = self._store.facts.get("volume.known") == "1"
