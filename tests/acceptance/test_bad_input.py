@@ -192,7 +192,7 @@ class TestMountPoints:
         write(client.path("kept"), "x")
         os.kill(client.pid, signal.SIGKILL)
         eventually(lambda: not processes_of(client), "the worker's end", 5)
-        line = refused(client, "mount", client.server.url, client.mountpoint)
+        line = refused(client, "mount", f"dir:{client.home}", client.mountpoint)
         assert f"awayfs umount {client.mountpoint}" in line
         status = json.loads(client.awayfs("status", "--json", check=False))
         mine = [one for one in status if one["mountpoint"] == client.mountpoint]

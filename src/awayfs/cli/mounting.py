@@ -14,6 +14,7 @@ from awayfs.cli import login, show
 from awayfs.cli.ask import PATH, Failed, json_option, request, shown
 from awayfs.control import credentials, handshake, mountinfo, mounts, volumes
 from awayfs.control.client import MountInfo
+from awayfs.control.liveness import is_dead
 from awayfs.control.messages import ANSWER_WITHIN, text_of
 from awayfs.control.options import parse
 from awayfs.core.modes import Mode
@@ -65,6 +66,8 @@ def mount_one(
     wanted = parse(options)
     address = canonical(url)
     volume = wanted.volume_id or volume_id(address)
+    if not fake:
+        _clear_dead(mountpoint, address)
     place = places.check(mountpoint)
     _refuse_second(volume, address)
     if not address.startswith("dir:"):
@@ -100,6 +103,21 @@ def _logged_in(place: bytes) -> str:
         except Failed as error:
             show.complain(error.message)
     return str(wanted["mode"])
+
+
+def _clear_dead(place: bytes, url: str) -> None:
+    """Take away what a daemon of the same share left here when it died.
+
+    Only what the kernel itself calls dead: a daemon that does not answer may come back. Handles
+    that are still open into it fail from now on as they did before, with ENOTCONN.
+    """
+    resolved, _ = mountinfo.locate(place, mountinfo.read())
+    for target in mounts.find_mounts():
+        if target.mountpoint != resolved or target.url != url or target.running:
+            continue
+        if is_dead(target.mountpoint):
+            _detach(target.mountpoint)
+            mounts.clear_leftovers(target)
 
 
 def _refuse_second(volume: str, url: str) -> None:
