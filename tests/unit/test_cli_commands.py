@@ -775,6 +775,20 @@ def test_doctor() -> None:
     assert "sqlite" in run("doctor").stdout
 
 
+def test_doctor_refuses_a_credentials_file_that_others_can_read(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    (tmp_path / "awayfs").mkdir()
+    path = tmp_path / "awayfs/credentials.toml"
+    path.write_text('["nas"]\npassword = "geheim"\n')
+    for mode, level in ((0o644, "fail"), (0o600, "ok")):
+        path.chmod(mode)
+        checks = json.loads(run("doctor", "--json").stdout)["checks"]
+        (check,) = (check for check in checks if check["name"] == "credentials")
+        assert check["level"] == level and "geheim" not in check["text"]
+
+
 def test_doctor_fails_where_the_state_is_open_to_others() -> None:
     os.chmod(paths.ensure_state(), 0o755)
     result = run("doctor")

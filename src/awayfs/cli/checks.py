@@ -10,13 +10,12 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
 from awayfs.cli.ask import shown
 from awayfs.control import mountinfo, mounts, paths
-from awayfs.control.address import connectable
 from awayfs.core.errors import AwayfsError
 
 _MIB = 1 << 20
@@ -32,10 +31,10 @@ class Finding:
     advice: str = ""
 
 
-def all_findings() -> list[Finding]:
-    """Every check; one that breaks is itself a warning."""
+def findings_of(checks: Iterable[Callable[[], Finding]]) -> list[Finding]:
+    """What each check found; one that breaks is itself a warning."""
     findings = []
-    for check in CHECKS:
+    for check in checks:
         try:
             findings.append(check())
         except (OSError, ValueError, AwayfsError, subprocess.SubprocessError) as error:
@@ -181,35 +180,12 @@ def clock() -> Finding:
     return Finding("clock", "ok", text)
 
 
-def ssh_keys() -> Finding:
-    """Something to log in with: an agent, or a key file."""
-    agent = os.environ.get("SSH_AUTH_SOCK", "")
-    if agent and connectable(agent):
-        return Finding("ssh keys", "ok", "an agent is running")
-    directory = os.path.expanduser("~/.ssh")
-    names = os.listdir(directory) if os.path.isdir(directory) else []
-    keys = sorted(name for name in names if name.startswith("id_") and not name.endswith(".pub"))
-    if keys:
-        return Finding("ssh keys", "ok", f"{', '.join(keys)} in {directory}")
-    advice = "for sftp: run ssh-keygen and ssh-copy-id, or start an agent"
-    return Finding("ssh keys", "warn", "no agent, and no key in ~/.ssh", advice)
-
-
-def known_hosts() -> Finding:
-    """Servers are recognised by it."""
-    path = os.path.expanduser("~/.ssh/known_hosts")
-    if os.path.isfile(path) and os.access(path, os.R_OK):
-        return Finding("known_hosts", "ok", path)
-    advice = "for sftp: log in once with ssh, and compare the key's fingerprint"
-    return Finding("known_hosts", "warn", f"{path} is missing", advice)
-
-
 def dead_mounts() -> Finding:
     """Mounts whose daemon is gone."""
     found = mounts.find_mounts()
     dead = [shown(mount) for mount in found if not (mount.running or mount.elsewhere)]
     if dead:
-        advice = f"run: awayfs umount {dead[0]}"
+        advice = f"mount it again, or run: awayfs umount {dead[0]}"
         return Finding("mounts", "warn", f"dead: {', '.join(dead)}", advice)
     here = sum(mount.running for mount in found)
     foreign = [shown(mount) for mount in found if mount.elsewhere]
@@ -280,8 +256,6 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     clock,
     python,
     sqlite,
-    ssh_keys,
-    known_hosts,
     dead_mounts,
     orphans,
 )

@@ -15,10 +15,10 @@ _MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 @click.command()
 @json_option
 def doctor(as_json: bool) -> int:
-    """Check this machine: kernel, FUSE, directories, clock, keys, leftovers."""
-    from awayfs.cli import checks
+    """Check this machine: kernel, FUSE, directories, clock, keys, passwords, leftovers."""
+    from awayfs.cli import checks, checks_login
 
-    findings = checks.all_findings()
+    findings = checks.findings_of((*checks.CHECKS, *checks_login.CHECKS))
     failed = [finding for finding in findings if finding.level == "fail"]
     if as_json:
         show.as_json({"ok": not failed, "checks": [asdict(finding) for finding in findings]})
