@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,23 @@ def test_a_passphrase_is_not_taken_for_a_refused_password(tmp_path: Path) -> Non
         assert (await wallet.offer(), wallet.wants) == (Secrets("p"), "passphrase")
         assert not await wallet.refused(Secrets("p"), AuthenticationRequired("keys only"))
         assert (await wallet.offer(), wallet.wants) == (Secrets("p"), "key")
+
+    asyncio.run(play())
+
+
+def test_a_login_that_is_given_up_does_not_lose_the_keyrings_answer() -> None:
+    asked = threading.Event()
+
+    def slow(service: str, user: str) -> tuple[str, str]:
+        assert asked.wait(10)
+        return ("late" if service == "awayfs" else "", "")
+
+    async def play() -> None:
+        wallet = UserWallet(URL, "", Secrets(), slow)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(wallet.refused(Secrets(), PasswordRequired("no")), 0.1)
+        asked.set()
+        assert (await wallet.offer()).password == "late"
 
     asyncio.run(play())
 

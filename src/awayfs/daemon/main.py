@@ -8,8 +8,10 @@ control socket, and only then the word that all is ready. At the end the same ba
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -27,6 +29,7 @@ log = logging.getLogger("awayfs")
 
 def main() -> int:
     """Serve; 0 after an orderly end, 1 when the mount could not be made."""
+    _leave_no_core()
     request = receive()
     _configure_logging(request)
     manager = ServiceManager(os.environ, os.getpid())
@@ -42,6 +45,12 @@ def main() -> int:
         message = f"{error.filename or request.url}: {error.strerror or error}"
         report_error(request, error, message)
     return 1
+
+
+def _leave_no_core() -> None:
+    """A core file could have passwords in it; where the threads were is told in the log."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    faulthandler.enable()
 
 
 def _configure_logging(request: StartRequest) -> None:

@@ -52,11 +52,11 @@ class UserWallet:
         self._url = url
         self._file = file
         self._given = given
-        self._kept = Secrets()
         self._refused: set[tuple[str, str]] = set()
         self._look_up = look_up
         self._clock = clock
-        self._keyring_from = float("-inf")
+        self._looked_up = float("-inf")
+        self._looking: asyncio.Task[Secrets] | None = None
         self._failed = False
 
     def give(self, secrets: Secrets) -> None:
@@ -105,12 +105,14 @@ class UserWallet:
         return found
 
     async def _from_keyring(self) -> Secrets:
-        """What the keyring has; it is not asked more often than every few minutes."""
-        if self._clock() < self._keyring_from + KEYRING_AGAIN_S:
-            return self._kept
-        self._keyring_from = self._clock()
-        self._kept = await asyncio.to_thread(self._ask_keyring)
-        return self._kept
+        """What the keyring has; it is not asked more often than every few minutes.
+
+        A login that is given up does not end the look into it: the next login has the answer.
+        """
+        if self._looking is None or self._clock() >= self._looked_up + KEYRING_AGAIN_S:
+            self._looked_up = self._clock()
+            self._looking = asyncio.create_task(asyncio.to_thread(self._ask_keyring))
+        return await asyncio.shield(self._looking)
 
     def _ask_keyring(self) -> Secrets:
         url = parse_url(self._url)
