@@ -180,6 +180,79 @@ def test_mount_8_finds_the_helper(client: Client, tmp_path: Path) -> None:
     assert " fuse.awayfs " in said and "gone\n" in said and said.endswith("read-only\n")
 
 
+SYSTEMD = "/usr/lib/systemd/systemd"
+
+UNDER_SYSTEMD = """
+    mount -t tmpfs none /run && mkdir -p /run/systemd/system
+    umount -l /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup || exit 77
+    own=/sys/fs/cgroup/awayfs-test-$$
+    mkdir $own && echo $$ > $own/cgroup.procs || exit 77
+    timeout -s KILL 100 {systemd} --user --log-target=console --unit=basic.target > {log} 2>&1 &
+    for i in $(seq 100); do
+        systemctl --user is-active -q basic.target 2>> {log} && break; sleep 0.1
+    done
+    pid() {{ systemctl --user show -p MainPID --value awayfs@work; }}
+    another() {{
+        for i in $(seq 300); do
+            new=$(pid); [ "$new" != 0 ] && [ "$new" != $1 ] && [ -e {mnt}/f ] && break; sleep 0.1
+        done
+        systemctl --user show -p NRestarts --value awayfs@work; cat {mnt}/f
+    }}
+    systemctl --user start awayfs@work || exit 1
+    systemctl --user show -p StatusText --value awayfs@work; cat {mnt}/f
+    old=$(pid); kill -KILL $old; another $old
+    old=$(pid); kill -STOP $old; another $old
+    systemctl --user stop awayfs@work
+    systemctl --user show -p Result --value awayfs@work
+    grep -c {mnt} /proc/mounts
+    systemctl --user exit; wait
+    echo $$ > /sys/fs/cgroup/cgroup.procs; find $own -depth -type d -exec rmdir {{}} \\;
+    true
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="a mount namespace needs root")
+@pytest.mark.skipif(not os.access(SYSTEMD, os.X_OK), reason="no systemd here")
+def test_a_real_systemd_starts_and_restarts_it(client: Client, tmp_path: Path) -> None:
+    """A user manager in a mount namespace: killed, and hung under a watchdog of two seconds."""
+    config, home, runtime = tmp_path / "config", tmp_path / "home", tmp_path / "runtime"
+    units, mounts = config / "systemd/user", config / "awayfs/mounts"
+    for directory in (units / "awayfs@.service.d", mounts, home / ".local", runtime):
+        directory.mkdir(parents=True)
+    runtime.chmod(0o700)
+    shutil.copy(UNIT, units)
+    quick = "[Service]\nWatchdogSec=2\nTimeoutAbortSec=1\nRestartSec=100ms\n"
+    (units / "awayfs@.service.d/quick.conf").write_text(quick)
+    os.symlink(os.path.dirname(sys.executable), home / ".local/bin")
+    Path(client.server.root, "f").write_text("served\n")
+    (mounts / "work.conf").write_text(f"URL={client.server.url}\nMOUNTPOINT={client.mountpoint}\n")
+    log = tmp_path / "log"
+    script = UNDER_SYSTEMD.format(systemd=SYSTEMD, log=log, mnt=client.mountpoint)
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={
+            "HOME": str(home),
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "XDG_CONFIG_HOME": str(config),
+            "XDG_RUNTIME_DIR": str(runtime),
+            "XDG_STATE_HOME": client.state,
+        },
+    )
+    if done.returncode == 77:
+        pytest.skip("no cgroup2 of one's own here")
+    said = done.stdout.splitlines()
+    assert said == [
+        *("connected, 0 changes not sent", "served"),
+        *("1", "served"),
+        *("2", "served"),
+        *("success", "0"),
+    ], (done.stdout, done.stderr, log.read_text()[-2000:])
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 def test_the_unit_is_one(tmp_path: Path) -> None:
     unit = tmp_path / "awayfs@work.service"
