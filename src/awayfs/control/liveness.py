@@ -6,6 +6,7 @@ import errno
 import os
 import select
 import signal
+import time
 
 _WITHIN = 1.0
 _GONE = (errno.ENOTCONN, errno.ECONNABORTED)
@@ -28,9 +29,20 @@ def is_dead(mountpoint: bytes) -> bool:
             os.waitpid(child, 0)
             return said == b"x"
         os.kill(child, signal.SIGKILL)
+        _wait_for_end(child)
         return False
     finally:
         os.close(reader)
+
+
+def _wait_for_end(child: int) -> None:
+    """Until a killed child is gone: while it is in there, the mount is in use.
+
+    One that the kernel does not let go is not waited for.
+    """
+    until = time.monotonic() + _WITHIN
+    while os.waitpid(child, os.WNOHANG) == (0, 0) and time.monotonic() < until:
+        time.sleep(0.01)
 
 
 def _tell(mountpoint: bytes, writer: int) -> None:

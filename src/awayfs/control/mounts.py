@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
+from functools import cached_property
 
 from awayfs.control import mountinfo, paths, volumes
 from awayfs.control.address import connectable
@@ -13,7 +14,7 @@ from awayfs.control.messages import ControlError, bytes_of, text_of
 from awayfs.control.urls import server_of
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MountInfo:
     """One mount, as far as it can be known without asking its daemon."""
 
@@ -25,7 +26,15 @@ class MountInfo:
     socket: str  # the control socket
     running: bool  # somebody listens on the socket
     mounted: bool  # it is in this process's mount table
-    elsewhere: bool = False  # a live daemon serves it, whose socket is not where we look
+
+    @cached_property
+    def elsewhere(self) -> bool:
+        """Whether a live daemon serves it, whose socket is not where we look.
+
+        The kernel is asked only about a mount that matters: while somebody looks into one that
+        does not answer, it cannot be unmounted.
+        """
+        return not self.volume and self.mounted and not is_dead(self.mountpoint)
 
 
 def announce(volume: str, url: str, mountpoint: bytes) -> None:
@@ -143,10 +152,7 @@ def _described(directory: str, name: str, here: set[bytes]) -> MountInfo | None:
 def _undescribed(entry: mountinfo.MountEntry) -> MountInfo:
     """A mount that only the mount table tells of: of other XDG directories, or left behind."""
     url = entry.source.decode("utf-8", "surrogateescape")
-    alive = not is_dead(entry.mountpoint)
-    return MountInfo(
-        "", url, entry.mountpoint, 0, 0, "", running=False, mounted=True, elsewhere=alive
-    )
+    return MountInfo("", url, entry.mountpoint, 0, 0, "", running=False, mounted=True)
 
 
 def is_served(mount: MountInfo) -> bool:
