@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.test_volume_review import World, played
+from tests.unit.test_volume_review import World, parked, played
 
+from awayfs.core.conflicts import ConflictKind
 from awayfs.core.effective import Layer, Place
+from awayfs.core.errors import EDISCONFULL
+from awayfs.core.records import RecordKind
 from awayfs.volume.files import FileHandle
 
 MIB = 1 << 20
@@ -397,6 +400,24 @@ def test_where_only_the_file_itself_may_go_nothing_goes(tmp_path: Path) -> None:
         assert world.volume.culling.evict(1) and not world.store.content.has(own.id)
 
     played(tmp_path, play)
+
+
+def test_nobody_waits_for_room_until_a_conflict_is_decided(tmp_path: Path) -> None:
+    async def play(world: World) -> None:
+        for name in ("pinned", "conflicted", "wanted"):
+            (world.share / name).write_bytes(bytes(600 << 10))
+        pinned, wanted = await world.cached("pinned"), await world.find("wanted")
+        world.store.pins.add(pinned.id, 100, True)
+        parked(world, await world.find("conflicted"), RecordKind.STORE, ConflictKind.UPDATE_UPDATE)
+        handle = world.volume.files.open(wanted, writing=False)
+        async with asyncio.timeout(5):
+            with pytest.raises(OSError) as caught:
+                await world.read(handle, 0, 1000)
+                await world.volume.fetcher.whole(wanted.id)
+        assert caught.value.errno == EDISCONFULL
+        world.volume.files.close(handle)
+
+    played(tmp_path, play, cache_limit=700 << 10)
 
 
 def _too_long(*_: Any) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 from awayfs.core.cull import shown_space
 from awayfs.core.errors import EDISCONFULL
+from awayfs.core.records import RecordState
 from awayfs.core.types import NodeId, Space
 from awayfs.volume.context import Context
 from awayfs.volume.culling import Culling
@@ -91,17 +92,22 @@ class Room:
                 self.make(wanted, keep, fetching=fetching, on_disk=on_disk)
                 return
             except OSError:
-                if not self._context.store.journal.count():
+                if not self._unsent():
                     raise
             if not self._context.link.usable:
                 break
-            unsent = self._context.store.journal.count()
+            unsent = self._unsent()
             self._context.on_journal()
             await asyncio.sleep(LOOK_S)
-            if self._context.store.journal.count() < unsent:
+            if self._unsent() < unsent:
                 self._culling.kept_no_more()
         await self._context.tidy()
         self.make(wanted, keep, fetching=fetching, on_disk=on_disk)
+
+    def _unsent(self) -> int:
+        """Changes that may go out by themselves: those in conflict or refused make no room."""
+        counts = self._context.store.journal.counts()
+        return sum(counts.values()) - counts[RecordState.PARKED]
 
     def window(self) -> int | None:
         """How much may reasonably be fetched at once; None for as much as one likes."""
