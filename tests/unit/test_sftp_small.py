@@ -139,6 +139,13 @@ def test_a_packet_that_cannot_be_is_not_waited_for(length: int) -> None:
         list(packets.Replies().feed(struct.pack(">IBI", length, 101, 1)))
 
 
+def test_a_handle_is_no_longer_than_the_protocol_has_it() -> None:
+    """A thousand of a megabyte each would be kept here, and sent back with each request."""
+    assert packets.handle(struct.pack(">I", 256) + bytes(256)) == bytes(256)
+    with pytest.raises(Implausible):
+        packets.handle(struct.pack(">I", 257) + bytes(257))
+
+
 @given(body=st.binary(max_size=60))
 def test_whatever_comes_as_attributes_or_string_is_read_or_refused(body: bytes) -> None:
     for read in (packets.attributes, packets.string, packets.most_handles):

@@ -20,6 +20,8 @@ FOR_READING = 1
 LARGEST = 1 << 20
 """Bytes of a reply that is believed; ours are never asked to be larger."""
 
+LONGEST_HANDLE = 256
+
 _HEAD = struct.Struct(">IBI")
 _U32 = struct.Struct(">I")
 _READ_TAIL = struct.Struct(">QI")
@@ -111,6 +113,14 @@ def string(body: bytes) -> bytes:
     if len(body) < 4 or _U32.unpack_from(body)[0] != len(body) - 4:
         raise Implausible("the server sent a string of another length than it says")
     return body[4:]
+
+
+def handle(body: bytes) -> bytes:
+    """The handle of an open file. Raises ``Implausible``."""
+    found = string(body)
+    if len(found) > LONGEST_HANDLE:  # draft-ietf-secsh-filexfer-02, section 6.2
+        raise Implausible(f"the server sent a handle of {len(found)} bytes")
+    return found
 
 
 class Replies:

@@ -279,9 +279,9 @@ class _Batch:
                 session.open_handles -= 1
                 self._over_with(index, None)
             elif self._over:
-                self._close(packets.string(body))
+                self._close(packets.handle(body))
             else:
-                self._to_read.append((index, packets.string(body)))
+                self._to_read.append((index, packets.handle(body)))
 
         session.ask(lambda number: packets.open_for_reading(number, path), opened)
 
