@@ -1,4 +1,7 @@
-"""Content that goes while somebody waits: nobody gets zeros for it, or an error that is none."""
+"""Content that goes while somebody waits for it, or that has to stay where nothing else may go.
+
+Nobody gets zeros for it, or an error that is none, and nobody looks for room without end.
+"""
 
 from __future__ import annotations
 
