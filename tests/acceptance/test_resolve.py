@@ -291,6 +291,8 @@ def use_tool(client: Client, tmp_path: Path, command: str, trusted: bool = True)
         ("kill -SEGV $$", True, "signal 11"),
         ("true", False, "as it was"),
         ("rm $MERGED", True, "no merged file"),
+        ("ln -sf /etc/hostname $MERGED", True, "no merged file"),
+        ("rm $MERGED; mkfifo $MERGED", True, "no merged file"),
         ("no-such-program-here 2>/dev/null", True, "could not be started"),
         ("true", True, "markers are left"),
     ],

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.model.limits import bounded_time
+from tests.model.script import Step, play
 from tests.model.world import World
 
 from awayfs.core.conflicts import Resolution
@@ -546,3 +547,15 @@ def test_an_exchange_is_not_taken_back_under_what_took_a_name_meanwhile(world: W
     assert not world.do(client, "a: decide", client.resolve(conflict, Resolution.SERVER))
     assert "another has its name here" in world.log[-1]
     world.converge()
+
+
+def test_what_was_renamed_and_removed_is_shown_again_where_it_is() -> None:
+    """The rename was given up where the server had moved its directory on."""
+    ours = [("rename", "e/a", "d/a"), ("exchange", "d/b", "e")]
+    theirs = [("exchange", "e", "d/b")]
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 12887}),
+        ("clash", {"who": "b", "ours": ours, "by": "a", "theirs": theirs}),
+        ("clash", {"who": "b", "ours": [("retype", "d/a")], "by": "b", "theirs": []}),
+    ]
+    assert play("apart", steps) is None

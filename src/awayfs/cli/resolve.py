@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -289,7 +290,10 @@ def _first_try(places: dict[str, str]) -> bool:
 
 
 def _read(path: str) -> bytes | None:
+    """None for what is no file: a tool may have left a FIFO, or a link to anything."""
     try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            return None
         with open(path, "rb") as file:
             return file.read()
     except OSError:

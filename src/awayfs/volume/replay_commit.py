@@ -70,6 +70,8 @@ class Committer:
                 self._note_digest(record.node, entry, started[0])
             if left is not None:
                 self._left_names.adopt(left)
+            elif record.kind is RecordKind.REMOVE:
+                self._take_for_new(record.node)
             for place in self._server.names(record.node):
                 self._server.seen(*place)
         if not self._store.journal.has_store(record.node):
@@ -299,6 +301,17 @@ class Committer:
             self._server.remove_name(parent, name)
         if not self._server.names(node):
             self._server.forget(node)
+
+    def _take_for_new(self, node: NodeId) -> None:
+        """What has no name here, and is not on its way to lose those that the server has for it,
+        is shown when they are listed again: its rename to the name that was removed was given up.
+        """
+        if self._store.nodes.names(node) or self._store.journal.has_any(node):
+            return
+        for parent, name in self._server.names(node):
+            self._removed(parent, name, node)
+            if self._server.listed_ns(parent) is not None:
+                self._server.set_listed(parent, 0)
 
     def _renamed(self, record: Record) -> None:
         standing = self._server.child(record.to_parent, record.to_name)
