@@ -138,7 +138,11 @@ class Replay:
         self._woken.set()
 
     def hurry(self) -> None:
-        """Send what there is, files that are still being written included."""
+        """Send what there is, files that are still being written included.
+
+        A server that was full is asked once more.
+        """
+        self._full_until_ns = 0
         self._being_written.hurry()
         self.wake()
 
