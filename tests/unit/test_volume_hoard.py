@@ -151,6 +151,30 @@ def test_many_small_and_some_large_files_come(tmp_path: Path) -> None:
     played(tmp_path, play)
 
 
+def test_a_walk_believes_no_listing_from_before_it(tmp_path: Path) -> None:
+    """However fresh: who packs for a journey wants what was put there a moment ago, too."""
+
+    async def play(world: World) -> None:
+        world.store.node_settings.set(1, "fresh", "3600")
+        (world.share / "d").mkdir()
+        await world.volume.observer.directory(1)
+        directory = world.store.nodes.resolve(b"d")
+        assert directory is not None
+        await world.volume.observer.directory(directory.id)
+        fresh = world.volume.tree.directory_is_fresh
+        while not (fresh(1) and fresh(directory.id)):
+            await asyncio.sleep(0.05)
+            await world.volume.observer.directory(1)
+            await world.volume.observer.directory(directory.id)
+        (world.share / "d" / "late").write_bytes(b"late")
+        world.store.pins.add(1, 5, True)
+        await walked(world)
+        assert world.store.nodes.resolve(b"d/late") is not None
+        await all_pinned_is_here(world)
+
+    played(tmp_path, play)
+
+
 async def _until(what: Callable[[], Awaitable[bool]]) -> None:
     for _ in range(400):
         if await what():

@@ -46,6 +46,7 @@ AT_A_TIME = 100
 class Walk:
     """One walk's account. ``failed`` holds (path, why)."""
 
+    begun_ns: int = 0
     done: int = 0
     total: int = 0
     bytes: int = 0
@@ -107,7 +108,7 @@ class Hoard:
     async def _walk(
         self, starts: Sequence[NodeId], pinned_only: bool
     ) -> AsyncGenerator[Walk, None]:
-        walk = Walk()
+        walk = Walk(begun_ns=self._context.now())
         found = await self._below(starts, walk)
         if pinned_only:
             found.files = await self._to_be_kept(found.files, walk)
@@ -258,8 +259,9 @@ class Hoard:
         server = self._store.server
         if server.get(node_id) is None and self._store.nodes.parent(node_id) is not None:
             return  # made here
-        if self._context.link.usable and self._context.is_fresh(server.listed_ns(node_id), node_id):
-            return
+        listed_ns = server.listed_ns(node_id) or 0
+        if self._context.link.usable and walk.begun_ns <= listed_ns <= self._context.now():
+            return  # one from before would be believed elsewhere; who packs wants all there is
         try:
             async with gate:
                 await self._fetcher.calm()
