@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # Most tests wait for servers and links, not for the processor: two at a time take half as long.
+# In the order of their folders, so that the slow ones of acceptance/ do not come last and alone.
 TEST_WORKERS ?= 2
 
 .PHONY: demo test lint bench clean
@@ -12,7 +13,7 @@ demo: $(VENV)/.runtime
 
 test: $(VENV)/.development
 	@sh scripts/install-debian-packages tests
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(VENV)/.development
 	$(BIN)/ruff format --check src tests bench
