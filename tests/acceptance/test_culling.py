@@ -104,7 +104,7 @@ def test_a_tree_ten_times_as_large_as_the_cache(tmp_path: Path) -> None:
                 path = f"d{directory:03}/{name}"
                 made[path] = Path(server.root, path).read_bytes()
         server.cut()
-        eventually(lambda: client.status()["mode"] == "disconnected", "being offline")
+        eventually(lambda: client.status()["mode"] == "disconnected", "being offline", 60)
         missing = content_missing(client)
         assert not any(path.startswith("d007/") for path in missing)
         assert 0 < len(missing) < len(made)

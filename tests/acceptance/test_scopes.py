@@ -124,7 +124,7 @@ def test_a_neighbour_asks_and_does_not_believe(volumes: dict[str, Client]) -> No
     for pid in frozen:
         os.kill(pid, signal.SIGSTOP)
     try:
-        eventually(lambda: any("lost" in e["cause"] for e in a.status()["history"]), "the loss")
+        eventually(lambda: any("lost" in e["cause"] for e in a.status()["history"]), "the loss", 60)
         eventually(lambda: "another volume lost 127.0.0.1" in logs(a), "the neighbour's word", 30)
         assert (b.status()["mode"], b.status()["history"]) == ("connected", before)
     finally:
