@@ -39,6 +39,21 @@ def test_many_writes_while_connected_wait_for_room(tmp_path: object) -> None:
         eventually(lambda: client.status()["cache"]["bytes"] <= MIB + 200_000, "the limit to hold")
 
 
+def test_a_change_in_a_file_larger_than_the_cache_is_sent(tmp_path: object) -> None:
+    with mounted("dir", str(tmp_path), "cache-size=1M") as client:
+        data = bytearray(os.urandom(12 * MIB))
+        with open(f"{client.server.root}/big", "wb") as file:
+            file.write(data)
+        with open(client.path("big"), "r+b") as file:
+            file.seek(6 * MIB)
+            file.write(b"changed")
+        data[6 * MIB : 6 * MIB + 7] = b"changed"
+        client.sync()
+        with open(f"{client.server.root}/big", "rb") as file:
+            assert file.read() == data
+        eventually(lambda: client.status()["cache"]["bytes"] <= MIB, "the limit to hold again")
+
+
 def test_offline_the_writer_is_told_before_anything_is_lost(tmp_path: object) -> None:
     with mounted("dir", str(tmp_path), "cache-size=1M") as client:
         os.listdir(client.mountpoint)

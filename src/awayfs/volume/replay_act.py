@@ -194,7 +194,7 @@ class Actor:
         if node is None:
             raise OSError(errno.ESTALE, "nothing to send: the node is gone")
         if not self._store.content.covers(node.id, 0, node.size):
-            await self._fetcher.whole(node.id)
+            await self._fetcher.whole_to_send(node.id)
         op, directory = self.op_id(record), path.rpartition(b"/")[0]
         intent = Intent(op=op, path=path, expected=expected)
         stage = REFUSED if self._store.intents.is_refused(record.seq) else "staging"

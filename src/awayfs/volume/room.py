@@ -5,6 +5,9 @@ Whoever wants to put something into the cache asks before. Content that may go m
 read of it before. When nothing may go, the one who asked waits for unsent work to be sent while the
 server is there, and is otherwise told EDISCONFULL, before anything was accepted.
 
+One thing passes the size limit: the rest of a file that was changed while only a part of it was
+here. The change was accepted, and can only be sent with it; once it is, the content may go.
+
 Fetched content leaves ``bstop`` and ``fstop`` of the disk free; below, a file that is open is read
 without being kept. What programs write may take all but a small margin, which the database needs.
 """
@@ -14,7 +17,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from awayfs.core.cull import shown_space
 from awayfs.core.errors import EDISCONFULL
@@ -47,6 +51,7 @@ class Room:
         self._spent = 0
         self._counted_at = float("-inf")
         self._counted_pins = -1
+        self._sending: set[NodeId] = set()
         self.on_full: Callable[[str], None] = lambda _text: None
 
     # -- asking ---------------------------------------------------------------------------
@@ -62,12 +67,25 @@ class Room:
         limit, content = self._context.cache_limit, self._context.store.content
         if limit is not None:
             while (over := content.usage() + wanted - limit) > 0:
-                if not self._culling.evict(over, keep=keep) and not (fetching and self._shed(keep)):
-                    self._culling.wake()
-                    raise OSError(EDISCONFULL, f"the cache limit of {limit} bytes is reached")
+                if self._culling.evict(over, keep=keep) or (fetching and self._shed(keep)):
+                    continue
+                self._culling.wake()
+                if fetching and keep in self._sending:
+                    break
+                raise OSError(EDISCONFULL, f"the cache limit of {limit} bytes is reached")
         if fetching:
             self._leave_free(wanted, keep)
         self._on_disk(wanted if on_disk is None else on_disk, keep)
+
+    @contextmanager
+    def sending(self, node: NodeId) -> Iterator[None]:
+        """What is fetched of a node meanwhile is needed to send its change."""
+        self._sending.add(node)
+        try:
+            yield
+        finally:
+            self._sending.discard(node)
+            self._culling.wake()
 
     async def make_or_wait(
         self, wanted: int, keep: NodeId, *, fetching: bool = False, on_disk: int | None = None
