@@ -559,3 +559,14 @@ def test_what_was_renamed_and_removed_is_shown_again_where_it_is() -> None:
         ("clash", {"who": "b", "ours": [("retype", "d/a")], "by": "b", "theirs": []}),
     ]
     assert play("apart", steps) is None
+
+
+def test_a_link_seen_in_a_directory_that_took_the_place_of_one_given_up() -> None:
+    """What it was called in the one that is nowhere any more is no name of it."""
+    theirs = [("save", "d/b", "over")]
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 27483}),
+        ("clash", {"who": "b", "ours": [("retype", "d")], "by": "s", "theirs": theirs}),
+        ("clash", {"who": "b", "ours": [], "by": "a", "theirs": [("link", "d/b", "d/a")]}),
+    ]
+    assert play("apart", steps) is None

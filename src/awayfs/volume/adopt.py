@@ -451,12 +451,21 @@ class Adopter:
             return
         if self._journal.uses_name(directory, entry.name):
             return
+        self._forget_stray_names(node)
         self._nodes.add_name(directory, entry.name, node)
         self._server.add_name(directory, entry.name, node)
         self._context.kernel.forget_entry(directory, entry.name)
         base = self._server.get(node)
         if base is not None:
             self._updated(node, entry, diff.compare_entries(base.entry(), entry))
+
+    def _forget_stray_names(self, node: NodeId) -> None:
+        """Names in a directory that is nowhere any more: nobody can look whether they are there."""
+        for parent, name in self._server.names(node):
+            if self._server.path(parent) is None and not self._is_name_dirty(node, (parent, name)):
+                self._server.remove_name(parent, name)
+                if self._nodes.child_id(parent, name) == node and self._nodes.path(parent) is None:
+                    self._nodes.remove_name(parent, name)
 
     def _is_being_replaced(self, node: NodeId) -> bool:
         """Whether an upload is putting a new object in the place of the one we know.
