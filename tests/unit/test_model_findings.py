@@ -570,3 +570,27 @@ def test_a_link_seen_in_a_directory_that_took_the_place_of_one_given_up() -> Non
         ("clash", {"who": "b", "ours": [], "by": "a", "theirs": [("link", "d/b", "d/a")]}),
     ]
     assert play("apart", steps) is None
+
+
+def test_what_an_exchange_brought_into_a_directory_is_not_made_there_a_second_time() -> None:
+    """The directory was made anew, and the exchange waited for a decision of its own."""
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 8844}),
+        ("clash", {"who": "a", "ours": [], "by": "b", "theirs": []}),
+        ("server", {"ops": [("retype", "e")]}),
+        ("clash", {"who": "b", "ours": [("chmod", "e", 384)], "by": "b", "theirs": []}),
+        ("work_offline", {"who": "b", "ops": [("exchange", "e/a", "a")]}),
+    ]
+    assert play("apart", steps) is None
+
+
+def test_what_was_renamed_into_a_directory_is_not_made_there_a_second_time() -> None:
+    renaming = {"who": "b", "ops": [("rename", "d/a", "e/a")], "name": "journal.appended"}
+    theirs = [("remove", "e"), ("exchange", "d/a", "d/e")]
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 55582}),
+        ("change_and_die", {**renaming, "count": 3}),
+        ("clash", {"who": "b", "ours": [], "by": "a", "theirs": theirs}),
+        ("clash", {"who": "b", "ours": [("xattr", "e", "y")], "by": "a", "theirs": []}),
+    ]
+    assert play("apart", steps) is None

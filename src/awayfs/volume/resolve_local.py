@@ -232,10 +232,14 @@ class KeepLocal:
                 self._journaling.append(RecordKind.LINK, node, parent=parent, name=name)
 
     def _recreate_below(self, directory: NodeId) -> None:
-        """What is whole here comes back with its directory; the rest's deletion stands."""
+        """What is whole here comes back with its directory; the rest's deletion stands.
+
+        What the server has elsewhere was renamed to here, and the record of that stands.
+        """
         for name, child in self._store.nodes.children(directory):
             records = self._store.journal.of_node(child.id)
-            if not any(r.kind in (RecordKind.CREATE, RecordKind.LINK) for r in records):
+            comes = any(r.kind in (RecordKind.CREATE, RecordKind.LINK) for r in records)
+            if not comes and self._store.server.get(child.id) is None:
                 is_file = child.kind is Kind.FILE
                 if is_file and not self._store.content.covers(child.id, 0, child.size):
                     self._giving_up.name(directory, name, child.id)
