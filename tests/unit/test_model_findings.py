@@ -594,3 +594,22 @@ def test_what_was_renamed_into_a_directory_is_not_made_there_a_second_time() -> 
         ("clash", {"who": "b", "ours": [("xattr", "e", "y")], "by": "a", "theirs": []}),
     ]
     assert play("apart", steps) is None
+
+
+def test_what_was_saved_over_a_rename_that_is_given_up_displaces_what_that_had() -> None:
+    """Else the server seemed to have changed it, again and again."""
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 54992}),
+        (
+            "clash",
+            {
+                "who": "a",
+                "ours": [("write", "a", "append")],
+                "by": "a",
+                "theirs": [("save", "a", "over")],
+            },
+        ),
+        ("clash", {"who": "a", "ours": [("rename", "a", "d/b")], "by": "a", "theirs": []}),
+        ("change", {"who": "a", "ops": [("exchange", "d/a", "e"), ("save", "d/b", "over")]}),
+    ]
+    assert play("apart", steps) is None

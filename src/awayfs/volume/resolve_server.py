@@ -105,7 +105,8 @@ class KeepServer:
         server = self._store.server
         renames = [record for record in taking if record.kind is RecordKind.RENAME]
         with self._store.transaction():
-            for rename in renames:
+            for rename in reversed(renames):
+                self._steps.inherit(rename)
                 if server.child(rename.to_parent, rename.to_name) != node:
                     self._giving_up.name(rename.to_parent, rename.to_name, node)
             places = [(place, node) for place in server.names(node)] if taking else []

@@ -170,3 +170,14 @@ class Steps:
                 return [node]
             return [node, *self.start_from(home, place, other, later.seq, heir)]
         return [node]
+
+    def inherit(self, rename: Record) -> None:
+        """A rename is given up: what was renamed over its node since has displaced what that one
+        would have displaced.
+        """
+        journal, place = self._store.journal, (rename.to_parent, rename.to_name)
+        for later in journal.of_node(rename.node):
+            over = later.kind is RecordKind.RENAME and later.replaced == rename.node
+            if over and later.seq > rename.seq and (later.to_parent, later.to_name) == place:
+                journal.replace(replace(later, replaced=rename.replaced))
+                return
