@@ -59,6 +59,17 @@ def test_close_never_raises(run):
     run(body)
 
 
+def test_after_close_the_server_is_away_until_the_next_connect(run):
+    async def body(case: Case) -> None:
+        await case.remote.close()
+        with pytest.raises(Unreachable):
+            await case.remote.stat(b"")
+        await case.remote.connect()
+        await case.remote.stat(b"")
+
+    run(body)
+
+
 def test_stat_of_each_kind(run):
     async def body(case: Case) -> None:
         case.write(b"file", b"12345")

@@ -65,16 +65,23 @@ class DirectoryRemote:
         self._guarded = Guarded(self._tree, self._mover)
         self._maker = Maker(self._tree, self._mover)
         self._settler = Settler(self._tree, self._mover)
+        self._open_pools()
+
+    def _open_pools(self) -> None:
         self._metadata = ThreadPoolExecutor(METADATA_THREADS, "metadata")
         self._bulk = ThreadPoolExecutor(BULK_THREADS, "bulk")
         self._background = ThreadPoolExecutor(BACKGROUND_THREADS, "background")
+        self._closed = False
 
     async def connect(self) -> Connected:
         """Look at the root, and find out what its file system can do."""
+        if self._closed:
+            self._open_pools()
         return await self._run(self._connect)
 
     async def close(self) -> None:
         """Let the threads go; calls under way end on their own."""
+        self._closed = True
         self._metadata.shutdown(wait=False, cancel_futures=True)
         self._bulk.shutdown(wait=False, cancel_futures=True)
         self._background.shutdown(wait=False, cancel_futures=True)
@@ -200,6 +207,8 @@ class DirectoryRemote:
         of the call raises, and the cancellation is passed on once the thread has let go of
         the caller's descriptor.
         """
+        if self._closed:
+            raise Unreachable("closed")
         stop = _Stop()
         context = contextvars.copy_context()
         context.run(stop.listen)
