@@ -126,3 +126,22 @@ def test_a_directory_with_a_stray_in_it_can_be_removed(tmp_path: Path) -> None:
         assert os.listdir(world.share) == []
 
     played(tmp_path, play)
+
+
+def test_what_somebody_else_named_like_a_stray_is_a_file(tmp_path: Path) -> None:
+    async def play(world: World) -> None:
+        as_client(world)
+        directory = world.volume.changes.create(ROOT, b"d", Kind.DIRECTORY, 0o755, 0, 0)
+        await world.drained()
+        place = os.fsencode(world.share / "d")
+        foreign = {b".awayfs-testclient\xff.new", b".awayfs-testclient4_0.new"}
+        for name in foreign:
+            with open(place + b"/" + name, "wb") as file:
+                file.write(b"whose?")
+        with open(place + b"/.awayfs-testclient" + b"z" * 22 + b".new", "wb") as file:
+            file.write(b"no record has such a number")
+        await world.volume.observer.directory(directory.id)
+        assert set(os.listdir(place)) == foreign
+        assert {name for name, _ in world.store.nodes.children(directory.id)} == foreign
+
+    played(tmp_path, play)

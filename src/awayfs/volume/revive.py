@@ -11,7 +11,7 @@ from awayfs.core.types import ROOT, Attributes, Committed, Entry, Kind, NodeId
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
 from awayfs.volume.observe import Observer
-from awayfs.volume.op_ids import base36
+from awayfs.volume.op_ids import revive_op
 
 TARGETING = (RecordKind.RENAME, RecordKind.EXCHANGE)
 
@@ -57,7 +57,7 @@ class Reviver:
     async def _make(self, directory: NodeId, path: bytes, seq: int) -> None:
         node = self._store.nodes.get(directory)
         mode = node.mode if node else 0o755
-        op = f"{self._client}r{base36(seq)}d{base36(directory)}"
+        op = revive_op(self._client, seq, directory)
         outcome = await self._context.link.call(
             lambda remote: remote.make(op, path, Kind.DIRECTORY, Attributes(mode=mode))
         )

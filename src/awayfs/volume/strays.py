@@ -14,12 +14,11 @@ from __future__ import annotations
 import logging
 
 from awayfs.core.errors import RemoteError
-from awayfs.core.records import Record
 from awayfs.core.types import ABSENT, Entry, Expected, Kind, Mismatch, OpId, RemotePath
 from awayfs.ports.remote import ASIDE_SUFFIX, STAGED_PREFIX, STAGED_SUFFIX, Listing
-from awayfs.remotes.names import conflict_name
+from awayfs.remotes.names import conflict_name, is_own
 from awayfs.volume.context import Context
-from awayfs.volume.op_ids import base36, is_move
+from awayfs.volume.op_ids import is_move, naming_op, record_of
 
 log = logging.getLogger(__name__)
 
@@ -57,19 +56,18 @@ class Strays:
         return others + await self._reap(path, staged, others)
 
     def _is_ours(self, name: bytes) -> bool:
-        return name.startswith(self._prefix) and name.endswith((STAGED_SUFFIX, ASIDE_SUFFIX))
+        return name.startswith(self._prefix) and is_own(name)
 
     async def _reap(
         self, path: RemotePath, staged: list[Entry], others: list[Entry]
     ) -> list[Entry]:
         """What is nobody's goes; what may have no other name gets one, and is the answer."""
-        records = self._context.store.journal.all()
         named: list[Entry] = []
         for entry in staged:
             op = entry.name[len(STAGED_PREFIX) : -len(STAGED_SUFFIX)].decode("ascii")
             aside = entry.name.endswith(ASIDE_SUFFIX)
             theirs = aside or is_move(op, self._client)
-            if any(self._may_be_of(op, r) for r in records):
+            if self._is_wanted(op):
                 continue
             try:
                 if theirs and not await self._is_twice(path, entry, others):
@@ -107,8 +105,9 @@ class Strays:
         expected = Expected(entry.token, entry.file_id, entry.kind)
         name = conflict_name(RECOVERED, op)
         source, target = _join(path, entry.name), _join(path, name)
+        naming = naming_op(self._client, op)
         outcome = await self._context.link.call(
-            lambda remote: remote.rename(f"{op}k", source, target, expected, ABSENT)
+            lambda remote: remote.rename(naming, source, target, expected, ABSENT)
         )
         if isinstance(outcome, Mismatch):
             log.warning("%r stays: it changed, or %r is taken", entry.name, name)
@@ -116,12 +115,10 @@ class Strays:
         log.warning("%r had no other name: it is %r now", entry.name, name)
         return [await self._context.link.call(lambda remote: remote.stat(target))]
 
-    def _may_be_of(self, op: OpId, record: Record) -> bool:
-        """Whether a record has this operation, or one that goes with it (see ``op_ids``)."""
-        rest = op.removeprefix(self._client)
-        number = base36(record.seq)
-        own = (number, f"r{number}d", f"m{record.seq}")
-        return rest.startswith((*own, f"0{number}", f"0m{number}"))
+    def _is_wanted(self, op: OpId) -> bool:
+        """Whether the record of an operation is still to be sent, and will settle it."""
+        seq = record_of(op, self._client)
+        return seq is not None and self._context.store.journal.get(seq) is not None
 
 
 def _join(directory: RemotePath, name: bytes) -> RemotePath:
