@@ -14,7 +14,7 @@ import os
 from dataclasses import dataclass
 
 from awayfs.core.decide import Apply, Facts
-from awayfs.core.errors import NotFound, Unreachable
+from awayfs.core.errors import Unreachable
 from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.types import (
     ABSENT,
@@ -30,21 +30,18 @@ from awayfs.core.types import (
 from awayfs.ports.remote import Intent
 from awayfs.store.intents import REFUSED
 from awayfs.store.nodes import Node
-from awayfs.store.server import ServerNode
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
 from awayfs.volume.fetch import Fetcher
 from awayfs.volume.journaling import Journaling
-from awayfs.volume.observe import join
-from awayfs.volume.op_ids import base36, move_op
+from awayfs.volume.op_ids import move_op, own_op
+from awayfs.volume.relinking import Relinker
 from awayfs.volume.replay_facts import FactFinder, Places
 from awayfs.volume.suspects import digest_of_file
 
 log = logging.getLogger(__name__)
 
 PARTED = "they keep the content from before"
-RELINKING = "relinking"
-"""The stage of an upload that is in place while other names of the file are made anew."""
 
 
 class Torn(Exception):
@@ -76,10 +73,11 @@ class Actor:
         self._fetcher = fetcher
         self._finder = finder
         self._client = client
+        self._relinker = Relinker(context, finder, client)
 
     def op_id(self, record: Record) -> str:
         """The operation id of a record: the same at every try, unlike any other client's."""
-        return self._client + base36(record.seq)
+        return own_op(self._client, record.seq)
 
     async def act(self, record: Record, facts: Facts, decision: Apply) -> Outcome:
         """Do it. Raises ``RemoteError``, or ``Torn``."""
@@ -163,9 +161,6 @@ class Actor:
             if other.kind is RecordKind.STORE and other.state is not RecordState.PARKED
         ]
 
-    async def _settle(self, intent: Intent) -> None:
-        await self._context.link.call(lambda remote: remote.settle(intent))
-
     async def _store_content(
         self, record: Record, path: bytes, facts: Facts, decision: Apply
     ) -> Outcome:
@@ -180,7 +175,7 @@ class Actor:
             return outcome
         if unknown:
             self._tell_parted(record.node, path, unknown)
-        return Committed(await self.relink(record, path, outcome.entry))
+        return Committed(await self._relinker.relink(record, path, outcome.entry))
 
     def _tell_parted(self, node: NodeId, path: bytes, unknown: int) -> None:
         """Names that nobody could find keep the content from before; somebody may care."""
@@ -281,7 +276,7 @@ class Actor:
     async def complete(self, record: Record, facts: Facts, entry: Entry | None) -> Entry | None:
         """What remains to be done where the content, or the object, stands there already.
 
-        Other names of a file follow it (``relink``), and so does its time: that the same bytes
+        Other names of a file follow it (``relinking``), and so does its time: that the same bytes
         were written again is a change of ours too. What an earlier try of this record made may
         have been cut off before it got its mode.
         """
@@ -294,7 +289,7 @@ class Actor:
         ):
             return entry
         if record.kind is RecordKind.STORE:
-            entry = await self.relink(record, path, entry) or entry
+            entry = await self._relinker.relink(record, path, entry) or entry
         wanted = self._unlike(record, facts, entry)
         if not wanted:
             return entry
@@ -321,68 +316,6 @@ class Actor:
             mode=mode if able.mode and record.kind is RecordKind.CREATE else None,
             mtime_ns=node.mtime_ns if late and sent and not timed and able.set_mtime else None,
         )
-
-    async def relink(self, record: Record, path: bytes, entry: Entry | None) -> Entry | None:
-        """An upload breaks hard links; the other names known here are made anew.
-
-        Each still bearing the old revision is removed, guarded, and linked; one that is gone
-        is linked where an earlier try may have removed it; one that somebody else removed or
-        changed is left. The entry after all of it.
-        """
-        base = self._store.server.get(record.node)
-        others = self._store.server.names(record.node)
-        if base is None or entry is None or len(others) < 2:
-            return entry
-        cut_off = self._note_relinking(record, path, entry)
-        for index, (parent, name) in enumerate(others):
-            directory = self._store.server.path(parent)
-            if directory is None:
-                continue
-            other = join(directory, name)
-            if other == path:
-                continue
-            op = f"{self.op_id(record)}l{base36(index)}"
-            if cut_off:
-                expected = Expected(base.token, base.file_id)
-                await self._settle(Intent(op=op, path=other, expected=expected))
-            await self._relink_one(op, path, other, base, cut_off)
-        return await self._context.link.call(lambda remote: remote.stat(path))
-
-    def _note_relinking(self, record: Record, path: bytes, entry: Entry) -> bool:
-        """Have it on record that names are being made anew; whether an earlier try was cut off."""
-        found = self._store.intents.get(record.seq)
-        if found is not None and found[1] == RELINKING:
-            return True
-        intent = Intent(op=self.op_id(record), path=path, expected=Expected(entry.token))
-        self._store.intents.set(record.seq, found[0] if found else intent, RELINKING)
-        return False
-
-    async def _relink_one(
-        self, op: str, path: bytes, other: bytes, base: ServerNode, cut_off: bool
-    ) -> None:
-        call = self._context.link.call
-        try:
-            there = await call(lambda remote: remote.stat(other))
-        except NotFound:
-            if cut_off:
-                await self._link_again(op, path, other)
-            return
-        old = there.file_id == base.file_id if base.file_id else there.token == base.token
-        if not old:
-            return
-        expected = Expected(there.token, there.file_id, there.kind)
-        removed = await call(lambda remote: remote.remove(op, other, expected))
-        if not isinstance(removed, Mismatch):
-            fault("replay.relinking")
-            await self._link_again(op, path, other)
-            fault("replay.relinked")
-
-    async def _link_again(self, op: str, path: bytes, other: bytes) -> None:
-        """A name whose directory went on the server meanwhile went with it."""
-        try:
-            await self._context.link.call(lambda remote: remote.link(op, path, other))
-        except NotFound:
-            log.info("no directory is left for the name %r", other)
 
     async def _make(self, record: Record, places: Places) -> Outcome:
         node = self._context.node(record.node)

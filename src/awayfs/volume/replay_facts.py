@@ -282,12 +282,12 @@ class FactFinder:
     ) -> Facts:
         """Digests of what we started from, where tokens alone do not settle the matter."""
         if base is not None and _is_unsettled(base, facts.current):
-            facts = replace(facts, base_digest=await self._base_digest(base))
+            facts = replace(facts, base_digest=await self.base_digest(base))
         if replaced is not None and _is_unsettled(replaced, facts.target_current):
-            facts = replace(facts, target_base_digest=await self._base_digest(replaced))
+            facts = replace(facts, target_base_digest=await self.base_digest(replaced))
         return facts
 
-    async def _base_digest(self, base: ServerNode) -> bytes | None:
+    async def base_digest(self, base: ServerNode) -> bytes | None:
         """Digest of the base: noted, or of the kept base file, or of clean whole content."""
         if base.digest is not None:
             return base.digest
