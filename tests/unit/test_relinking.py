@@ -6,91 +6,24 @@ displaced is told by tokens and content alone.
 
 from __future__ import annotations
 
-import asyncio
 import os
-import sys
-import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_volume_review import World
-
-from awayfs.core.errors import Unreachable
-from awayfs.core.modes import Mode, ModeState
-from awayfs.core.types import ROOT, Attributes, Kind, NodeId
-from awayfs.remotes.sftp import SftpRemote
-from awayfs.store.store import Store
-from awayfs.volume.context import Context
-from awayfs.volume.link import Link
-from awayfs.volume.recover import recover
-from awayfs.volume.volume import Volume
-
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
+from sftp_world import SftpWorld, losing, played
 from sshd import Sshd, needs_sshd, serving
+from test_replay_cut_off import cutting
+
+from awayfs.core.types import ROOT, Attributes, Kind
+from awayfs.volume.link import Link
 
 pytestmark = needs_sshd
 
 LONG_AGO_NS = 528_706_426_688_832_741
-
-
-@dataclass(frozen=True)
-class Url:
-    """As ``opening.VolumeUrl``."""
-
-    path: bytes
-    user: str | None = None
-    port: int | None = None
-    host: str = "127.0.0.1"
-
-
-class SftpWorld(World):
-    """A volume, and a real SFTP server for its directory."""
-
-    def __init__(self, tmp_path: Path, server: Sshd) -> None:
-        self.server = server
-        super().__init__(tmp_path)
-
-    def open(self) -> None:
-        self.store = Store.open(self.state, create=True)
-        recover(self.store, time.time_ns())
-        url = Url(os.fsencode(self.share), self.server.user, self.server.port)
-        remote = SftpRemote(url, {**self.server.options, "client": "testclient"})
-        link = Link(remote, time.time_ns, ModeState(Mode.DISCONNECTED, cause="starting"))
-        context = Context(self.store, link, self.options, time.time_ns)
-        self.volume = Volume(context, "testclient")
-
-    async def end(self) -> None:
-        await self.volume.link.remote.close()
-        await super().end()
-
-    def made(self, name: bytes, data: bytes) -> NodeId:
-        """A new file with content."""
-        node = self.volume.changes.create(ROOT, name, Kind.FILE, 0o644, os.getuid(), os.getgid())
-        self.write(node, 0, data)
-        return node.id
-
-    def rewritten(self, node: NodeId, data: bytes) -> None:
-        found = self.volume.context.node(node)
-        assert found is not None
-        self.write(found, 0, data)
-
-    async def settled(self) -> None:
-        """Online, and all sent."""
-        for _ in range(3):
-            await self.online()
-            await self.drained()
-        assert not self.store.journal.count(), self.store.journal.all()
-
-    def files(self) -> dict[str, bytes]:
-        """What the server has."""
-        return {p.name: p.read_bytes() for p in self.share.iterdir()}
-
-
-Play = Callable[[SftpWorld], Coroutine[Any, Any, None]]
+ANSWERS = 24
+"""At least as many as the story below has."""
 
 
 @pytest.fixture(scope="module")
@@ -99,36 +32,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
         yield sshd
 
 
-@pytest.fixture
-def played(server: Sshd, tmp_path: Path) -> Callable[[Play], None]:
-    def run(play: Play) -> None:
-        async def whole() -> None:
-            world = SftpWorld(tmp_path, server)
-            try:
-                await world.online()
-                await play(world)
-            finally:
-                await world.end()
-
-        asyncio.run(whole())
-
-    return run
-
-
-def losing(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """The server does it, and its answer is lost."""
-
-    async def lost(*arguments: Any) -> Any:
-        await call(*arguments)
-        raise Unreachable("the answer is lost")
-
-    return lost
+def assert_together(world: SftpWorld, content: bytes, *names: str) -> None:
+    """All is sent, without a conflict, and these are names of one file with that content."""
+    assert not world.store.conflicts.count() and not world.store.journal.count()
+    assert {name: world.files()[name] for name in names} == dict.fromkeys(names, content)
+    assert len({(world.share / name).stat().st_ino for name in names}) == 1
 
 
 def test_a_time_whose_answer_was_lost_before_an_upload(
-    played: Callable[[Play], None], monkeypatch: pytest.MonkeyPatch
+    server: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The upload displaces a revision that was never noted as the base."""
+    """The upload displaces a revision that was not yet noted as the base."""
 
     async def play(world: SftpWorld) -> None:
         node = world.made(b"a", b"one")
@@ -141,8 +55,113 @@ def test_a_time_whose_answer_was_lost_before_an_upload(
         monkeypatch.undo()
         world.rewritten(node, b"two")
         await world.settled()
-        assert world.files() == {"a": b"two", "b": b"two"}
-        assert os.path.samefile(world.share / "a", world.share / "b")
-        assert not world.store.conflicts.count()
+        assert_together(world, b"two", "a", "b")
 
-    played(play)
+    played(server, tmp_path, play)
+
+
+def test_what_an_upload_displaces_need_not_be_the_base(server: Sshd, tmp_path: Path) -> None:
+    """The same content under another time: somebody else touched it."""
+
+    async def play(world: SftpWorld) -> None:
+        node = world.made(b"a", b"one")
+        world.volume.changes.link(node, ROOT, b"b")
+        await world.settled()
+        world.volume.link.offline_by_hand()
+        world.rewritten(node, b"two")
+        os.utime(world.share / "a", ns=(LONG_AGO_NS, LONG_AGO_NS))
+        await world.volume.link.online_by_hand()
+        await world.settled()
+        assert_together(world, b"two", "a", "b")
+
+    played(server, tmp_path, play)
+
+
+@pytest.mark.parametrize("nth", range(1, ANSWERS))
+def test_whatever_answer_is_lost(
+    nth: int, server: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two stores, a time between them, and a rename of the other name that an editor goes over."""
+
+    async def play(world: SftpWorld) -> None:
+        changes, count = world.volume.changes, 0
+        node = world.made(b"a", b"one")
+        changes.link(node, ROOT, b"b")
+        await world.settled()
+        call = Link.call
+
+        async def counted(link: Link, operation: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count != nth:
+                return await call(link, operation)
+            return await call(link, losing(operation))
+
+        monkeypatch.setattr(Link, "call", counted)
+        world.rewritten(node, b"two")
+        changes.set_attributes(node, Attributes(mtime_ns=LONG_AGO_NS))
+        await world.drained()
+        world.rewritten(node, b"tri")
+        await world.drained()
+        await world.settled()
+        assert_together(world, b"tri", "a", "b")
+        changes.rename(ROOT, b"b", ROOT, b"c", 0)
+        world.made(b"new", b"editor")
+        changes.rename(ROOT, b"new", ROOT, b"c", 0)
+        await world.settled()
+        assert world.files() == {"a": b"tri", "c": b"editor"}
+        assert not world.store.conflicts.count()
+        assert count < ANSWERS * 3
+
+    played(server, tmp_path, play)
+
+
+def test_a_stranger_that_its_token_takes_for_the_old_revision_stays(
+    server: Sshd, tmp_path: Path
+) -> None:
+    """Another name was saved over there, with a file as long and of the same second."""
+
+    async def play(world: SftpWorld) -> None:
+        node = world.made(b"a", b"one")
+        world.volume.changes.link(node, ROOT, b"b")
+        await world.settled()
+        world.volume.link.offline_by_hand()
+        world.rewritten(node, b"two")
+        times = (world.share / "b").stat().st_mtime_ns
+        (world.share / "other").write_bytes(b"six")
+        os.utime(world.share / "other", ns=(times, times))
+        os.rename(world.share / "other", world.share / "b")
+        await world.volume.link.online_by_hand()
+        await world.drained()
+        assert world.files() == {"a": b"two", "b": b"six"}
+
+    played(server, tmp_path, play)
+
+
+def test_a_name_that_becomes_known_while_others_are_made_anew(
+    server: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is set aside is found again under the name that it was taken from."""
+
+    async def play(world: SftpWorld) -> None:
+        changes = world.volume.changes
+        directory = changes.create(ROOT, b"d", Kind.DIRECTORY, 0o755, os.getuid(), os.getgid())
+        node = world.made(b"m", b"one")
+        changes.link(node, directory.id, b"x")
+        await world.settled()
+        remote: Any = world.volume.link.remote
+        monkeypatch.setattr(remote, "remove", cutting(remote.remove, 2))
+        world.rewritten(node, b"two")
+        await world.drained()
+        monkeypatch.undo()
+        (aside,) = os.listdir(world.share / "d")
+        assert aside.endswith(".old")
+        os.link(world.share / "m", world.share / "a")
+        world.store.server.add_name(ROOT, b"a", node)
+        world.store.nodes.add_name(ROOT, b"a", node)
+        await world.settled()
+        assert_together(world, b"two", "m", "a")
+        assert os.listdir(world.share / "d") == ["x"]
+        assert os.path.samefile(world.share / "d" / "x", world.share / "m")
+
+    played(server, tmp_path, play)
