@@ -249,7 +249,7 @@ class Committer:
         stood = (after,) if before is None else (before, after)  # None: others renamed it, too
         moved_on = base.token not in [entry.token for entry in stood]
         moved_on = moved_on or (before is not None and _is_edited(record, before, after))
-        if moved_on and not _is_only_ours(facts, base.entry(), after):
+        if moved_on and not _is_only_ours(facts, base.entry(), after, self._grain_ns()):
             difference = compare_entries(base.entry(), after)
             if difference is not Content.SAME or base.kind is not Kind.DIRECTORY:
                 seen = {name: getattr(after, name) for name in _fields_set(record)}
@@ -260,13 +260,21 @@ class Committer:
         content = self._store.content
         owned = content.token(node) == base.token
         self._take_rights(record, base.entry(), after)
-        self._server.set(node, after, seen_ns=self._context.now(), digest=base.digest)
+        written = self._store.journal.has_store(node)
+        digest = base.digest or (None if written else facts.base_digest)
+        self._server.set(node, after, seen_ns=self._context.now(), digest=digest)
         if content.base_token(node) == base.token:
             content.bases.set_token(node, after.token)
         if owned:
-            content.set_token(node, after.token)
+            unseen = moved_on and not written  # what else happened until we looked again
+            content.set_token(node, SUSPECT if unseen else after.token)
         if after.kind is not Kind.DIRECTORY:
             self._adopt_returned(node, after)
+
+    def _grain_ns(self) -> int:
+        """How finely the server keeps times."""
+        able = self._context.link.capabilities
+        return max(able.time_granularity_ns, 1) if able else 1
 
     def _part_link(self, node: NodeId, after: Entry) -> bool:
         """Whether what stands in the node's place is a name of another file, which has it now."""
@@ -379,8 +387,16 @@ def _is_edited(record: Record, before: Entry, after: Entry) -> bool:
     return before.size != after.size or (before.mtime_ns != after.mtime_ns and not timed)
 
 
-def _is_only_ours(facts: Facts, base: Entry, after: Entry) -> bool:
-    """A record that is retried finds its own work done: nothing else shows a difference."""
+def _is_only_ours(facts: Facts, base: Entry, after: Entry, grain_ns: int) -> bool:
+    """A record that is retried finds its own work done: nothing else shows a difference.
+
+    A time that it sets is that of the same content, as it was before.
+    """
     if not facts.retried or base.kind is not Kind.FILE or after.kind is not Kind.FILE:
         return False
-    return (after.file_id, after.size, after.mtime_ns) == (base.file_id, base.size, base.mtime_ns)
+    if (after.file_id, after.size) != (base.file_id, base.size):
+        return False
+    set_ns = facts.record.attributes.mtime_ns
+    if set_ns is None:
+        return after.mtime_ns == base.mtime_ns
+    return after.mtime_ns in (set_ns, set_ns - set_ns % grain_ns)
