@@ -25,7 +25,7 @@ from awayfs.volume.volume import Volume
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from sshd import Sshd, needs_sshd, serving
+from sshd import Sshd
 
 
 @dataclass(frozen=True)

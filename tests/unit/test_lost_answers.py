@@ -12,11 +12,11 @@ import pytest
 import test_volume_review
 from sftp_world import losing
 from sftp_world import played as played_over_sftp
-from sshd import Sshd, needs_sshd, serving
 from test_volume_review import Play, World
 
 from awayfs.core.types import ROOT, Attributes
 from awayfs.store.nodes import Node
+from sshd import Sshd, needs_sshd, serving
 
 LONG_AGO_NS = 528_706_426_688_832_741
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 from sftp_world import SftpWorld, losing, played
-from sshd import Sshd, needs_sshd, serving
 from test_replay_cut_off import cutting
 
 from awayfs.core.types import ROOT, Attributes, Kind
 from awayfs.volume.link import Link
+from sshd import Sshd, needs_sshd, serving
 
 pytestmark = needs_sshd
 
