@@ -150,12 +150,13 @@ def test_a_name_that_becomes_known_while_others_are_made_anew(
         changes.link(node, directory.id, b"x")
         await world.settled()
         remote: Any = world.volume.link.remote
-        monkeypatch.setattr(remote, "remove", cutting(remote.remove, 2))
+        replace, cut = remote.replace, cutting(remote.replace, 2)
+        ways = {b"d/x": cut}
+        monkeypatch.setattr(remote, "replace", lambda *a: ways.get(a[1], replace)(*a))
         world.rewritten(node, b"two")
         await world.drained()
         monkeypatch.undo()
-        (aside,) = os.listdir(world.share / "d")
-        assert aside.endswith(".old")
+        assert {name[-4:] for name in os.listdir(world.share / "d")} == {".new", ".old"}
         os.link(world.share / "m", world.share / "a")
         world.store.server.add_name(ROOT, b"a", node)
         world.store.nodes.add_name(ROOT, b"a", node)
@@ -163,5 +164,34 @@ def test_a_name_that_becomes_known_while_others_are_made_anew(
         assert_together(world, b"two", "m", "a")
         assert os.listdir(world.share / "d") == ["x"]
         assert os.path.samefile(world.share / "d" / "x", world.share / "m")
+
+    played(server, tmp_path, play)
+
+
+@pytest.mark.parametrize("nth", range(1, 7))
+def test_a_name_stays_though_what_it_was_to_follow_is_in_conflict(
+    nth: int, server: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It shows the old content or the new, whatever becomes of the record that was cut off."""
+
+    async def play(world: SftpWorld) -> None:
+        node = world.made(b"a", b"one")
+        world.volume.changes.link(node, ROOT, b"b")
+        await world.settled()
+        remote: Any = world.volume.link.remote
+        replace, cut = remote.replace, cutting(remote.replace, nth)
+        ways = {b"b": cut}
+        monkeypatch.setattr(remote, "replace", lambda *a: ways.get(a[1], replace)(*a))
+        world.rewritten(node, b"two")
+        await world.drained()
+        monkeypatch.undo()
+        if not world.volume.link.usable:
+            (world.share / "other").write_bytes(b"of somebody else")
+            os.rename(world.share / "other", world.share / "a")
+        await world.online()
+        await world.drained()
+        there = world.files()
+        assert sorted(there) == ["a", "b"]
+        assert there["b"] in (b"one", b"two")
 
     played(server, tmp_path, play)

@@ -9,12 +9,14 @@ under which something else may hide is taken for nobody's: the content is compar
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from awayfs.core.errors import NotFound
 from awayfs.core.records import Record
-from awayfs.core.types import Entry, Expected, Kind, Mismatch
+from awayfs.core.types import Entry, Expected, Kind, Mismatch, OpId
 from awayfs.ports.remote import Intent
+from awayfs.remotes.names import staged_name
 from awayfs.store.server import ServerNode
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
@@ -34,13 +36,15 @@ class _Old:
 
     base: ServerNode
     displaced: Expected
+    new: Entry
 
     def may_be(self, there: Entry) -> bool:
         """Whether ``there`` is it, as far as its id, or its token, tells."""
         if there.kind is not Kind.FILE:
             return False
-        if self.base.file_id is not None:
-            return there.file_id in (self.base.file_id, self.displaced.file_id)
+        if there.file_id is not None:
+            old = (self.base.file_id, self.displaced.file_id)
+            return there.file_id in old and there.file_id != self.new.file_id
         return there.token in (self.base.token, self.displaced.token)
 
     def is_proved(self, there: Entry) -> bool:
@@ -58,64 +62,63 @@ class Relinker:
         self._client = client
 
     async def relink(self, record: Record, path: bytes, entry: Entry | None) -> Entry | None:
-        """Make anew what still shows the old revision: it is removed, guarded, and linked.
+        """Put a second name of the upload, guarded, in the place of each old one.
 
-        A name that is gone is linked where an earlier try may have removed it; one that somebody
-        else removed or changed is left. The entry after all of it.
+        A name that somebody else removed or changed is left. The entry after all of it.
         """
         base = self._store.server.get(record.node)
-        others = self._store.server.names(record.node)
-        if base is None or entry is None or len(others) < 2:
+        if base is None or entry is None or len(self._store.server.names(record.node)) < 2:
             return entry
-        displaced, cut_off = self._begin(record, path, entry)
-        for parent, name in others:
-            directory = self._store.server.path(parent)
-            if directory is None:
-                continue
-            other = join(directory, name)
-            if other == path:
-                continue
-            op = link_op(self._client, record.seq, parent, name)
-            if cut_off:
-                await self._settle(Intent(op=op, path=other, expected=displaced))
-            await self._relink_one(op, path, other, _Old(base, displaced), cut_off)
+        old = _Old(base, self._begin(record, path, entry).expected, entry)
+        for op, other in self._others(record, path):
+            try:
+                await self._relink_one(op, path, other, old)
+            except NotFound:
+                log.info("the name %r is gone on the server", other)
         return await self._context.link.call(lambda remote: remote.stat(path))
 
-    def _begin(self, record: Record, path: bytes, entry: Entry) -> tuple[Expected, bool]:
-        """Have it on record that names are being made anew.
+    async def settle(self, record: Record, intent: Intent) -> None:
+        """Tidy up after names that were being made anew; ``intent`` is the upload's."""
+        for op, other in self._others(record, intent.path):
+            await self._settle_one(replace(intent, op=op, path=other))
 
-        What the upload displaced, and whether an earlier try to make names anew was cut off.
-        """
-        found = self._store.intents.get(record.seq)
-        if found is not None and found[1] == RELINKING:
-            return found[0].expected, True
-        own = own_op(self._client, record.seq)
-        there = Expected(entry.token, entry.file_id)
-        intent = found[0] if found else Intent(op=own, path=path, expected=there)
-        self._store.intents.set(record.seq, intent, RELINKING)
-        return intent.expected, False
-
-    async def _settle(self, intent: Intent) -> None:
+    async def _settle_one(self, intent: Intent) -> None:
         await self._context.link.call(lambda remote: remote.settle(intent))
 
-    async def _relink_one(
-        self, op: str, path: bytes, other: bytes, old: _Old, cut_off: bool
-    ) -> None:
+    def _others(self, record: Record, path: bytes) -> Iterator[tuple[OpId, bytes]]:
+        """The other names of a file, as paths, each with its operation."""
+        for parent, name in self._store.server.names(record.node):
+            directory = self._store.server.path(parent)
+            if directory is not None and (other := join(directory, name)) != path:
+                yield link_op(self._client, record.seq, parent, name), other
+
+    def _begin(self, record: Record, path: bytes, entry: Entry) -> Intent:
+        """Have it on record that names are being made anew; what the upload intended."""
+        found = self._store.intents.get(record.seq)
+        there = Expected(entry.token, entry.file_id)
+        intent = found[0] if found else Intent(own_op(self._client, record.seq), path, there)
+        if intent.staged is None:
+            intent = replace(intent, staged=entry)
+        self._store.intents.set(record.seq, intent, RELINKING)
+        return intent
+
+    async def _relink_one(self, op: OpId, path: bytes, other: bytes, old: _Old) -> None:
+        """Raises ``NotFound`` when the name is gone, with its directory perhaps."""
         call = self._context.link.call
-        try:
-            there = await self._old_at(other, old)
-        except NotFound:
-            if cut_off:
-                await self._link_again(op, path, other)
-            return
+        there = await self._old_at(other, old)
         if there is None:
             return
+        directory = other.rpartition(b"/")[0]
+        await call(lambda remote: remote.discard_staged(op, directory))
+        made = await call(lambda remote: remote.link(op, path, join(directory, staged_name(op))))
+        if isinstance(made, Mismatch):
+            return
+        fault("replay.relinking")
         expected = Expected(there.token, there.file_id, there.kind)
-        removed = await call(lambda remote: remote.remove(op, other, expected))
-        if not isinstance(removed, Mismatch):
-            fault("replay.relinking")
-            await self._link_again(op, path, other)
-            fault("replay.relinked")
+        outcome = await call(lambda remote: remote.replace(op, other, expected))
+        if isinstance(outcome, Mismatch):
+            await call(lambda remote: remote.discard_staged(op, directory))
+        fault("replay.relinked")
 
     async def _old_at(self, other: bytes, old: _Old) -> Entry | None:
         """What a name shows, if it is the old revision; None if it is something else."""
@@ -128,10 +131,3 @@ class Relinker:
             return there
         seen = await call(lambda remote: remote.digest(other))
         return seen.entry if seen.blake2b == known and old.may_be(seen.entry) else None
-
-    async def _link_again(self, op: str, path: bytes, other: bytes) -> None:
-        """A name whose directory went on the server meanwhile went with it."""
-        try:
-            await self._context.link.call(lambda remote: remote.link(op, path, other))
-        except NotFound:
-            log.info("no directory is left for the name %r", other)

@@ -45,6 +45,7 @@ from awayfs.volume.fault import fault
 from awayfs.volume.left_names import LeftNames
 from awayfs.volume.observe import Observer
 from awayfs.volume.parking import Parking
+from awayfs.volume.relinking import RELINKING
 from awayfs.volume.replay_act import Actor, Torn, Version
 from awayfs.volume.replay_commit import Committer
 from awayfs.volume.replay_facts import FactFinder
@@ -393,6 +394,8 @@ class Replay:
             return None
         intent = self._finder.where_now(record, started[0])
         await self._context.link.call(lambda remote: remote.settle(intent))
+        if started[1] == RELINKING:
+            await self._actor.relinker.settle(record, intent)
         return intent
 
     async def _decide(self, facts: Facts) -> Decision:

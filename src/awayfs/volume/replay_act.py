@@ -73,7 +73,7 @@ class Actor:
         self._fetcher = fetcher
         self._finder = finder
         self._client = client
-        self._relinker = Relinker(context, finder, client)
+        self.relinker = Relinker(context, finder, client)
 
     def op_id(self, record: Record) -> str:
         """The operation id of a record: the same at every try, unlike any other client's."""
@@ -175,7 +175,7 @@ class Actor:
             return outcome
         if unknown:
             self._tell_parted(record.node, path, unknown)
-        return Committed(await self._relinker.relink(record, path, outcome.entry))
+        return Committed(await self.relinker.relink(record, path, outcome.entry))
 
     def _tell_parted(self, node: NodeId, path: bytes, unknown: int) -> None:
         """Names that nobody could find keep the content from before; somebody may care."""
@@ -289,7 +289,7 @@ class Actor:
         ):
             return entry
         if record.kind is RecordKind.STORE:
-            entry = await self._relinker.relink(record, path, entry) or entry
+            entry = await self.relinker.relink(record, path, entry) or entry
         wanted = self._unlike(record, facts, entry)
         if not wanted:
             return entry
