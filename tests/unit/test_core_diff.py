@@ -206,6 +206,41 @@ def test_a_name_of_a_file_that_has_another_in_another_directory_is_saved_over(nl
     assert changes == [Replaced(b"a", 11, saved)]
 
 
+N1, N2 = entry(b"a", None), entry(b"b", None)
+NEW1, NEW2 = (again(of, size=9, token=b"new") for of in (N1, N2))
+WITHOUT_IDS: dict[str, tuple[list[Entry], int, list[Change]]] = {
+    "one of two": ([NEW1, N2], 2, [Replaced(b"a", 11, NEW1), Unchanged(11, N2)]),
+    "both the same": (
+        [NEW1, NEW2],
+        2,
+        [Updated(11, NEW1, Content.CHANGED), Updated(11, NEW2, Content.CHANGED)],
+    ),
+    "both, and a third is elsewhere": (
+        [NEW1, NEW2],
+        3,
+        [Replaced(b"a", 11, NEW1), Replaced(b"b", 11, NEW2)],
+    ),
+    "one, and the other is gone": (
+        [NEW1],
+        2,
+        [Removed(11, b"b"), Updated(11, NEW1, Content.CHANGED)],
+    ),
+    "attributes of one": (
+        [again(N1, mode=0o600), N2],
+        2,
+        [Updated(11, again(N1, mode=0o600), Content.SAME), Unchanged(11, N2)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_IDS)
+def test_names_of_a_file_without_ids(name: str) -> None:
+    """What one of them shows is shown under none of the others."""
+    listed, count, expected = WITHOUT_IDS[name]
+    known = [KnownChild(b"a", 11, N1), KnownChild(b"b", 11, N2)]
+    assert diff_listing(known, listed, names_of={11: count}.get) == expected  # type: ignore[arg-type]
+
+
 NAMES = st.sampled_from([b"a", b"b", b"c", b"d"])
 ENTRIES = st.builds(
     entry,

@@ -195,3 +195,48 @@ def test_a_name_stays_though_what_it_was_to_follow_is_in_conflict(
         assert there["b"] in (b"one", b"two")
 
     played(server, tmp_path, play)
+
+
+async def shown(world: SftpWorld, path: str) -> bytes:
+    """What a reader of a name gets."""
+    node = await world.cached(path)
+    handle = world.volume.files.open(node, writing=False)
+    try:
+        return await world.read(handle, 0, 100)
+    finally:
+        world.volume.files.close(handle)
+
+
+@pytest.mark.parametrize("edited", [False, True])
+@pytest.mark.parametrize("looked", ["", "a", "d/b"])
+@pytest.mark.parametrize("saved", ["a", "d/b"])
+def test_a_name_saved_over_there_shows_what_it_has_and_the_other_what_it_had(
+    saved: str, looked: str, edited: bool, server: Sshd, tmp_path: Path
+) -> None:
+    """``looked``: read before anything is listed. ``edited``: changed here meanwhile."""
+
+    async def play(world: SftpWorld) -> None:
+        changes = world.volume.changes
+        directory = changes.create(ROOT, b"d", Kind.DIRECTORY, 0o755, os.getuid(), os.getgid())
+        node = world.made(b"a", b"one")
+        changes.link(node, directory.id, b"b")
+        await world.settled()
+        world.volume.link.offline_by_hand()
+        if edited:
+            world.rewritten(node, b"twofold")
+        (world.share / "other").write_bytes(b"of somebody else")
+        os.rename(world.share / "other", world.share / saved)
+        await world.volume.link.online_by_hand()
+        await world.drained()
+        if world.store.conflicts.count():
+            assert edited and saved == "a"
+            return
+        if looked:
+            world.volume.observer.drop_content(node)
+            assert await shown(world, looked) == (world.share / looked).read_bytes()
+        for place in (ROOT, directory.id):
+            await world.volume.observer.directory(place)
+        for path in ("a", "d/b"):
+            assert await shown(world, path) == (world.share / path).read_bytes()
+
+    played(server, tmp_path, play)

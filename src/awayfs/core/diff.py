@@ -12,6 +12,8 @@ The rules come from DESIGN sections 3 and 5:
 * Of a file with several names that is not so where the new one has a single name, or another
   name, here or in another directory, holds the old one as far as anybody knows: this name alone
   holds another file.
+* Without ids a file with several names is changed where all of them, in one listing, show the
+  same new revision; a name that alone shows another one is another file's (``Replaced``).
 * A new file that was saved over one name, and is linked to others, is that name's node.
 * Any other change of identity under a name is ``Replaced``.
 * An equal token that was weak when we saw it and is strong now proves nothing about the
@@ -212,9 +214,12 @@ class _Diff:
         self.known_by_name = {child.name: child for child in known}
         self.listed_by_name = {entry.name: entry for entry in listed}
         self.known_here: dict[bytes, list[KnownChild]] = {}
+        self.without_ids: dict[NodeId, list[bytes]] = {}
         for child in known:
             if child.base.file_id is not None:
                 self.known_here.setdefault(child.base.file_id, []).append(child)
+            else:
+                self.without_ids.setdefault(child.node, []).append(child.name)
         self.moved_names: set[bytes] = set()
         self.displaced: list[KnownChild] = []
         self.saved: dict[bytes, NodeId] = {}  # new files that were saved over a known one
@@ -244,6 +249,8 @@ class _Diff:
             content = compare_entries(child.base, entry)
             if content is None:
                 return Unchanged(child.node, entry)
+            if content is Content.CHANGED and self._parted_without_ids(child, entry):
+                return Replaced(entry.name, child.node, entry)
             return Updated(child.node, entry, content)
         arrival = self._arrival(entry)
         if arrival is not None and child is not None:
@@ -285,6 +292,19 @@ class _Diff:
         if any(self._stays(other) for other in same):
             return True
         return self.names_of(child.node) > max(1, len(same))
+
+    def _parted_without_ids(self, child: KnownChild, entry: Entry) -> bool:
+        """Whether other names of a file are not seen to have changed along with this one."""
+        if entry.file_id is not None or entry.kind is not Kind.FILE:
+            return False
+        names = self.names_of(child.node)
+        if names < 2:
+            return False
+        here = self.without_ids.get(child.node, ())
+        shown = [self.listed_by_name.get(name) for name in here]
+        revision = (entry.size, entry.token)
+        others = any(seen is not None and (seen.size, seen.token) != revision for seen in shown)
+        return others or len(here) < names
 
     def _arrival(self, entry: Entry) -> Change | None:
         """A known node under a new name, or None for an object we do not know."""

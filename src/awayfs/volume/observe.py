@@ -14,6 +14,7 @@ import errno
 import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from awayfs.core.diff import (
     Change,
@@ -250,9 +251,16 @@ class Observer:
         self._adopter.adopt_root(entry)
 
     def adopt_entry(self, node: NodeId, entry: Entry) -> None:
-        """Adopt a new revision of one node, as seen by an operation on it."""
-        base = self._store.server.get(node)
-        if base is not None:
+        """Adopt a new revision of one node, as seen by an operation on it.
+
+        Without ids it may be of one of its names alone (``core.diff``).
+        """
+        base, names = self._store.server.get(node), self._store.server.names(node)
+        if entry.file_id is None and len(names) > 1:
+            parent, name = names[0]
+            known = self._known(parent, name)
+            self._adopter.adopt(parent, self._diff(known, [replace(entry, name=name)]))
+        elif base is not None:
             content = compare_entries(base.entry(entry.name), entry)
             self._adopter.adopt_revision(node, entry, content)
 
