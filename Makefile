@@ -2,9 +2,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Most tests wait for servers and links, not for the processor: two at a time take half as long.
-# In the order of their folders, so that the slow ones of acceptance/ do not come last and alone.
-TEST_WORKERS ?= 2
+# Many tests wait for servers and links, so more at a time than there are processors. In the order
+# of their folders, so that the slow ones of acceptance/ do not come last and alone; what goes
+# together is said in tests/conftest.py.
+TEST_WORKERS ?= 3
+# A test starts some programs of ours: that each compiles all modules anew is a third of the time.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint bench clean
 
@@ -13,7 +16,7 @@ demo: $(VENV)/.runtime
 
 test: $(VENV)/.development
 	@sh scripts/install-debian-packages tests
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(VENV)/.development
 	$(BIN)/ruff format --check src tests bench

@@ -59,6 +59,7 @@ class Hooks:
         self._player = player
         self._plan = plan
         self._meanwhile: list[Callable[[], None]] = []
+        self._unseen: list[str] = []
         self.lasting = False
 
     def perform(self, row: Row, root: str, step: list[str]) -> None:
@@ -178,8 +179,13 @@ class Hooks:
         os.chmod(os.path.join(root, path), 0)
 
     def _exclude(self, row: Row, _root: str, path: str) -> None:
-        """Not cached, not even as a name: it came to the server when nobody looked any more."""
-        os.mkdir(os.path.join(self._player.there(row), path))
+        """Not cached, not even as a name: it comes to the server when nobody looks any more."""
+        self._unseen.append(os.path.join(self._player.there(row), path))
+
+    def appear(self) -> None:
+        """The client went offline: what it must not have seen comes to the server."""
+        while self._unseen:
+            os.mkdir(self._unseen.pop())
 
 
 def _write(path: str, content: str) -> None:

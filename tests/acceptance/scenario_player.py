@@ -372,6 +372,7 @@ class Player:
         if step[0] == "sync":
             self.come_back()
             self.client.offline()
+            self.hooks.appear()
             return
         try:
             if step[0] in HOOKS:
