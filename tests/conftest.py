@@ -1,17 +1,39 @@
-"""Which tests run one after the other when several run at a time (``--dist loadgroup``)."""
+"""Which tests run one after the other when several run at a time (``make test``)."""
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
-EACH_FOR_ITSELF = "acceptance"
-"""The folder whose tests take long, and have their own mounts: any may run beside any other."""
+EACH_FOR_ITSELF = "tests/acceptance/"
+"""Tests that take long and have their own mounts: any may run beside any other."""
+BUT_FOR = re.compile(
+    r"(.*/test_scenarios\.py)::test_scenario(\[\w+-\w+-(?!alone)\w+)"
+    r"|(.*/test_real_tools\.py)::\w+(\[\w+)"
+    r"|(.*/test_service\.py)"
+)
+"""Tests that share a mount, or the service manager; those with the same groups stay together."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file together, for what they share; the slow ones only on their word."""
-    for item in items:
-        named = item.get_closest_marker("xdist_group") is not None
-        if not named and item.path.parent.name != EACH_FOR_ITSELF:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+def together(nodeid: str) -> str:
+    """What a test has in common with those that must run in the same process, one by one."""
+    if not nodeid.startswith(EACH_FOR_ITSELF):
+        return nodeid.partition("::")[0]
+    shared = BUT_FOR.match(nodeid)
+    return "".join(filter(None, shared.groups())) if shared else nodeid
+
+
+class Scheduling(LoadScopeScheduling):
+    """Hands out what belongs together as one piece, in the order of the folders."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return together(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling | None:
+    """In place of ``--dist loadgroup``, whose marks are lost with some versions of pytest."""
+    return Scheduling(config, log) if config.getvalue("dist") == "loadgroup" else None

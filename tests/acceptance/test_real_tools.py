@@ -91,13 +91,7 @@ def fill(root: str, *, hard_links: bool) -> int:
     return _count(root)
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(kind, marks=pytest.mark.xdist_group(f"tools-{kind}"))
-        for kind in ("dir", "sftp")
-    ],
-)
+@pytest.fixture(scope="module", params=["dir", "sftp"])
 def offline(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Client]:
     """A mount whose whole tree was hoarded and whose server was then killed."""
     base = str(tmp_path_factory.mktemp(f"tools-{request.param}"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -32,17 +32,16 @@ def is_played(row: Row, kind: str, keep: str) -> bool:
     return (kind, keep) in FULL or (bool(row.local and row.remote) and not row.alone)
 
 
-def groups(kind: str, keep: str) -> list[list[Row]]:
-    """Rows that share a mount."""
+def groups(kind: str, keep: str) -> Iterator[tuple[str, list[Row]]]:
+    """Rows that share a mount, and what they have in common."""
     rows = [row for row in ROWS if is_played(row, kind, keep)]
     together = [row for row in rows if not row.alone]
-    found = [
-        [row for row in together if not row.uncached and not row.hook],
-        [row for row in together if row.uncached],
-        [row for row in together if row.hook],
-        *[[row] for row in rows if row.alone],
-    ]
-    return [rows for rows in found if rows]
+    yield "cached", [row for row in together if not row.uncached and not row.hook]
+    yield "uncached", [row for row in together if row.uncached]
+    yield "troubled", [row for row in together if row.hook]
+    for row in rows:
+        if row.alone:
+            yield "alone", [row]
 
 
 def decision(keep: str, row: Row, number: int) -> str:
@@ -90,9 +89,8 @@ TOLD = told()
 class Stage:
     """Rows that share a mount, on one kind of remote, with one way of deciding."""
 
-    def __init__(self, kind: str, keep: str, rows: list[Row]) -> None:
-        self.kind, self.keep, self.rows = kind, keep, rows
-        self.name = f"{kind}-{keep}-{rows[0].id}"
+    def __init__(self, kind: str, keep: str, name: str, rows: list[Row]) -> None:
+        self.kind, self.keep, self.name, self.rows = kind, keep, name, rows
         self._played: list[dict[str, Played] | Exception] = []
 
     def played(self, attempt: int, base: Callable[[], object]) -> dict[str, Played]:
@@ -111,13 +109,12 @@ class Stage:
         return found
 
     def cases(self) -> list[Any]:
-        """A test for each row. Other processes play other stages, not this one once more."""
-        together = pytest.mark.xdist_group(self.name)
-        names = {row.id: f"{self.kind}-{self.keep}-{row.id}" for row in self.rows}
-        return [pytest.param(self, row, id=names[row.id], marks=together) for row in self.rows]
+        """A test for each row; tests/conftest.py knows by their names which belong together."""
+        name = f"{self.kind}-{self.keep}-{self.name}"
+        return [pytest.param(self, row, id=f"{name}-{row.id}") for row in self.rows]
 
 
-STAGES = [Stage(*run, rows) for run in RUNS for rows in groups(*run)]
+STAGES = [Stage(*run, *group) for run in RUNS for group in groups(*run)]
 EDITED_AFTERWARDS = {"S085": {"W"}}
 """What must be there while the server refuses the edit that replaces it when it may be written."""
 
