@@ -7,6 +7,7 @@ programs run as subprocesses with a timeout, and ``tree`` runs in one too when a
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -22,9 +23,12 @@ from typing import Any
 
 import pytest
 
+from awayfs.control.client import Client as ControlClient
+from awayfs.control.client import ControlError
 from tests.sshd import SSHD, Sshd
 
 PATIENCE_S = 60.0
+SYNC_S = 300.0
 
 can_mount = os.access("/dev/fuse", os.R_OK | os.W_OK) and (
     os.geteuid() == 0 or shutil.which("fusermount3") is not None
@@ -179,21 +183,36 @@ class Client:
         extra = ["-o", given] if given else []
         self.awayfs("mount", self.server.url, self.mountpoint, *extra)
 
+    def ask(
+        self,
+        method: str,
+        params: dict[str, Any] | None = None,
+        on_progress: Callable[[dict[str, Any]], None] | None = None,
+    ) -> dict[str, Any]:
+        """Ask the daemon what the command asks it, without starting a process for it."""
+        running = [path for path, told in self.told() if told["mountpoint"] == self.mountpoint]
+        assert running, f"{self.mountpoint}: no daemon runs"
+        try:
+            with ControlClient(running[0].removesuffix(".json") + ".sock") as control:
+                return control.call(method, params, PATIENCE_S, on_progress)
+        except ControlError as error:
+            raise AssertionError(f"{method}: {error}") from error
+
     def status(self) -> dict[str, Any]:
         """What ``awayfs status --json MOUNTPOINT`` says."""
-        answer = json.loads(self.awayfs("status", self.mountpoint, "--json"))
-        return dict(answer[0] if isinstance(answer, list) else answer)
+        return self.ask("status", {"path": ""})
+
+    def told(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The descriptions that daemons left of themselves."""
+        for directory in (os.path.join(self.runtime, "awayfs"), f"{self.state}/awayfs/run"):
+            for path in glob.glob(f"{glob.escape(directory)}/*.json"):
+                with contextlib.suppress(FileNotFoundError), open(path) as file:
+                    yield path, json.load(file)
 
     @property
     def pid(self) -> int:
         """The daemon's pid, from its description (works while it does not answer)."""
-        for directory in (os.path.join(self.runtime, "awayfs"), f"{self.state}/awayfs/run"):
-            if os.path.isdir(directory):
-                for entry in os.listdir(directory):
-                    if entry.endswith(".json"):
-                        with open(os.path.join(directory, entry)) as file:
-                            return int(json.load(file)["pid"])
-        return 0
+        return next((int(told["pid"]) for _, told in self.told()), 0)
 
     @property
     def log(self) -> str:
@@ -206,20 +225,32 @@ class Client:
 
     def conflicts(self) -> list[dict[str, Any]]:
         """What ``awayfs conflicts --json`` lists."""
-        answer = json.loads(self.awayfs("conflicts", self.mountpoint, "--json"))
-        return list(answer["conflicts"])
+        found = self.ask("conflicts", {"path": ""})["conflicts"]
+        return [{"mountpoint": self.mountpoint, **conflict} for conflict in found]
 
     def sync(self, *, check: bool = True) -> None:
         """Replay and wait until the journal is empty or stuck."""
-        self.awayfs("sync", self.mountpoint, "--wait", check=check, timeout=300)
+        deadline = time.monotonic() + SYNC_S
+
+        def watch(_: dict[str, Any]) -> None:
+            assert time.monotonic() < deadline, f"the replay found no rest within {SYNC_S} s"
+
+        try:
+            reply = self.ask("sync", {"path": "", "wait": True}, watch)
+        except AssertionError:
+            if check:
+                raise
+        else:
+            left = [reply.get(name) for name in ("stuck", "pending", "parked")]
+            assert not check or not any(left), f"not everything is sent: {reply}"
 
     def offline(self) -> None:
         """Go offline by hand."""
-        self.awayfs("offline", self.mountpoint)
+        self.ask("offline")
 
     def online(self) -> None:
         """Go online by hand."""
-        self.awayfs("online", self.mountpoint)
+        self.ask("online")
 
     def kill(self) -> None:
         """kill -9 the daemon and clear the dead mount away, as the next mount would have to."""
@@ -252,9 +283,6 @@ class Client:
 
     def close(self) -> None:
         """End everything, also after a failure."""
-        if self.is_mounted():
-            with contextlib.suppress(Exception):
-                self.awayfs("umount", self.mountpoint, timeout=10)
         self.kill()
 
 

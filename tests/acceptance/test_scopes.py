@@ -55,7 +55,8 @@ class _Neighbour(Client):
 
     @property
     def pid(self) -> int:
-        return int(self.status()["pid"]) if self.is_mounted() else 0
+        mine = (told for _, told in self.told() if told["mountpoint"] == self.mountpoint)
+        return next((int(told["pid"]) for told in mine), 0)
 
 
 def modes(volumes: dict[str, Client]) -> str:
