@@ -39,8 +39,11 @@ needs_fuse = [
 ]
 
 
-def eventually(check: Callable[[], Any], what: str, timeout: float = 15.0) -> Any:
-    """The first true value of ``check``; fails after ``timeout`` seconds."""
+def eventually(check: Callable[[], Any], what: str, timeout: float = PATIENCE_S) -> Any:
+    """The first true value of ``check``; fails after ``timeout`` seconds.
+
+    Generous, since waiting ends early: a busy machine starts a daemon in ten seconds.
+    """
     deadline = time.monotonic() + timeout
     while True:
         value = check()

@@ -71,7 +71,7 @@ def refused_mount(client: Client, url: str, options: str = "", code: int = 1) ->
     extra = ["-o", options] if options else []
     line = refused(client, "mount", url, client.mountpoint, *extra, code=code)
     assert not client.is_mounted()
-    eventually(lambda: not processes_of(client), "the end of all processes", 5)
+    eventually(lambda: not processes_of(client), "the end of all processes")
     return line
 
 
@@ -191,7 +191,7 @@ class TestMountPoints:
         assert "inside" in refused(client, "mount", f"dir:{client.home}", client.path("inside"))
         write(client.path("kept"), "x")
         os.kill(client.pid, signal.SIGKILL)
-        eventually(lambda: not processes_of(client), "the worker's end", 5)
+        eventually(lambda: not processes_of(client), "the worker's end")
         line = refused(client, "mount", f"dir:{client.home}", client.mountpoint)
         assert f"awayfs umount {client.mountpoint}" in line
         status = json.loads(client.awayfs("status", "--json", check=False))

@@ -223,7 +223,7 @@ def test_a_disk_that_is_really_full(cramped: Client) -> None:
     written[os.path.basename(last)] = b"in place" + written[os.path.basename(last)][8:]
     for name, data in {**written, **clean, "after": b"a" * MIB}.items():
         assert (share / name).read_bytes() == data, name
-    eventually(lambda: percent_free(client.state) > 5, "culling", 20)
+    eventually(lambda: percent_free(client.state) > 5, "culling")
     assert Path(client.path("clean0")).read_bytes() == clean["clean0"]
     client.umount()
     volume = os.listdir(f"{client.state}/awayfs/volumes")[0]

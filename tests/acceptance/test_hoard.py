@@ -51,7 +51,7 @@ def test_what_the_check_says_is_there_can_be_read_offline(client: Client) -> Non
     client.awayfs("pin", client.path("kept"))
     assert said_missing(client) == {}
     client.server.cut()
-    eventually(lambda: client.status()["mode"] == "disconnected", "offline", 20)
+    eventually(lambda: client.status()["mode"] == "disconnected", "offline")
     run("diff", "-r", "--no-dereference", client.path("kept"), client.server.files + "/kept")
 
 
@@ -66,20 +66,20 @@ def test_a_walk_that_is_cut_goes_on_by_itself(client: Client) -> None:
         target=lambda: client.awayfs("hoard", client.path("kept"), check=False), daemon=True
     )
     walk.start()
-    eventually(lambda: client.status()["cache"]["bytes"] > 300_000, "some of it", 30)
+    eventually(lambda: client.status()["cache"]["bytes"] > 300_000, "some of it")
     client.server.cut()
     walk.join(30)
     assert not walk.is_alive(), "the walk hangs"
-    eventually(lambda: client.status()["mode"] == "disconnected", "offline", 20)
+    eventually(lambda: client.status()["mode"] == "disconnected", "offline")
     before = client.status()["cache"]["bytes"]
     for path, why in said_missing(client).items():
         assert why, path
     client.server.restore()
-    eventually(lambda: client.status()["mode"] == "connected", "online", 30)
+    eventually(lambda: client.status()["mode"] == "connected", "online")
     assert client.status()["cache"]["bytes"] >= before
     eventually(lambda: not said_missing(client), "the rest, without being asked", 60)
     client.server.cut()
-    eventually(lambda: client.status()["mode"] == "disconnected", "offline", 20)
+    eventually(lambda: client.status()["mode"] == "disconnected", "offline")
     run("diff", "-r", "--no-dereference", client.path("kept"), client.server.files + "/kept")
 
 
@@ -92,7 +92,7 @@ def test_what_is_put_into_a_pinned_directory_comes_by_itself(client: Client) -> 
     client.awayfs("pin", client.path("kept"))
     os.rename(client.path("other/file"), client.path("kept/file"))
     assert os.getxattr(client.path("kept/file"), "user.awayfs.pin") == b"inherited"
-    eventually(lambda: not said_missing(client), "the file that was moved in", 20)
+    eventually(lambda: not said_missing(client), "the file that was moved in")
     client.sync()
     client.offline()
     run("cmp", client.path("kept/file"), f"{root}/kept/file")
@@ -132,7 +132,7 @@ def test_what_is_fetched_ahead_is_explained_and_what_was_missing_suggested(clien
         reply = json.loads(client.awayfs("hoard", "--why", client.path("work/0"), "--json"))
         return bool(reply["wanted"]) and {"used"} <= {r["kind"] for r in reply["reasons"]}
 
-    eventually(explained, "why", 10)
+    eventually(explained, "why")
     client.offline()
     for number in (3, 4):
         run("cat", client.path(f"work/{number}"), check=False)

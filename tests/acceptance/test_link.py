@@ -193,7 +193,7 @@ class TestBlackHole:
             assert client.status()["pending"]["records"] > 0, "too late to cut it"
             said = client.fails("sync", client.mountpoint, "--wait", timeout=15)
             assert "cannot be sent" in said or "answer" in said
-            eventually(lambda: client.status()["mode"] == "disconnected", "notice", 15)
+            eventually(lambda: client.status()["mode"] == "disconnected", "notice")
             failed = client.fails("online", client.mountpoint, timeout=30)
             assert "answer" in failed, failed
             check_offline_manners(client)
@@ -351,7 +351,7 @@ class TestServerProcesses:
             client.awayfs("auto", client.mountpoint)
             eventually(lambda: len(os.listdir(client.server.root)) > 12, "replay under way")
             client.server.cut()
-            eventually(lambda: client.status()["mode"] == "disconnected", "notice", 5)
+            eventually(lambda: client.status()["mode"] == "disconnected", "notice")
             check_offline_manners(client)
             assert "refuses" in client.fails("online", client.mountpoint)
             client.server.restore()

@@ -282,7 +282,7 @@ def _three_equal(client: Client, model: bytes) -> None:
         look(files, directories_mtime=False), look(os.fsdecode(model), directories_mtime=False)
     )
     try:
-        eventually(lambda: look(client.mountpoint) == look(files), "directory times alike", 20)
+        eventually(lambda: look(client.mountpoint) == look(files), "directory times alike")
     except AssertionError:
         assert_same_tree(look(client.mountpoint), look(files))
 

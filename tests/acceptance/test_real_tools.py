@@ -103,7 +103,7 @@ def offline(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[C
         print(f"{request.param}: hoarded {count} files in {time.monotonic() - begin:.1f} s")
         client.server.cut()
         run("ls", client.mountpoint, check=False)
-        eventually(lambda: client.status()["mode"] == "disconnected", "offline by itself", 30)
+        eventually(lambda: client.status()["mode"] == "disconnected", "offline by itself")
         yield client
     shutil.rmtree(base, ignore_errors=True)
 
@@ -357,7 +357,7 @@ def _become_equal(client: Client) -> None:
         return here == there
 
     try:
-        eventually(equal, "mount and server equal", 20)
+        eventually(equal, "mount and server equal")
     except AssertionError:
         assert_same_tree(here, there)
 

@@ -125,8 +125,8 @@ def test_a_neighbour_asks_and_does_not_believe(volumes: dict[str, Client]) -> No
     for pid in frozen:
         os.kill(pid, signal.SIGSTOP)
     try:
-        eventually(lambda: any("lost" in e["cause"] for e in a.status()["history"]), "the loss", 60)
-        eventually(lambda: "another volume lost 127.0.0.1" in logs(a), "the neighbour's word", 30)
+        eventually(lambda: any("lost" in e["cause"] for e in a.status()["history"]), "the loss")
+        eventually(lambda: "another volume lost 127.0.0.1" in logs(a), "the neighbour's word")
         assert (b.status()["mode"], b.status()["history"]) == ("connected", before)
     finally:
         for pid in frozen:
@@ -152,7 +152,7 @@ def test_a_time_ends_by_itself_also_over_a_restart(volumes: dict[str, Client]) -
     c.mount()
     assert modes(volumes) == "-+-"
     for client in (a, c):
-        eventually(lambda client=client: client.status()["mode"] == "connected", "its end", 60)
+        eventually(lambda client=client: client.status()["mode"] == "connected", "its end")
     eventually(lambda: os.path.exists(f"{a.server.root}/new"), "the change sent")
     causes = [entry["cause"] for entry in a.status()["history"]]
     assert any("the time for being offline is over" in cause for cause in causes)

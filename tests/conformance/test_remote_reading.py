@@ -286,7 +286,7 @@ def test_only_files_have_content(run):
         os.mkfifo(case.at(b"fifo"))
         for path in (b"dir", b"fifo"):
             with pytest.raises(RemoteError), cache_file() as fd:
-                await asyncio.wait_for(case.remote.fetch(path, 0, 1, fd), 10)
+                await asyncio.wait_for(case.remote.fetch(path, 0, 1, fd), 60)
 
     run(body)
 

@@ -122,7 +122,7 @@ def mounted(tmp_path: Path) -> Iterator[Mounter]:
     assert not [m for m in Path("/proc/mounts").read_text().splitlines() if str(tmp_path) in m]
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+def wait_until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, "it did not come about"

@@ -501,7 +501,7 @@ def _same_on_server(client: Client) -> None:
         return tree(client.mountpoint) == tree(client.server.files)
 
     try:
-        eventually(equal, "mount and server equal", 15)
+        eventually(equal, "mount and server equal")
     except AssertionError:
         assert_same_tree(tree(client.mountpoint), tree(client.server.files))
 

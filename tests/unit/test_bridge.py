@@ -34,7 +34,7 @@ class Setup:
 
     async def drained(self) -> None:
         """The journal is empty."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while self.volume.store.journal.count():
                 self.volume.replay.wake()
                 await asyncio.sleep(0.01)
@@ -90,7 +90,7 @@ def run(base: Any, test: Callable[[Setup], Awaitable[None]], **options: Any) -> 
         async with mounted(str(base), **options) as setup:
             await test(setup)
 
-    asyncio.run(asyncio.wait_for(inside(), 30))
+    asyncio.run(asyncio.wait_for(inside(), 90))
 
 
 async def error_of(call: Awaitable[Any]) -> str:

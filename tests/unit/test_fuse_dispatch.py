@@ -61,7 +61,7 @@ async def connected(
 
 
 def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 30))
+    asyncio.run(asyncio.wait_for(test(), 90))
 
 
 # what INIT settles

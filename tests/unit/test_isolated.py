@@ -53,7 +53,7 @@ def is_gone(pid: int) -> bool:
     return False
 
 
-async def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
+async def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
     """Wait for something to come true."""
     until = time.monotonic() + seconds
     while not condition() and time.monotonic() < until:

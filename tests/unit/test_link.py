@@ -59,14 +59,14 @@ def scenario(play: Callable[[Link, FakeRemote], Coroutine[Any, Any, None]]) -> N
         link = started(remote)
         trying = asyncio.ensure_future(link.keep_trying())
         try:
-            await asyncio.wait_for(play(link, remote), 20)
+            await asyncio.wait_for(play(link, remote), 90)
         finally:
             trying.cancel()
 
     asyncio.run(run())
 
 
-async def until(check: Callable[[], object], within: float = 5.0) -> None:
+async def until(check: Callable[[], object], within: float = 30.0) -> None:
     async def look() -> None:
         while not check():
             await asyncio.sleep(0.01)

@@ -143,7 +143,7 @@ def test_after_an_absence_all_that_was_listed_is_looked_at(
         (world.share / "d04" / "too").write_bytes(b"not known before")
         world.asked.clear()
         await world.volume.link.online_by_hand()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(world.asked) < len(known):
                 await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)

@@ -72,7 +72,7 @@ def scenario(*urls: str) -> Callable[[Callable[[Daemons], Coroutine[Any, Any, No
     def run(play: Callable[[Daemons], Coroutine[Any, Any, None]]) -> None:
         async def body() -> None:
             async with Daemons(*urls) as daemons:
-                await asyncio.wait_for(play(daemons), 20)
+                await asyncio.wait_for(play(daemons), 90)
 
         asyncio.run(body())
 

@@ -182,14 +182,14 @@ def scenario(play: Play) -> None:
         try:
             await until(lambda: link.usable)
             link.drained()
-            await asyncio.wait_for(play(link, server, news), 20)
+            await asyncio.wait_for(play(link, server, news), 90)
         finally:
             trying.cancel()
 
     asyncio.run(run())
 
 
-async def until(check: Callable[[], object], within: float = 5.0) -> None:
+async def until(check: Callable[[], object], within: float = 30.0) -> None:
     async def look() -> None:
         while not check():
             await asyncio.sleep(0.01)

@@ -58,7 +58,7 @@ def scenario(play: Play) -> None:
         told = Told()
         listening = asyncio.ensure_future(system_bus.listen(told))
         try:
-            await asyncio.wait_for(play(told), 20)
+            await asyncio.wait_for(play(told), 90)
         finally:
             listening.cancel()
 

@@ -26,6 +26,7 @@ def test_the_server_changes_once_more_after_the_check(
     way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What nobody has seen, and the history does not have, is not overwritten."""
+    monkeypatch.setattr("awayfs.volume.volume.SENT_S", 0.1)  # what replays here is the test
 
     async def play(world: World) -> None:
         node, conflict = await edited_on_both(world, b"ours\n", b"theirs\n")

@@ -35,7 +35,7 @@ def test_what_is_changed_during_a_long_upload_does_not_wait_for_it(
         large = world.volume.changes.create(ROOT, b"large", Kind.FILE, 0o644, 0, 0)
         world.write(large, 0, b"long")
         drain = asyncio.ensure_future(world.drained())
-        await asyncio.wait_for(begun.wait(), 10)
+        await asyncio.wait_for(begun.wait(), 60)
         small = world.volume.changes.create(ROOT, b"small", Kind.FILE, 0o644, 0, 0)
         world.write(small, 0, b"1")
         for _ in range(100):

@@ -44,7 +44,7 @@ def mapped(handle: FileHandle) -> Iterator[mmap.mmap]:
 
 async def passes(world: World) -> None:
     """Replay without hurry, until nothing moves."""
-    await asyncio.wait_for(world.volume.replay._drain(), 10)
+    await asyncio.wait_for(world.volume.replay._drain(), 60)
 
 
 def stores(world: World, file: Node) -> list[RecordState]:
@@ -136,10 +136,10 @@ def test_who_waits_for_a_mapped_file_does_not_wait_for_ever(tmp_path: Path) -> N
         running = asyncio.ensure_future(replay.run())
         with mapped(writer) as memory:
             memory[:3] = b"one"
-            await asyncio.wait_for(world.volume.sent(file.id), 5)
+            await asyncio.wait_for(world.volume.sent(file.id), 30)
             assert (world.share / "f").read_bytes()[:3] == b"one"
             memory[:3] = b"two"
-            await asyncio.wait_for(world.volume.all_sent(), 5)
+            await asyncio.wait_for(world.volume.all_sent(), 30)
             assert (world.share / "f").read_bytes()[:3] == b"two"
         for _ in range(100):
             if not replay.active and not replay._woken.is_set():

@@ -135,7 +135,7 @@ def test_a_write_does_not_wait_without_end_for_the_rest(
             return await fetch(path, offset, length, fd)
 
         monkeypatch.setattr(world.volume.link.remote, "fetch", slow)
-        await asyncio.wait_for(write(world, file, 0, b"mine"), 5)
+        await asyncio.wait_for(write(world, file, 0, b"mine"), 30)
         arrived.set()
         await until_whole(world, file)
         await world.drained()

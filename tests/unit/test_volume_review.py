@@ -94,7 +94,7 @@ class World:
         assert found is not None
         return found
 
-    async def drained(self, seconds: float = 10.0) -> None:
+    async def drained(self, seconds: float = 60.0) -> None:
         """Replay until nothing moves any more."""
         self.volume.replay.hurry()
         await asyncio.wait_for(self.volume.replay._drain(), seconds)
