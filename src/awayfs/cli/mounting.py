@@ -12,7 +12,7 @@ import click
 
 from awayfs.cli import login, show
 from awayfs.cli.ask import PATH, Failed, json_option, request, shown
-from awayfs.control import credentials, handshake, mountinfo, mounts, volumes
+from awayfs.control import handshake, mountinfo, mounts, volumes
 from awayfs.control.client import MountInfo
 from awayfs.control.liveness import is_dead
 from awayfs.control.messages import ANSWER_WITHIN, text_of
@@ -71,6 +71,8 @@ def mount_one(
     place = places.check(mountpoint)
     _refuse_second(volume, address)
     if not address.startswith("dir:"):
+        from awayfs.control import credentials  # and with it all settings
+
         credentials.read(wanted.credentials, address)  # refused now, and not only in a log
     start = handshake.StartRequest(address, place, volume, wanted)
     if fake:
