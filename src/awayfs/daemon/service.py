@@ -164,6 +164,7 @@ class Service:
         negotiated = await self._session.wait_ready()
         shared.passthrough = negotiated.passthrough and probe(self._fd)
         shared.direct = negotiated.direct
+        self.volume.context.pages.kept_back = negotiated.writeback
         log.info("FUSE 7.%d, passthrough %s", negotiated.minor, shared.passthrough)
         self._notifier = Notifier(self._fd, minor=negotiated.minor)
         kernel = MountedKernel(self._notifier, shared, epoch=negotiated.epoch)

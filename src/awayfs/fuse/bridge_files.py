@@ -123,6 +123,7 @@ class FileHandlers:
         except OSError:
             self._files.close(handle)  # an open that fails is never released
             raise
+        handle.paged = not fopen & (wire.FOPEN_DIRECT_IO | wire.FOPEN_PASSTHROUGH)
         if not handle.writing or not self._volume.writes_on_close:
             fopen |= wire.FOPEN_NOFLUSH  # close(2) has nothing to wait for
         return self._shared.new_handle(handle), fopen, backing
@@ -130,7 +131,8 @@ class FileHandlers:
     def _way(self, handle: FileHandle, flags: int) -> tuple[int, int]:
         """FOPEN flags and backing id: passthrough or page cache."""
         opened = handle.opened
-        if flags & os.O_ACCMODE == os.O_RDWR:
+        kept_back = handle.writing and self._volume.context.pages.kept_back
+        if flags & os.O_ACCMODE == os.O_RDWR or kept_back:
             self._files.note_pages(handle)
         if opened.passthrough:
             if flags & os.O_ACCMODE == os.O_RDWR:  # mmap(2) needs a file that may be read
@@ -185,6 +187,7 @@ class FileHandlers:
         if self._shared.direct and request.flags & os.O_ACCMODE == os.O_WRONLY:
             self._files.pass_by(handle)
             fopen |= wire.FOPEN_DIRECT_IO
+            handle.paged = False
         return create_out(self._shared.looked_up(node), fh, fopen, backing)
 
     def _create_existing(self, request: rq.Create) -> bytes:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from awayfs.core.errors import EDISCONDATA
-from awayfs.core.types import ROOT, NodeId
+from awayfs.core.types import ROOT, NodeId, Range
 from awayfs.fuse import wire
 from awayfs.fuse.callers import Callers
 from awayfs.fuse.lookups import LookupCounts
@@ -15,6 +16,7 @@ from awayfs.fuse.replies import Attr, Entry
 from awayfs.fuse.requests import Request
 from awayfs.store.nodes import Node
 from awayfs.volume.context import SECOND_NS
+from awayfs.volume.pages import END, outside
 from awayfs.volume.slices import Slices
 from awayfs.volume.volume import Volume
 
@@ -162,7 +164,21 @@ class MountedKernel:
         """See ``KernelCaches``."""
         if node == 1 or node in self._lookups:
             self._shared.changed.add(node)
-            self._notifier.inval_inode(node)
+            opened = self._shared.volume.context.opened.get(node)
+            if opened is None or not opened.reads:
+                self._notifier.inval_inode(node)
+                return
+            for read in opened.reads:  # nobody waits for pages that are locked
+                read.forgotten = True
+            self._notifier.inval_inode(node, -1)
+            self.forget_pages(node, outside([read.pages for read in opened.reads]))
+
+    def forget_pages(self, node: NodeId, ranges: Iterable[Range]) -> None:
+        """See ``KernelCaches``."""
+        if node in self._lookups:
+            for one in ranges:
+                length = 0 if one.end == END else one.end - one.start
+                self._notifier.inval_inode(node, one.start, length)
 
     def forget_all(self) -> None:
         """See ``KernelCaches``. Before Linux 6.16 names simply run out by themselves.

@@ -161,10 +161,7 @@ class Adopter:
             if opened is not None and opened.passthrough:
                 opened.outdated = True
                 return
-            if opened is not None and opened.mappable and opened.whole and not opened.fetched:
-                if not opened.outdated:
-                    self._context.spawn(self._drop_flushed(opened))
-                opened.outdated = True
+            if opened is not None and self._are_pages_first(opened):
                 return
             self._nodes.update(node, size=size)
             if opened is None:
@@ -177,24 +174,21 @@ class Adopter:
         self._context.on_content_gone(node)
         self._context.kernel.forget_node(node)
 
-    async def _drop_flushed(self, opened: OpenNode) -> None:
-        """Drop an open content once the kernel has no more of it; what it wrote is an edit of it,
-        which replay will find to be in conflict.
+    def _are_pages_first(self, opened: OpenNode) -> bool:
+        """Whether an open content goes only once the kernel has no more of it.
+
+        What programs wrote to it is an edit of it, which replay will find to be in conflict.
         """
-        node, kernel = opened.node, self._context.kernel
-        kernel.forget_node(node)
-        await kernel.settled()
-        base = self._server.get(node)
-        if self._context.opened.get(node) is not opened or not opened.outdated:
-            return
-        opened.outdated = False
-        if base is None or self._journal.has_store(node):
-            return
-        opened.fetched = True
-        try:
-            self.drop_content(node, base.size, base.token)
-        finally:
-            opened.fetched = False
+
+        def drop() -> None:
+            base, node = self._server.get(opened.node), opened.node
+            if opened.outdated and base is not None and not self._journal.has_store(node):
+                self.drop_content(node, base.size, base.token)
+            opened.outdated = False
+
+        wait = self._context.pages.first(opened, drop)
+        opened.outdated = opened.outdated or wait
+        return wait
 
     def _adopt_change(self, directory: NodeId, change: diff.Change) -> Iterator[None]:
         match change:
@@ -496,3 +490,4 @@ def _empty(opened: OpenNode, size: int) -> None:
     opened.size = size
     opened.whole = size == 0
     opened.unsaved = False
+    opened.drops += 1

@@ -6,13 +6,13 @@ Everything here is used on the event-loop thread only; that is why there are no 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from awayfs.core.events import EventKind, EventLog, Fact
 from awayfs.core.settings import Settings
-from awayfs.core.types import Entry, NodeId
+from awayfs.core.types import Entry, NodeId, Range
 from awayfs.store.nodes import Node
 from awayfs.store.store import Store
 from awayfs.volume.effective import Effective
@@ -20,6 +20,7 @@ from awayfs.volume.failures import Failures
 from awayfs.volume.held import HeldContent
 from awayfs.volume.link import Link
 from awayfs.volume.opened import OpenNodes
+from awayfs.volume.pages import Pages
 from awayfs.volume.refusals import Refusals
 
 SECOND_NS = 1_000_000_000
@@ -65,6 +66,10 @@ class KernelCaches(Protocol):
         """Nothing cached before may be trusted without asking."""
         ...
 
+    def forget_pages(self, node: NodeId, ranges: Iterable[Range]) -> None:
+        """Only these bytes of a node's content changed."""
+        ...
+
     async def settled(self) -> None:
         """Until all that was told has been heard: what the kernel had of a node's pages that were
         written to came here as writes by then.
@@ -84,6 +89,8 @@ class NoKernel:
     def forget_node(self, node: NodeId) -> None: ...
 
     def forget_all(self) -> None: ...
+
+    def forget_pages(self, node: NodeId, ranges: Iterable[Range]) -> None: ...
 
     async def settled(self) -> None: ...
 
@@ -105,6 +112,7 @@ class Context:
     kernel: KernelCaches = field(default_factory=NoKernel)
     opened: OpenNodes = field(init=False)
     held: HeldContent = field(init=False)
+    pages: Pages = field(init=False)
     effective: Effective = field(init=False)
     failures: Failures = field(default_factory=Failures)
     refusals: Refusals = field(init=False)
@@ -128,6 +136,7 @@ class Context:
         self.refusals = Refusals(self.store, self.options.uid, self.options.gid)
         self.held = HeldContent(self.store, self.options.base_limit)
         self.opened.before_change.append(self.held.about_to_change)
+        self.pages = Pages(self)
 
     def node(self, node_id: NodeId) -> Node | None:
         """A node with the attributes it has this moment, unsaved ones of open files included."""

@@ -24,7 +24,7 @@ from awayfs.core.conflicts import ConflictKind, Resolution
 from awayfs.core.deciding import BASE, BOTH, LOCAL, SERVER, WITH, has_base, loses, overwrites
 from awayfs.core.errors import UsageError
 from awayfs.core.records import Record, RecordKind, RecordState
-from awayfs.core.types import Entry, Kind
+from awayfs.core.types import Entry, Kind, NodeId
 from awayfs.store.conflicts import Conflict
 from awayfs.store.files import fsync_path, unlink_quietly
 from awayfs.volume.context import Context
@@ -223,13 +223,15 @@ class Deciding:
 
     async def _have_pages(self, conflict: Conflict) -> None:
         """What programs wrote to the kernel's pages belongs to our variant."""
-        nodes, kernel = self._store.nodes, self._context.kernel
-        for opened in self._context.opened.all():
-            above = [parent for parent, _ in nodes.names(opened.node)]
+        nodes = self._store.nodes
+
+        def is_concerned(node: NodeId) -> bool:
+            above = [parent for parent, _ in nodes.names(node)]
             inside = any(nodes.is_ancestor(conflict.node, directory) for directory in above)
-            if opened.mappable and (opened.node == conflict.node or inside):
-                kernel.forget_node(opened.node)
-        await kernel.settled()
+            return node == conflict.node or inside
+
+        everything = self._context.opened.all()
+        await self._context.pages.have(one for one in everything if is_concerned(one.node))
 
     def _unchanged(self, conflict: Conflict, known: str | None = None) -> Callable[[], None]:
         """A check that our variant is what it was, or was then: what is kept is what goes."""

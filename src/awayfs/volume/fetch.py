@@ -196,6 +196,7 @@ class Fetcher:
             if not missing:
                 self._note_whole(node)
                 return
+            await self._old_pages_gone(node)
             base = self._store.server.get(node)
             path = self._observer.place(node)
             if base is None or path is None:
@@ -211,6 +212,15 @@ class Fetcher:
                     break
         else:
             raise OSError(errno.EIO, "the file keeps changing on the server")
+
+    async def _old_pages_gone(self, node: NodeId) -> None:
+        """A part of a newer version comes when what a program wrote to the older one is here."""
+        opened = self._context.opened.get(node)
+        if opened is None or not opened.outdated:
+            return
+        await self._context.pages.over(opened)
+        if opened.outdated and self._context.opened.get(node) is opened:
+            raise OSError(errno.EIO, "a newer version is being taken over")
 
     async def _fetch(
         self, node: NodeId, path: bytes, base: ServerNode, start: int, end: int
@@ -289,6 +299,8 @@ class Fetcher:
         if content.has(node):
             if content.ranges(node) and content.token(node) != token:
                 self._compare_small(node, piece, token, landing)
+                if content.ranges(node) and content.token(node) != token:
+                    return  # it goes later, and nothing newer is laid beside it
             if content.covers(node, 0, piece.length):
                 return
         self._copy_missing(node, base, Range(0, piece.length), landing, piece.offset)

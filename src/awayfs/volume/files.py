@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from awayfs.core.types import Kind, NodeId
+from awayfs.core.types import Kind, NodeId, Range
 from awayfs.store.files import zero_range
 from awayfs.store.nodes import Node
 from awayfs.volume.context import Context
@@ -46,6 +46,7 @@ class FileHandle:
     mapping: bool = False  # it may write through a mapping that is not seen
     direct: bool = False  # its writes pass by the kernel's page cache
     mappable: bool = False  # it may write to pages of the kernel's, which come here later
+    paged: bool = True  # the kernel reads whole pages through it, and locks them meanwhile
 
 
 class Files:
@@ -116,6 +117,11 @@ class Files:
     ) -> bytes | Coroutine[Any, Any, bytes]:
         """Up to ``size`` bytes; short only at the end of the file."""
         opened = handle.opened
+        if opened.asking is not None and handle.paged:
+            pages, here = Range(offset, offset + size), self.is_here(handle, offset, size)
+            if self._context.pages.holds_up(opened, pages, here):
+                late = self._read_after(handle, offset, size)
+                return self._context.pages.reading(opened, pages, late)
         if opened.whole:
             return os.pread(opened.fd, size, offset)
         end = min(offset + size, opened.size)
@@ -123,16 +129,27 @@ class Files:
             return b""
         if self._store.content.covers(opened.node, offset, end):
             return os.pread(opened.fd, end - offset, offset)
-        return self._read_fetched(opened, offset, end)
+        fetched = self._read_fetched(opened, offset, end)
+        if not handle.paged:
+            return fetched
+        return self._context.pages.reading(opened, Range(offset, offset + size), fetched)
+
+    async def _read_after(self, handle: FileHandle, offset: int, size: int) -> bytes:
+        """Once the kernel is not asked for pages any more."""
+        await self._context.pages.over(handle.opened)
+        found = self.read(handle, offset, size)
+        return found if isinstance(found, bytes) else await found
 
     async def _read_fetched(self, opened: OpenNode, offset: int, end: int) -> bytes:
-        found = b""
+        found, drops = b"", -1
 
         def read() -> None:
-            nonlocal found
+            nonlocal found, drops
             found = os.pread(opened.fd, max(min(end, opened.size) - offset, 0), offset)
+            drops = opened.drops
 
-        await self._with_fetched(opened.node, offset, end, read, ahead=True)
+        while drops != opened.drops:  # it may go again before it is answered
+            await self._with_fetched(opened.node, offset, end, read, ahead=True)
         return found
 
     async def _with_fetched(
@@ -380,6 +397,7 @@ class Files:
         """
         handle.mappable = True
         handle.opened.mappable += 1
+        self._rest.foresee(handle.opened)
 
     def _notice_mapped_writes(self, opened: OpenNode) -> None:
         """What was written through a mapping shows in the cache file's time."""

@@ -12,18 +12,38 @@ database at once.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from awayfs.core.types import NodeId
+from awayfs.core.types import NodeId, Range
 from awayfs.store.nodes import Node
 from awayfs.store.store import Store
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class PageRead:
+    """A read that waits to be answered; the kernel has its pages locked."""
+
+    pages: Range
+    forgotten: bool = False  # the kernel was told to forget the node meanwhile
+
+
+@dataclass(slots=True)
+class Asking:
+    """The kernel is being asked for the pages of a file (``volume.pages``)."""
+
+    acts: list[Callable[[], None]] = field(default_factory=list)
+    asked: list[Range] = field(default_factory=list)
+    answered: int = 0  # reads that were answered since
+    parking: bool = False  # all reads wait
+    over: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(slots=True)
@@ -49,6 +69,9 @@ class OpenNode:
     passthrough: int = 0  # backing id the kernel reads through, 0 for none
     outdated: bool = False  # the server has a newer content, to be taken after the last close
     fetched: bool = False  # what the kernel had of written pages is here, at this moment
+    asking: Asking | None = None
+    reads: list[PageRead] = field(default_factory=list)
+    drops: int = 0  # how often its content gave way to another
 
 
 _CHANGED = ("size", "mtime_ns", "ctime_ns", "unsaved")

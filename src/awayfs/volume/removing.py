@@ -1,8 +1,9 @@
 """Taking away here what is gone on the server, with all that was in it.
 
 What carries unsent changes, or a conflict that waits for a decision, stays, and so does what
-leads to it. A large tree goes name by name, from its leaves up, so that there may be a pause
-after each; what is changed here meanwhile stays like what was changed before.
+leads to it. A file that programs may have written to through a mapping stays until that is known.
+A large tree goes name by name, from its leaves up, so that there may be a pause after each; what is
+changed here meanwhile stays like what was changed before.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Remover:
 
     def steps(self, directory: NodeId, name: bytes, node: NodeId) -> Iterator[None]:
         """A name is gone on the server; kept here while it carries unsent changes."""
-        if self.is_dirty_below(node):
+        if self.is_dirty_below(node) or self._are_pages_first(directory, name, node):
             return
         if self._nodes.child_id(directory, name) == node:
             yield from self._empty(node)
@@ -48,7 +49,9 @@ class Remover:
         for name, child in self._nodes.children(directory):
             if child.kind is Kind.DIRECTORY:
                 yield from self._empty(child.id)
-            if self._nodes.child_id(directory, name) == child.id and self._may_go(child.id):
+            if self._are_pages_first(directory, name, child.id):
+                pass
+            elif self._nodes.child_id(directory, name) == child.id and self._may_go(child.id):
                 if self._server.child(directory, name) is not None:
                     self._server.remove_name(directory, name)
                 self._nodes.remove_name(directory, name)
@@ -58,6 +61,33 @@ class Remover:
 
     def _may_go(self, node: NodeId) -> bool:
         return not (self._is_dirty(node) or self._nodes.has_children(node))
+
+    def _are_pages_first(self, directory: NodeId, name: bytes, node: NodeId) -> bool:
+        """Whether a name goes only once it is known what was written to the kernel's pages.
+
+        Unless the server was seen to have it again meanwhile. What leads to it goes when it is
+        found to be gone the next time.
+        """
+        seen = self._server.get(node)
+
+        def remove() -> None:
+            if self._server.child(directory, name) != node or self._server.get(node) != seen:
+                return
+            with self._store.transaction():
+                self.remove(directory, name, node)
+                self._look_again(directory)
+
+        return self._context.pages.first(self._context.opened.get(node), remove)
+
+    def _look_again(self, directory: NodeId) -> None:
+        """What has the name by now was not taken over, nor has what leads to it gone."""
+        while True:
+            if self._server.listed_ns(directory) is not None:
+                self._server.set_listed(directory, 0)
+            names = self._nodes.names(directory)
+            if not names:
+                return
+            directory = names[0][0]
 
     def _forget(self, node: NodeId) -> None:
         """The node ceases to exist, at once or when its last user closes it."""

@@ -44,7 +44,7 @@ class Rest:
         self, opened: OpenNode, start: int, end: int
     ) -> Coroutine[Any, Any, None] | None:
         """What the first write to a file, from ``start`` to ``end``, waits for; None: nothing."""
-        if opened.whole or not self._context.link.usable:
+        if opened.whole or opened.outdated or not self._context.link.usable:
             return None
         if self._store.journal.has_store(opened.node):
             return None  # begun already; each further write is answered at once
@@ -52,6 +52,18 @@ class Rest:
         if sum(r.end - r.start for r in missing) > SMALL or _is_within(missing, start, end):
             return None
         return self._wait(opened.node)
+
+    def foresee(self, opened: OpenNode) -> None:
+        """A program may write to a file in a way that is seen late: begin with a small one."""
+        missing = self._store.content.missing(opened.node, 0, opened.size)
+        if not opened.whole and sum(r.end - r.start for r in missing) <= SMALL:
+            self.begin(opened.node)
+
+    def give_way(self, node: NodeId) -> None:
+        """The rest is of no version that is still there, and a write waits for nothing."""
+        task = self._tasks.get(node)
+        if task is not None:
+            task.cancel()
 
     def begin(self, node: NodeId) -> None:
         """Fetch what is missing of a file that was just changed, in the background."""

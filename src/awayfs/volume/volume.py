@@ -92,6 +92,7 @@ class Volume:
         self.tree = Tree(context, self.observer, self.changes)
         self.sweep = Sweep(context, self.observer, self.tree.ahead)
         self.rest = Rest(context, self.fetcher)
+        context.pages.on_begin.append(self.rest.give_way)
         self.files = Files(context, self.journaling, self.fetcher, room, self.rest)
         self.hoard = Hoard(context, self.observer, self.fetcher, self.tree)
         self.hoarding = Hoarding(context, self.hoard)
