@@ -55,10 +55,16 @@ class SessionApi:
         volume = self._volume()
         return Discarder(volume.context, volume.changes, volume.replay)
 
+    async def _have_pages(self) -> None:
+        """What programs wrote to the kernel's pages belongs to the session."""
+        context = self._volume().context
+        await context.pages.have(context.opened.all())
+
     # -- looking --------------------------------------------------------------------------
 
     async def _diff(self, params: dict[str, Any]) -> Events:
         path = path_param(params, default="") if params.get("path") else b""
+        await self._have_pages()
         batch: list[dict[str, Any]] = []
         count = 0
         async for change in self._session.changes(path):
@@ -118,6 +124,7 @@ class SessionApi:
 
     async def _discard(self, params: dict[str, Any]) -> Events:
         discarder = self._discarder()
+        await self._have_pages()
         paths = None if params.get("all") else [path_param({"path": p}) for p in params["paths"]]
         wanted, shown = await self._scope(paths)
         plan = await discarder.planner.plan(wanted)
@@ -195,6 +202,7 @@ class SessionApi:
         )
 
     async def _drop(self, params: dict[str, Any]) -> dict[str, Any]:
+        await self._have_pages()
         store = self._volume().store
         record = store.journal.get(int(params["seq"]))
         if record is None:
@@ -239,6 +247,7 @@ class SessionApi:
     # -- export and import ----------------------------------------------------------------
 
     async def _export(self, params: dict[str, Any]) -> Events:
+        await self._have_pages()
         volume = self._volume()
         exporter = Exporter(volume.context)
         nodes: list[Any] = []
@@ -277,6 +286,7 @@ class SessionApi:
         directory = params.get("directory")
         if not isinstance(directory, str) or not directory.startswith("/"):
             raise ControlError("directory: an absolute path is needed", "usage")
+        await self._have_pages()
         importer = Importer(self._volume(), bytes_of(directory))
         await importer.load(force=bool(params.get("force")))
         if not params.get("dry_run"):
