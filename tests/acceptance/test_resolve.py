@@ -377,3 +377,53 @@ def test_ten_thousand_conflicts(plain: Client) -> None:
     assert Path(root, "7", "7").read_text() == Path(root, "49", "9999").read_text() == OURS
     print(f"listing {listing:.2f} s, deciding {bulk:.1f} s, stat at most {slowest:.2f} s")
     assert listing < 5 * LIST_S and bulk < 5 * EACH_S * MANY and slowest < 5
+
+
+def test_both_of_a_removal_and_an_edit(plain: Client) -> None:
+    """There are no two to be kept, and the dry run says so."""
+    server_file(plain, "f").write_text("base\n")
+    Path(plain.path("f")).read_text()
+    plain.offline()
+    os.unlink(plain.path("f"))
+    server_file(plain, "f").write_text(THEIRS)
+    plain.online()
+    plain.sync(check=False)
+    assert [c["kind"] for c in plain.conflicts()] == ["remove/update"]
+    dry = plain.awayfs("resolve", plain.path("f"), "--keep", "both", "--dry-run")
+    assert "remove/update: the server's is kept, as there is none of ours" in dry
+    plain.awayfs("resolve", plain.path("f"), "--keep", "both")
+    in_step(plain, "f", THEIRS)
+    assert os.listdir(plain.server.root) == ["f"]
+
+
+@pytest.mark.parametrize("keep", ["both", "local", "server"])
+def test_a_directory_renamed_over_one_that_was_filled(keep: str, plain: Client) -> None:
+    for name in ("ours", "place"):
+        Path(plain.server.root, name).mkdir()
+    server_file(plain, "ours/mine").write_text(OURS)
+    assert Path(plain.path("ours/mine")).read_text() == OURS
+    assert os.listdir(plain.path("place")) == []
+    plain.offline()
+    os.rename(plain.path("ours"), plain.path("place"))
+    server_file(plain, "place/theirs").write_text(THEIRS)
+    plain.online()
+    plain.sync(check=False)
+    assert [c["kind"] for c in plain.conflicts()] == ["remove/update"]
+    told = {
+        "both": "both are kept, under two names",
+        "local": "ours takes the name; the server's gets one of its own",
+        "server": "our rename is undone",
+    }
+    way = ("resolve", plain.path("place"), "--keep", keep)
+    assert told[keep] in plain.awayfs(*way, "--dry-run")
+    plain.awayfs(*way)
+    plain.sync()
+    assert plain.conflicts() == []
+    found = {
+        tuple(os.listdir(Path(plain.server.root, n))): n for n in os.listdir(plain.server.root)
+    }
+    mine, theirs = found[("mine",)], found[("theirs",)]
+    copy = "place (conflict "
+    assert mine.startswith({"both": copy, "local": "place", "server": "ours"}[keep])
+    assert theirs.startswith(copy if keep == "local" else "place")
+    assert len(found) == 2 and sorted(os.listdir(plain.mountpoint)) == sorted(found.values())

@@ -26,6 +26,16 @@ def test_every_decision_can_be_told(kind: ConflictKind, choice: str) -> None:
     assert told(kind, choice) and "\n" not in told(kind, choice)
 
 
+def test_both_is_told_for_what_it_does() -> None:
+    """Where two do not stand side by side, there are no two names."""
+    two = {kind for kind in ConflictKind if "two names" in told(kind, "both")}
+    assert two == {ConflictKind.UPDATE_UPDATE, ConflictKind.NAME_NAME, ConflictKind.TYPE}
+    removed, rename = ConflictKind.REMOVE_UPDATE, RecordKind.RENAME
+    assert told(removed, "both") == "the server's is kept, as there is none of ours"
+    assert told(removed, "both", rename) == "both are kept, under two names"
+    assert told(removed, "server", rename) == "our rename is undone"
+
+
 @pytest.mark.parametrize(("kind", "choice"), ALL)
 def test_the_winner_never_loses(kind: ConflictKind, choice: str) -> None:
     assert choice not in loses(kind, choice)

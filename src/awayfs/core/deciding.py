@@ -82,8 +82,25 @@ WHAT: Mapping[str, str] = {
 }
 
 
-def told(kind: str, choice: str) -> str:
-    """What a decision would do, in words, for ``--dry-run``."""
+_RENAMED_OVER: Mapping[str, str] = {
+    LOCAL: "ours takes the name; the server's gets one of its own",
+    SERVER: "our rename is undone",
+}
+_NO_TWO: Mapping[str, str] = {
+    _K.REMOVE_UPDATE: "the server's is kept, as there is none of ours",
+    _K.RENAME_RENAME: "the server's name is kept, as it is one file",
+    _K.ATTRIBUTE: "the server's is kept, as it is one file",
+    _K.REFUSED: "nothing: use --keep local or --keep server",
+}
+"""What becomes of ``both`` where two cannot stand side by side."""
+
+
+def told(kind: str, choice: str, record: RecordKind | None = None) -> str:
+    """What a decision would do, in words, for ``--dry-run``. ``record`` is what waits for it."""
+    if kind == _K.REMOVE_UPDATE and record is RecordKind.RENAME:
+        return _RENAMED_OVER.get(choice, WHAT[choice])
+    if choice == BOTH and kind in _NO_TWO:
+        return _NO_TWO[kind]
     lost = [{LOCAL: "ours", SERVER: "the server's"}[which] for which in sorted(loses(kind, choice))]
     if kind == _K.UPDATE_REMOVE and choice in (LOCAL, BOTH):
         return "ours is made anew on the server"

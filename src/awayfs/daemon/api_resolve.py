@@ -15,6 +15,7 @@ from awayfs.core.conflicts import ConflictKind
 from awayfs.core.deciding import CHOICES, WITH, told
 from awayfs.core.errors import AwayfsError, RemoteError, UsageError
 from awayfs.core.merge_rules import has_pattern, matches
+from awayfs.core.records import RecordKind
 from awayfs.core.types import Kind
 from awayfs.daemon.shown import printable
 from awayfs.store.conflicts import Conflict, Place
@@ -117,13 +118,19 @@ class ResolveApi:
         """What a decision would do, and what of that could not be taken back."""
         volume, slices, would = self._volume(), Slices(), []
         for place, path in selected:
-            text, conflict = told(place.kind, choice), volume.store.conflicts.get(place.id)
+            conflict = volume.store.conflicts.get(place.id)
+            text = told(place.kind, choice, self._record_kind(conflict))
             if conflict is not None:
                 for which in volume.deciding.too_large(conflict, choice):
                     text += f"; {volume.losing.not_kept(which)}{FORCED}"
             would.append({"path": text_of(path), "kind": place.kind, "text": text})
             await slices.pause()
         return would
+
+    def _record_kind(self, conflict: Conflict | None) -> RecordKind | None:
+        seqs = conflict.record_seqs if conflict is not None else ()
+        record = self._volume().store.journal.get(seqs[0]) if seqs else None
+        return record.kind if record is not None else None
 
     async def _decide(self, number: int, choice: str, params: dict[str, Any]) -> dict[str, Any]:
         try:

@@ -22,6 +22,9 @@ from awayfs.volume.resolve_steps import Steps
 from awayfs.volume.resolve_strangers import Strangers
 from awayfs.volume.returning import Returning
 
+DISPLACING = (ConflictKind.UPDATE_UPDATE, ConflictKind.REMOVE_UPDATE)
+"""With a rename: what it was to displace is the server's by now, and keeps the name."""
+
 
 class KeepBoth:
     """Carries out ``--keep both``."""
@@ -68,7 +71,7 @@ class KeepBoth:
                 self._steps.release(record)
                 return copy
             return await self._rename_ours(record)
-        if kind == ConflictKind.UPDATE_UPDATE and record.kind is RecordKind.RENAME:
+        if kind in DISPLACING and record.kind is RecordKind.RENAME:
             return await self._rename_ours(record)
         if kind == ConflictKind.UPDATE_UPDATE:
             made: list[str | None] = []
