@@ -20,6 +20,7 @@ from awayfs.control.manifest import (
 from awayfs.core.errors import UsageError
 from awayfs.core.types import Kind
 from awayfs.store.fsck import check
+from awayfs.volume.discard import Discarder
 from awayfs.volume.importing import Importer
 
 ROOT_FACTS: dict[str, Any] = {
@@ -236,5 +237,136 @@ def test_what_a_user_changes_meanwhile_is_his(tmp_path: Path) -> None:
             True,
         ]
         assert importer.report()["applied"] == 1
+
+    played(tmp_path, play)
+
+
+def edit_of(name: bytes, content: bytes, **more: Any) -> tuple[list[NodeFacts], list[RecordFacts]]:
+    """An edit of a file, whose base was another one than what the server has now."""
+    facts = node(
+        2,
+        base=base(name, Kind.FILE, **{"size": 6, "token": b"older", **more}),
+        path=name,
+        stored=True,
+        size=len(content),
+        ranges=[(0, len(content))],
+        member="files/" + name.decode(),
+    )
+    return [facts], [RecordFacts(seq=1, kind="store", node=2)]
+
+
+@pytest.mark.parametrize("way", ["nobody", "reader", "passthrough", "mapping"])
+def test_a_newer_version_is_not_replaced_whoever_has_it_open(way: str, tmp_path: Path) -> None:
+    """The base is set back to the archived one; where that cannot be, nothing is done."""
+    size = 100_000
+
+    async def play(world: World) -> None:
+        (world.share / "f").write_bytes(b"t" * size)
+        file = await world.cached("f")
+        place = archive(tmp_path / "archive", *edit_of(b"f", b"mine"))
+        (tmp_path / "archive/local-2").write_bytes(b"mine")
+        files, handle = world.volume.files, None
+        if way != "nobody":
+            handle = files.open(world.shown(file), writing=way == "mapping")
+        if handle is not None and way == "passthrough":
+            handle.opened.passthrough = 7
+        if handle is not None and way == "mapping":
+            files.note_pages(handle)
+        importer = await imported(world, place)
+        assert importer.report()["moved_on"] == ["f"]
+        await world.drained()
+        assert (world.share / "f").read_bytes() == b"t" * size
+        done = way in ("nobody", "reader")
+        assert bool(world.store.conflicts.of_node(file.id)) == done
+        assert ["has it open" in s["why"] for s in importer.report()["skipped"]] == [True] * (
+            not done
+        )
+        if handle is not None and done:
+            assert os.pread(handle.opened.fd, 10, 0) == b"mine"
+
+    played(tmp_path, play)
+
+
+def test_a_daemon_that_dies_in_an_import_sends_no_half_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 5 << 20
+
+    async def play(world: World) -> None:
+        (world.share / "f").write_bytes(b"theirs")
+        file = await world.cached("f")
+        now = world.store.server.get(file.id)
+        assert now is not None
+        edit = edit_of(b"f", b"m" * size, token=now.token)
+        place = archive(tmp_path / "archive", *edit)
+        (tmp_path / "archive/local-2").write_bytes(b"m" * size)
+
+        class Killed(BaseException):
+            pass
+
+        def die(*_: object) -> None:
+            raise Killed
+
+        monkeypatch.setattr("awayfs.volume.replacing.fault", die)
+        monkeypatch.setattr("awayfs.volume.files.fault", die)
+        with pytest.raises(Killed):
+            await imported(world, place)
+        monkeypatch.undo()
+        world.die()
+        world.open()
+        await world.online()
+        await world.drained()
+        assert (world.share / "f").read_bytes() == b"theirs"
+        await imported(world, place)
+        await world.drained()
+        assert (world.share / "f").read_bytes() == b"m" * size
+        assert world.store.conflicts.all() == []
+
+    played(tmp_path, play)
+
+
+def test_an_archive_does_not_tell_what_the_server_has(tmp_path: Path) -> None:
+    """What it calls the base is not what a discard goes back to, unless the server moved on."""
+
+    async def play(world: World) -> None:
+        (world.share / "f").write_bytes(b"theirs")
+        file = await world.find("f")
+        now = world.store.server.get(file.id)
+        assert now is not None
+        edit = edit_of(b"f", b"mine", token=now.token, member="base/f")
+        place = archive(tmp_path / "archive", *edit)
+        (tmp_path / "archive/local-2").write_bytes(b"mine")
+        (tmp_path / "archive/base-2").write_bytes(b"a lie!")
+        await imported(world, place)
+        discarder = Discarder(world.volume.context, world.volume.changes, world.volume.replay)
+        async for _ in discarder.discard(await discarder.planner.plan({file.id})):
+            pass
+        shown = await world.cached("f")
+        assert Path(world.store.content.fd_path(shown.id)).read_bytes() == b"theirs"
+
+    played(tmp_path, play)
+
+
+def test_an_import_can_be_done_twice(tmp_path: Path) -> None:
+    async def play(world: World) -> None:
+        (world.share / "f").write_bytes(b"theirs")
+        file = await world.cached("f")
+        now = world.store.server.get(file.id)
+        assert now is not None
+        nodes, records = edit_of(b"f", b"mine", token=now.token)
+        nodes.append(node(3, size=3, ranges=[(0, 3)], member="files/g", stored=True, path=b"g"))
+        records.append(RecordFacts(seq=2, kind="create", node=3, parent=1, name=b"g"))
+        records.append(RecordFacts(seq=3, kind="store", node=3))
+        place = archive(tmp_path / "archive", nodes, records)
+        (tmp_path / "archive/local-2").write_bytes(b"mine")
+        (tmp_path / "archive/local-3").write_bytes(b"new")
+        for _ in range(2):
+            importer = await imported(world, place)
+            assert importer.report()["skipped"] == []
+            await world.drained()
+            assert world.store.conflicts.all() == [] and not world.store.journal.count()
+            assert (world.share / "f").read_bytes() == b"mine"
+            assert (world.share / "g").read_bytes() == b"new"
+            assert sorted(os.listdir(world.share)) == ["f", "g"]
 
     played(tmp_path, play)

@@ -24,10 +24,12 @@ from awayfs.core.diff import Removed
 from awayfs.core.errors import EDISCONDATA, EDISCONNECTED, RemoteError, UsageError
 from awayfs.core.records import RecordKind
 from awayfs.core.types import ROOT, Attributes, Kind, NodeId, Range
+from awayfs.store.files import unlink_quietly
 from awayfs.store.nodes import Node
 from awayfs.volume.adopt import Adopter
 from awayfs.volume.changes import RENAME_EXCHANGE
 from awayfs.volume.fault import fault
+from awayfs.volume.replacing import Replacing
 from awayfs.volume.slices import Slices
 from awayfs.volume.volume import Volume
 
@@ -51,6 +53,7 @@ class Importer:
         self._store = volume.store
         self._changes = volume.changes
         self._adopter = Adopter(volume.context)
+        self._replacing = Replacing(volume.context)
         self._place = directory
         self._manifest: Manifest
         self._facts: dict[int, NodeFacts] = {}
@@ -361,9 +364,12 @@ class Importer:
             raise Skipped("its content is not in the archive")
         node = self._to_write(facts)
         whole = facts.ranges == ([(0, facts.size)] if facts.size else [])
-        if not whole and facts.base is not None and self._has_moved_on(node, facts.base):
+        if whole:
+            await self._replace(node, facts)
+        elif facts.base is not None and self._has_moved_on(node, facts.base):
             raise Skipped("only a part of it is in the archive, and the server has another version")
-        await self._write_to(node, facts, whole)
+        else:
+            await self._write_to(node, facts)
         self._changes.set_attributes(node, Attributes(mtime_ns=facts.mtime_ns))
         self._context.kernel.forget_node(node)
 
@@ -384,16 +390,58 @@ class Importer:
         self._here[facts.id] = self._make(parent, name, facts)
         return self._here[facts.id]
 
-    async def _write_to(self, node_id: NodeId, facts: NodeFacts, whole: bool) -> None:
+    async def _replace(self, node: NodeId, facts: NodeFacts) -> None:
+        """All of a content at once: a daemon that dies has sent no half of it.
+
+        Not of a file that a program has open in a way that would show it otherwise: the base
+        could not be set back either, and the server's newer version would be replaced unseen.
+        """
+        store = self._store
+        self._check_free(node)
+        made_from = self._replacing.witness(node)
+        await self._volume.room.make_or_wait(facts.size, node)
+        staged = await self._staged(facts)
+        try:
+            if self._replacing.witness(node) != made_from or store.nodes.get(node) is None:
+                raise Skipped("it was changed here meanwhile")
+            self._check_free(node)
+            with store.transaction():
+                if facts.base is not None and self._has_moved_on(node, facts.base):
+                    self._set_back(node, facts.base)
+                    self._keep_base(node, facts)
+                self._volume.journaling.store(node)
+                base = store.server.get(node)
+                self._replacing.replace(node, staged, base.token if base is not None else None)
+        finally:
+            unlink_quietly(staged)
+
+    def _check_free(self, node: NodeId) -> None:
+        try:
+            self._replacing.check(node)
+        except UsageError as error:
+            raise Skipped(str(error)) from error
+
+    async def _staged(self, facts: NodeFacts) -> str:
+        """A whole content of the archive as a staging file; one of a file without any is empty."""
+        if facts.member is None:
+            staged = self._store.content.stage_path()
+            os.close(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            return staged
+        fd = os.open(self._member("local", facts.id), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            if os.fstat(fd).st_size != facts.size:
+                raise OSError(errno.EIO, "a file of the archive is not as long as it says")
+            return await self._volume.deciding.staged_copy(f"/proc/self/fd/{fd}")
+        finally:
+            os.close(fd)
+
+    async def _write_to(self, node_id: NodeId, facts: NodeFacts) -> None:
         node = self._context.node(node_id)
         assert node is not None
-        self._set_back(node_id, facts.base)
-        self._keep_base(node_id, facts)
-        node = self._context.node(node_id) or node
         files = self._volume.files
         handle = files.open(node, writing=True)
         try:
-            files.truncate(node, 0 if whole else facts.size)
+            files.truncate(node, facts.size)
             for start, end in facts.ranges:
                 await self._copy(handle, facts.id, start, end)
         finally:
@@ -417,7 +465,10 @@ class Importer:
             os.close(fd)
 
     def _keep_base(self, node: NodeId, facts: NodeFacts) -> None:
-        """The archived base serves a merge, when the server has moved on."""
+        """The archived base serves a merge, when the server has moved on.
+
+        Only then: as the base of what the server has now it would be believed to be that.
+        """
         base = facts.base
         path = self._member("base", facts.id)
         if base is None or base.member is None or not os.path.isfile(path):

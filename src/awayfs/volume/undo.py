@@ -147,8 +147,12 @@ class Undo:
             if node.kind is Kind.FILE:
                 self._check(node)
                 await self._have_whole(node)
+                made_from = self._replacing.witness(node.id)
                 kept = await self._kept(node)
                 await self._check_unchanged(node, lost, kept, force)
+                if self._replacing.witness(node.id) != made_from:
+                    raise UsageError("it is being changed at this moment; try again")
+                self._check(node)
             with self._store.transaction():
                 if kept is not None:
                     self._losing.current(node, path, kept, None)
