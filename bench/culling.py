@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import time
 from collections.abc import Iterator
 
-from tests.acceptance.test_culling import Watch, read_past_the_kernel, tree_of_small_files
+from tests.acceptance.test_culling import (
+    Watch,
+    content_missing,
+    read_past_the_kernel,
+    tree_of_small_files,
+)
 from tests.harness import Client, DirServer, eventually
 
 DIRECTORIES, FILES = 200, 250
@@ -52,8 +56,7 @@ def _offline(client: Client, server: DirServer, made: dict[str, bytes]) -> Itera
     """Whether ``hoard --check`` was right about every file once the server is gone."""
     server.cut()
     eventually(lambda: client.status()["mode"] == "disconnected", "being offline", 60)
-    said = client.awayfs("hoard", client.mountpoint, "--check", "--json", timeout=300)
-    missing = {one["path"] for one in json.loads(said)["missing"]}
+    missing = content_missing(client)
     wrong = [
         path
         for path, data in made.items()

@@ -144,7 +144,8 @@ def _unmounted(place: str) -> bool:
 
 def content_missing(client: Client) -> set[str]:
     """The files of which ``hoard --check`` says that their content is not all here."""
-    reply = json.loads(client.awayfs("hoard", client.mountpoint, "--check", "--json"))
+    said = client.awayfs("hoard", client.mountpoint, "--check", "--json", timeout=300)
+    reply = json.loads(said)
     return {one["path"] for one in reply["missing"] if "content" in one["why"]}
 
 
