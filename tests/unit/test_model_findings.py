@@ -613,3 +613,24 @@ def test_what_was_saved_over_a_rename_that_is_given_up_displaces_what_that_had()
         ("change", {"who": "a", "ops": [("exchange", "d/a", "e"), ("save", "d/b", "over")]}),
     ]
     assert play("apart", steps) is None
+
+
+def test_one_of_several_names_that_was_moved_aside_is_shown() -> None:
+    """Here the name was a directory's, and the file had another one."""
+    ours = [("link", "e/a", "d/b"), ("exchange", "e/a", "d/e")]
+    steps: list[Step] = [
+        ("begin", {"without": ["d/b"], "decisions": 8081}),
+        ("clash", {"who": "a", "ours": ours, "by": "a", "theirs": [("rename", "e/a", "b")]}),
+        ("clash", {"who": "a", "ours": [], "by": "a", "theirs": [("retype", "d/e")]}),
+    ]
+    assert play("apart", steps) is None
+
+
+def test_what_a_rename_displaced_goes_though_its_node_was_renamed_on_and_is_made_anew() -> None:
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 33672}),
+        ("change", {"who": "a", "ops": [("rename", "e", "d/e")]}),
+        ("server", {"ops": [("remove", "e")]}),
+        ("change", {"who": "a", "ops": [("rename", "d/e", "e")]}),
+    ]
+    assert play("apart", steps) is None

@@ -188,6 +188,7 @@ class KeepLocal:
                 )
             )
             self._link_further(record.node, [name for name in names[1:] if name in now])
+            self._remove_displaced_by_the_way(record)
             self._recreate_below(record.node)
 
     def _as_named_now(self, node: NodeId, now: list[Slot], later: list[Record]) -> list[Slot]:
@@ -219,6 +220,14 @@ class KeepLocal:
             journal.replace(removal)
         else:
             journal.remove([record.seq])
+
+    def _remove_displaced_by_the_way(self, record: Record) -> None:
+        """What a rename displaced goes also where its node was renamed on from there."""
+        node, place = record.replaced, (record.to_parent, record.to_name)
+        free = self._store.nodes.child_id(*place) is None
+        stands = record.kind is RecordKind.RENAME and self._store.server.child(*place) == node
+        if node and free and stands and not self._steps.is_taken_away(node):
+            self._journaling.append(RecordKind.REMOVE, node, parent=place[0], name=place[1])
 
     def _link_further(self, node: NodeId, names: list[tuple[NodeId, bytes]]) -> None:
         """The other hard links of what is made anew."""

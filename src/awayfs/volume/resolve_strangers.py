@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 
 from awayfs.core.errors import UsageError
-from awayfs.core.records import Record
+from awayfs.core.records import Record, takes_name
 from awayfs.core.types import ABSENT, Entry, Expected, Kind, Mismatch, NodeId
 from awayfs.ports.remote import Intent
+from awayfs.volume.adopt import Adopter
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
 from awayfs.volume.observe import Observer, join
@@ -32,6 +33,7 @@ class Strangers:
         self._observer = observer
         self._steps = steps
         self._client = client
+        self._adopter = Adopter(context)
 
     async def settle(self, record: Record) -> None:
         """A move that was cut off is over: what it left half done on the server is put right.
@@ -100,3 +102,5 @@ class Strangers:
             nodes.move_name(*old, *new)
             for place in (old, new):
                 self._context.kernel.forget_entry(*place)
+        elif not any(takes_name(r, node, old) for r in self._store.journal.of_node(node)):
+            self._adopter.show_again(*new)  # one of several names, which was another's here
