@@ -266,7 +266,8 @@ class Committer:
         if content.base_token(node) == base.token:
             content.bases.set_token(node, after.token)
         if owned:
-            unseen = moved_on and not written  # what else happened until we looked again
+            timed = record.attributes.mtime_ns is not None
+            unseen = moved_on and timed and not written  # the time that tells of edits was set
             content.set_token(node, SUSPECT if unseen else after.token)
         if after.kind is not Kind.DIRECTORY:
             self._adopt_returned(node, after)
