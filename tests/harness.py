@@ -28,7 +28,6 @@ from awayfs.control.client import ControlError
 from tests.sshd import SSHD, Sshd
 
 PATIENCE_S = 60.0
-SYNC_S = 300.0
 
 can_mount = os.access("/dev/fuse", os.R_OK | os.W_OK) and (
     os.geteuid() == 0 or shutil.which("fusermount3") is not None
@@ -186,24 +185,19 @@ class Client:
         extra = ["-o", given] if given else []
         self.awayfs("mount", self.server.url, self.mountpoint, *extra)
 
-    def ask(
-        self,
-        method: str,
-        params: dict[str, Any] | None = None,
-        on_progress: Callable[[dict[str, Any]], None] | None = None,
-    ) -> dict[str, Any]:
-        """Ask the daemon what the command asks it, without starting a process for it."""
+    def ask(self, method: str) -> dict[str, Any]:
+        """What the daemon tells the command, without a process that is started to ask."""
         running = [path for path, told in self.told() if told["mountpoint"] == self.mountpoint]
         assert running, f"{self.mountpoint}: no daemon runs"
         try:
             with ControlClient(running[0].removesuffix(".json") + ".sock") as control:
-                return control.call(method, params, PATIENCE_S, on_progress)
+                return control.call(method, {"path": ""}, PATIENCE_S)
         except ControlError as error:
             raise AssertionError(f"{method}: {error}") from error
 
     def status(self) -> dict[str, Any]:
         """What ``awayfs status --json MOUNTPOINT`` says."""
-        return self.ask("status", {"path": ""})
+        return self.ask("status")
 
     def told(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The descriptions that daemons left of themselves."""
@@ -228,32 +222,20 @@ class Client:
 
     def conflicts(self) -> list[dict[str, Any]]:
         """What ``awayfs conflicts --json`` lists."""
-        found = self.ask("conflicts", {"path": ""})["conflicts"]
+        found = self.ask("conflicts")["conflicts"]
         return [{"mountpoint": self.mountpoint, **conflict} for conflict in found]
 
     def sync(self, *, check: bool = True) -> None:
         """Replay and wait until the journal is empty or stuck."""
-        deadline = time.monotonic() + SYNC_S
-
-        def watch(_: dict[str, Any]) -> None:
-            assert time.monotonic() < deadline, f"the replay found no rest within {SYNC_S} s"
-
-        try:
-            reply = self.ask("sync", {"path": "", "wait": True}, watch)
-        except AssertionError:
-            if check:
-                raise
-        else:
-            left = [reply.get(name) for name in ("stuck", "pending", "parked")]
-            assert not check or not any(left), f"not everything is sent: {reply}"
+        self.awayfs("sync", self.mountpoint, "--wait", check=check, timeout=300)
 
     def offline(self) -> None:
         """Go offline by hand."""
-        self.ask("offline")
+        self.awayfs("offline", self.mountpoint)
 
     def online(self) -> None:
         """Go online by hand."""
-        self.ask("online")
+        self.awayfs("online", self.mountpoint)
 
     def kill(self) -> None:
         """kill -9 the daemon and clear the dead mount away, as the next mount would have to."""
