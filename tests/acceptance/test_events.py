@@ -148,8 +148,10 @@ def test_hoard_walks_and_pins(client: Client) -> None:
     client.offline()
     assert not events(client, "pins-incomplete")
     client.online()
-    os.makedirs(f"{client.server.root}/d")
-    os.stat(client.path("d"))
+    client.umount()
+    write(f"{client.server.root}/large", "content" * 2_000_000)
+    client.mount("bandwidth=100K")  # so that no walk has it all before going offline
+    eventually(lambda: os.path.exists(client.path("large")), "the new file")
     client.offline()
     (incomplete,) = eventually(lambda: events(client, "pins-incomplete"), "a look at pins")
     assert incomplete["missing"] == 1
