@@ -91,6 +91,21 @@ class Guarded:
         os.close(terminal)
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown.decode()
 
+    def mounted_again(self, answer: str) -> str:
+        """Mount a known volume at a terminal; what was shown, which asked.
+
+        It is mounted without a question when the server is slower than a mount waits for it, as on
+        a busy machine: then once more.
+        """
+        deadline = time.monotonic() + 90
+        while True:
+            status, shown = self.at_terminal(*self.mount_words(), answers=[answer])
+            assert (status, answer in shown) == (0, False), shown
+            if "Password for sftp://awayguest@" in shown:
+                return shown
+            assert "(disconnected)" in shown and time.monotonic() < deadline, shown
+            self.client.umount()
+
     def login(self, password: str, *, code: int = 0) -> str:
         """``awayfs login`` from a script; what was said."""
         import subprocess
@@ -178,20 +193,17 @@ def test_without_a_person_nobody_is_asked(guarded: Guarded) -> None:
 
 def test_asked_on_the_terminal(guarded: Guarded) -> None:
     """A first mount, and later one that is mounted before it is asked for."""
-    words = guarded.mount_words()
-    status, shown = guarded.at_terminal(*words, answers=[RIGHT])
+    status, shown = guarded.at_terminal(*guarded.mount_words(), answers=[RIGHT])
     assert (status, RIGHT in shown) == (0, False), shown
     assert "Password for sftp://awayguest@" in shown and "(connected)" in shown
     assert Path(guarded.client.path("f")).read_text() == "of the server\n"
     assert guarded.secrets_seen() == []
     guarded.client.umount()
-    status, shown = guarded.at_terminal(*words, answers=[RIGHT])
-    assert (status, RIGHT in shown) == (0, False), shown
+    guarded.mounted_again(RIGHT)
     mode_is(guarded.client, "connected")
     guarded.client.umount()
-    status, shown = guarded.at_terminal(*words, answers=[WRONG])
-    assert status == 0 and "refuses the password" in shown and "(auth-required)" in shown
-    assert WRONG not in shown
+    shown = guarded.mounted_again(WRONG)
+    assert "refuses the password" in shown and "(auth-required)" in shown
     guarded.client.umount()
 
 
