@@ -45,3 +45,18 @@ def test_long_names_are_read(tmp_path: Path) -> None:
         archive.addfile(tarfile.TarInfo("files/" + "d/" * 1000 + "f"))
     with pytest.raises(Failed, match="does not begin with manifest"):
         unpack(os.fsencode(path), str(tmp_path))
+
+
+def test_names_are_not_kept_whatever_they_come_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of a sane length, of a million links, and compressed to nothing."""
+    monkeypatch.setattr("awayfs.cli.unpack.NAMES_MAX", 5000)
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as archive:
+        for number in range(10):
+            link = tarfile.TarInfo(f"files/{number}" + "x" * 1000)
+            link.type, link.linkname = tarfile.SYMTYPE, "y" * 1000
+            archive.addfile(link)
+    with pytest.raises(Failed, match="names are too long"):
+        unpack(os.fsencode(path), str(tmp_path))

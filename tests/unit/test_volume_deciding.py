@@ -287,3 +287,42 @@ def test_an_undo_of_what_is_being_changed(tmp_path: Path, monkeypatch: pytest.Mo
         assert content(world, node) == b"THEIRS\n"
 
     played(tmp_path, play)
+
+
+@pytest.mark.parametrize("way", ["written", "open"])
+def test_an_undo_takes_nothing_away_that_is_being_written(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decision made the file anew; what it holds is looked at, which takes a while."""
+
+    async def play(world: World) -> None:
+        (world.share / "f").write_bytes(b"base\n")
+        file = await world.cached("f")
+        world.write(file, 0, b"ours\n")
+        (world.share / "f").unlink()
+        await world.drained()
+        (conflict,) = world.store.conflicts.of_node(file.id)
+        await world.volume.deciding.keep(conflict.id, "local")
+        await world.drained()
+        undo = world.volume.undo
+        look, handles = undo._check_unchanged, []
+
+        async def slow(*args: Any) -> None:
+            await look(*args)
+            if way == "written":
+                world.write(world.shown(file), 0, b"new work\n")
+            else:
+                handles.append(world.volume.files.open(world.shown(file), writing=True))
+
+        monkeypatch.setattr(undo, "_check_unchanged", slow)
+        with pytest.raises(UsageError, match="try again"):
+            await undo.undo(b"f")
+        assert content(world, file) == (b"new work\n" if way == "written" else b"ours\n")
+        monkeypatch.undo()
+        for handle in handles:
+            world.volume.files.close(handle)
+        await undo.undo(b"f", force=True)
+        await world.drained()
+        assert not (world.share / "f").exists()
+
+    played(tmp_path, play)

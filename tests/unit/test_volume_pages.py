@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from tests.unit.test_volume_review import World, played
 
-from awayfs.core.errors import ECONFLICTED
+from awayfs.core.errors import ECONFLICTED, UsageError
 from awayfs.core.types import Range
 from awayfs.store.nodes import Node
 from awayfs.volume import pages, rest
@@ -216,6 +216,20 @@ def test_a_kernel_that_hands_nothing_over_holds_nobody_up(
                 break
             await asyncio.sleep(0.05)
         assert await world.read(handle, 0, PAGE) == b"t" * PAGE
+
+    played(tmp_path, play)
+
+
+def test_nothing_is_given_up_while_the_kernel_hands_nothing_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "PATIENCE_S", 0.1)
+
+    async def play(world: World) -> None:
+        _, handle, kernel = await mapped(world, monkeypatch)
+        kernel.handing_over = asyncio.Event().wait  # type: ignore[assignment]
+        with pytest.raises(UsageError, match="try again"):
+            await world.volume.context.pages.have([handle.opened])
 
     played(tmp_path, play)
 

@@ -24,6 +24,8 @@ from awayfs.control.messages import text_of
 from awayfs.core.errors import UsageError
 
 MEMBERS_MAX: Final = 2_000_000
+NAMES_MAX: Final = 256 << 20
+"""Bytes of all names, which are kept in memory."""
 _SPARE: Final = 64 << 20
 """So much of the disk is left to others."""
 _CHUNK: Final = 1 << 20
@@ -94,11 +96,14 @@ class _Unpacking:
         self._manifest: Manifest | None = None
         self._wanted: dict[str, tuple[str, int, str | None]] = {}
         self._links: set[str] = set()
+        self._named = 0
 
     def run(self) -> Manifest:
         """All of it; what the manifest promises must be there."""
         for number, member in enumerate(self._archive):
+            self._named += len(member.name) + len(member.linkname)
             _need(number < MEMBERS_MAX, "it has too many members")
+            _need(self._named <= NAMES_MAX, "its names are too long")
             self._take(member)
         if self._manifest is None:
             raise UsageError(f"it has no {NAME}")

@@ -23,6 +23,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from awayfs.core.errors import UsageError
 from awayfs.core.types import NodeId, Range
 from awayfs.volume.opened import Asking, OpenNode, PageRead
 
@@ -51,12 +52,12 @@ class Pages:
         """Whether the kernel keeps back what write(2) writes, too (``-o writeback``)."""
 
     async def have(self, wanted: Iterable[OpenNode]) -> None:
-        """Have what is in the kernel of these files here, as far as it comes in bounded time."""
+        """Have what is in the kernel of these files here. UsageError if it does not come soon."""
         asked = [opened for opened in wanted if opened.mappable]
         for opened in asked:
             self._context.kernel.forget_node(opened.node)
-        if asked:
-            await self._settled()
+        if asked and not await self._settled():
+            raise UsageError("what a program wrote through a mapping does not come here; try again")
 
     def first(self, opened: OpenNode | None, act: Callable[[], None]) -> bool:
         """Whether ``act`` has to wait for pages; it then follows, once they are here.
