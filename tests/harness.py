@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -265,6 +266,10 @@ class Client:
     def path(self, *parts: str) -> str:
         """A path in the mount."""
         return os.path.join(self.mountpoint, *parts)
+
+    def on_server(self, *parts: str) -> Path:
+        """A path on the server, past the mount."""
+        return Path(self.server.root, *parts)
 
     def close(self) -> None:
         """End everything, also after a failure."""

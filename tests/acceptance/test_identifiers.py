@@ -7,27 +7,14 @@ import errno
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.harness import Client, eventually, mounted, needs_fuse, run
+from tests.harness import Client, eventually, needs_fuse, run
 
 pytestmark = needs_fuse
 MANY = 2000
-
-
-@pytest.fixture(params=["dir", "sftp"])
-def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Client]:
-    with mounted(request.param, str(tmp_path), "fresh=0") as client:
-        yield client
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> Iterator[Client]:
-    with mounted("dir", str(tmp_path), "fresh=0") as client:
-        yield client
 
 
 def write(path: str, text: str) -> None:
@@ -76,14 +63,14 @@ def test_a_file_keeps_its_number_all_its_life(client: Client) -> None:
     assert same(*moved)
 
 
-def test_a_rename_on_the_server(local: Client) -> None:
-    write(f"{local.server.root}/f", "content")
-    before = number(local.path("f"))
-    local.offline()
-    os.rename(f"{local.server.root}/f", f"{local.server.root}/g")
-    local.online()
-    assert eventually(lambda: os.listdir(local.mountpoint) == ["g"], "the new name")
-    assert number(local.path("g")) == before
+def test_a_rename_on_the_server(plain: Client) -> None:
+    write(f"{plain.server.root}/f", "content")
+    before = number(plain.path("f"))
+    plain.offline()
+    os.rename(f"{plain.server.root}/f", f"{plain.server.root}/g")
+    plain.online()
+    assert eventually(lambda: os.listdir(plain.mountpoint) == ["g"], "the new name")
+    assert number(plain.path("g")) == before
 
 
 @pytest.mark.parametrize("keep", ["local", "server", "both"])
@@ -128,23 +115,23 @@ def test_an_editors_save_is_a_file_of_its_own_as_on_a_disk(client: Client) -> No
         assert file.read() == "new"
 
 
-def test_many_files_made_offline(local: Client) -> None:
-    local.offline()
-    os.mkdir(local.path("d"))
+def test_many_files_made_offline(plain: Client) -> None:
+    plain.offline()
+    os.mkdir(plain.path("d"))
     for name in range(MANY):
-        os.close(os.open(local.path("d", str(name)), os.O_CREAT | os.O_WRONLY))
-    gone = {number(local.path("d", str(name))) for name in range(0, MANY, 2)}
+        os.close(os.open(plain.path("d", str(name)), os.O_CREAT | os.O_WRONLY))
+    gone = {number(plain.path("d", str(name))) for name in range(0, MANY, 2)}
     for name in range(0, MANY, 2):
-        os.unlink(local.path("d", str(name)))
+        os.unlink(plain.path("d", str(name)))
     for name in range(0, MANY, 2):
-        os.close(os.open(local.path("d", f"again{name}"), os.O_CREAT | os.O_WRONLY))
-    found = {entry.name: entry.inode() for entry in os.scandir(local.path("d"))}
+        os.close(os.open(plain.path("d", f"again{name}"), os.O_CREAT | os.O_WRONLY))
+    found = {entry.name: entry.inode() for entry in os.scandir(plain.path("d"))}
     assert len(set(found.values())) == len(found) == MANY
     assert not gone & set(found.values()), "a number was given a second time"
-    assert all(number(local.path("d", name)) == found[name] for name in list(found)[::50])
-    local.kill()
-    local.mount("fresh=0")
-    assert {entry.name: entry.inode() for entry in os.scandir(local.path("d"))} == found
+    assert all(number(plain.path("d", name)) == found[name] for name in list(found)[::50])
+    plain.kill()
+    plain.mount("fresh=0")
+    assert {entry.name: entry.inode() for entry in os.scandir(plain.path("d"))} == found
 
 
 # -- programs that go by numbers -----------------------------------------------------------------
@@ -152,26 +139,26 @@ def test_many_files_made_offline(local: Client) -> None:
 
 @pytest.mark.parametrize("where", ["offline", "connected"])
 def test_hard_links_as_find_tar_rsync_and_du_see_them(
-    local: Client, tmp_path: Path, where: str
+    plain: Client, tmp_path: Path, where: str
 ) -> None:
     if missing := [program for program in ("rsync", "tar") if shutil.which(program) is None]:
         pytest.skip(f"no {missing[0]} here")
-    local.offline()
-    tree = local.path("t")
+    plain.offline()
+    tree = plain.path("t")
     os.makedirs(f"{tree}/below")
     write(f"{tree}/a", "x" * 100_000)
     os.link(f"{tree}/a", f"{tree}/b")
     os.link(f"{tree}/a", f"{tree}/below/c")
     write(f"{tree}/single", "y" * 5000)
     if where == "connected":
-        local.online()
-        local.sync()
+        plain.online()
+        plain.sync()
     found = run("find", tree, "-inum", str(number(f"{tree}/a")))
     assert sorted(found.split()) == [f"{tree}/a", f"{tree}/b", f"{tree}/below/c"]
     assert run("find", tree, "-links", "3").split().__len__() == 3 + (
         os.stat(tree).st_nlink == 3  # the directory itself
     )
-    listing = run("tar", "-C", local.mountpoint, "-cf", f"{tmp_path}/t.tar", "t", check=True)
+    listing = run("tar", "-C", plain.mountpoint, "-cf", f"{tmp_path}/t.tar", "t", check=True)
     listing = run("tar", "-tvf", f"{tmp_path}/t.tar")
     assert listing.count("link to t/") == 2
     run("rsync", "-aH", f"{tree}/", f"{tmp_path}/copy/")
@@ -182,7 +169,7 @@ def test_hard_links_as_find_tar_rsync_and_du_see_them(
     directories = sum(os.stat(path).st_size for path in (tree, f"{tree}/below"))
     assert size - directories == 105_000, "each file once"
     if where == "connected":
-        there = [os.stat(f"{local.server.root}/t/{name}") for name in ("a", "b", "below/c")]
+        there = [os.stat(f"{plain.server.root}/t/{name}") for name in ("a", "b", "below/c")]
         assert {(s.st_ino, s.st_nlink) for s in there} == {(there[0].st_ino, 3)}
 
 
@@ -234,84 +221,84 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="wants root to open by
 
 
 @needs_root
-def test_a_handle_opens_the_file_wherever_it_is(local: Client) -> None:
-    os.makedirs(local.path("a/b"))
-    write(local.path("a/b/f"), "content")
-    local.sync()
-    file, directory = handle_of(local.path("a/b/f")), handle_of(local.path("a/b"))
+def test_a_handle_opens_the_file_wherever_it_is(plain: Client) -> None:
+    os.makedirs(plain.path("a/b"))
+    write(plain.path("a/b/f"), "content")
+    plain.sync()
+    file, directory = handle_of(plain.path("a/b/f")), handle_of(plain.path("a/b"))
     forget_everything()
-    assert read_by(local, file) == "content"
-    os.rename(local.path("a/b"), local.path("moved"))
+    assert read_by(plain, file) == "content"
+    os.rename(plain.path("a/b"), plain.path("moved"))
     forget_everything()
-    assert read_by(local, file) == "content"
-    fd = opened(local, directory, os.O_RDONLY | os.O_DIRECTORY)
+    assert read_by(plain, file) == "content"
+    fd = opened(plain, directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         assert os.listdir(fd) == ["f"]
-        assert os.stat("..", dir_fd=fd).st_ino == number(local.mountpoint)
-        assert os.readlink(f"/proc/self/fd/{fd}") == local.path("moved")
+        assert os.stat("..", dir_fd=fd).st_ino == number(plain.mountpoint)
+        assert os.readlink(f"/proc/self/fd/{fd}") == plain.path("moved")
     finally:
         os.close(fd)
 
 
 @needs_root
-def test_a_handle_outlives_the_mount_and_works_offline(local: Client) -> None:
-    write(local.path("f"), "content")
-    local.sync()
-    handle = handle_of(local.path("f"))
-    local.offline()
-    local.umount()
-    local.mount("fresh=0")
-    assert read_by(local, handle) == "content"
-    fd = opened(local, handle, os.O_WRONLY | os.O_APPEND)
+def test_a_handle_outlives_the_mount_and_works_offline(plain: Client) -> None:
+    write(plain.path("f"), "content")
+    plain.sync()
+    handle = handle_of(plain.path("f"))
+    plain.offline()
+    plain.umount()
+    plain.mount("fresh=0")
+    assert read_by(plain, handle) == "content"
+    fd = opened(plain, handle, os.O_WRONLY | os.O_APPEND)
     os.write(fd, b", and more")
     os.close(fd)
-    local.online()
-    local.sync()
-    with open(f"{local.server.root}/f") as file:
+    plain.online()
+    plain.sync()
+    with open(f"{plain.server.root}/f") as file:
         assert file.read() == "content, and more"
 
 
 @needs_root
 @pytest.mark.parametrize("where", ["offline", "connected"])
-def test_a_handle_of_what_is_gone_is_stale(local: Client, where: str) -> None:
+def test_a_handle_of_what_is_gone_is_stale(plain: Client, where: str) -> None:
     """And stays so: its number is never another file's."""
-    write(local.path("f"), "content")
-    local.sync()
-    handle = handle_of(local.path("f"))
+    write(plain.path("f"), "content")
+    plain.sync()
+    handle = handle_of(plain.path("f"))
     if where == "offline":
-        local.offline()
-    os.unlink(local.path("f"))
+        plain.offline()
+    os.unlink(plain.path("f"))
     if where == "connected":
-        local.sync()
-    write(local.path("f"), "another file")
+        plain.sync()
+    write(plain.path("f"), "another file")
     forget_everything()
     with pytest.raises(OSError, match="Stale") as caught:
-        read_by(local, handle)
+        read_by(plain, handle)
     assert caught.value.errno == errno.ESTALE
 
 
 @needs_root
-def test_a_handle_is_not_good_for_other_state(local: Client) -> None:
+def test_a_handle_is_not_good_for_other_state(plain: Client) -> None:
     """What this machine kept of the volume was forgotten: numbers begin anew."""
     for name in ("a", "b", "c"):
-        write(local.path(name), name)
-    local.sync()
-    handles = [handle_of(local.path(name)) for name in ("a", "b", "c")]
-    volume = local.status()["volume"]
-    local.umount()
-    local.awayfs("forget", volume, "--yes")
-    local.mount("fresh=0")
-    os.listdir(local.mountpoint)
+        write(plain.path(name), name)
+    plain.sync()
+    handles = [handle_of(plain.path(name)) for name in ("a", "b", "c")]
+    volume = plain.status()["volume"]
+    plain.umount()
+    plain.awayfs("forget", volume, "--yes")
+    plain.mount("fresh=0")
+    os.listdir(plain.mountpoint)
     for handle in handles:
         with pytest.raises(OSError, match="Stale"):
-            read_by(local, handle)
+            read_by(plain, handle)
 
 
 @needs_root
-def test_a_handle_into_the_volumes_own_tree_ends_with_the_mount(local: Client) -> None:
-    handle = handle_of(local.path(".awayfs/status"))
-    local.umount()
-    local.mount("fresh=0")
-    os.stat(local.path(".awayfs/events"))
+def test_a_handle_into_the_volumes_own_tree_ends_with_the_mount(plain: Client) -> None:
+    handle = handle_of(plain.path(".awayfs/status"))
+    plain.umount()
+    plain.mount("fresh=0")
+    os.stat(plain.path(".awayfs/events"))
     with pytest.raises(OSError, match="Stale"):
-        read_by(local, handle)
+        read_by(plain, handle)

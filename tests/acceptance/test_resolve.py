@@ -12,41 +12,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Client, eventually, make_server, mounted, needs_fuse, run
+from tests.harness import Client, eventually, make_server, needs_fuse, run
 
 pytestmark = needs_fuse
 
 BASE, OURS, THEIRS = "1\n2\n3\n4\n5\n", "one\n2\n3\n4\n5\n", "1\n2\n3\n4\nfive\n"
 
 
-@pytest.fixture(params=["dir", "sftp"])
-def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Client]:
-    with mounted(request.param, str(tmp_path), "fresh=0") as mount:
-        yield mount
-
-
-@pytest.fixture
-def plain(tmp_path: Path) -> Iterator[Client]:
-    """Where the server makes no difference."""
-    with mounted("dir", str(tmp_path), "fresh=0") as mount:
-        yield mount
-
-
-def server_file(client: Client, name: str) -> Path:
-    return Path(client.server.root, name)
-
-
 def in_conflict(client: Client, *names: str, ours: str = OURS, theirs: str = THEIRS) -> None:
     """Files that both sides edited while apart."""
     for name in names:
-        server_file(client, name).parent.mkdir(parents=True, exist_ok=True)
-        server_file(client, name).write_text(BASE)
+        client.on_server(name).parent.mkdir(parents=True, exist_ok=True)
+        client.on_server(name).write_text(BASE)
     for name in names:
         assert Path(client.path(name)).read_text() == BASE
     client.offline()
     for name in names:
         Path(client.path(name)).write_text(ours)
-        server_file(client, name).write_text(theirs)
+        client.on_server(name).write_text(theirs)
     client.online()
     client.sync(check=False)
     assert sorted(c["path"] for c in client.conflicts()) == sorted(names)
@@ -55,7 +38,7 @@ def in_conflict(client: Client, *names: str, ours: str = OURS, theirs: str = THE
 def in_step(client: Client, name: str, text: str) -> None:
     client.sync()
     assert client.conflicts() == []
-    assert server_file(client, name).read_text() == text
+    assert client.on_server(name).read_text() == text
     assert Path(client.path(name)).read_text() == text
 
 
@@ -103,10 +86,10 @@ def test_a_server_that_moved_on_is_not_overwritten(client: Client, tmp_path: Pat
     merged.write_text("merged\n")
     for way in (("--keep", "local"), ("--with", str(merged)), ("--keep", "base")):
         newer = f"newer than {way[1]}, of another length {'x' * len(way[1])}\n"
-        server_file(client, "f").write_text(newer)
+        client.on_server("f").write_text(newer)
         assert "changed it again" in client.fails("resolve", client.path("f"), *way)
         eventually(client.conflicts, "the conflict is found anew")
-        assert server_file(client, "f").read_text() == newer
+        assert client.on_server("f").read_text() == newer
         assert Path(client.path("f")).read_text() == OURS
         assert Path(client.path(".awayfs/conflicts/f/server")).read_text() == newer
     client.awayfs("resolve", client.path("f"), "--with", str(merged))
@@ -118,7 +101,7 @@ def test_made_on_both_sides_becomes_one_file(client: Client, tmp_path: Path) -> 
     os.listdir(client.mountpoint)
     client.offline()
     Path(client.path("new")).write_text("ours\n")
-    server_file(client, "new").write_text("theirs\n")
+    client.on_server("new").write_text("theirs\n")
     client.online()
     client.sync(check=False)
     assert [c["kind"] for c in client.conflicts()] == ["name/name"]
@@ -130,13 +113,13 @@ def test_made_on_both_sides_becomes_one_file(client: Client, tmp_path: Path) -> 
 
 def test_a_content_for_what_one_side_removed(client: Client, tmp_path: Path) -> None:
     for name in ("here", "there"):
-        server_file(client, name).write_text(BASE)
+        client.on_server(name).write_text(BASE)
         assert Path(client.path(name)).read_text() == BASE
     client.offline()
     Path(client.path("there")).write_text(OURS)
-    server_file(client, "there").unlink()
+    client.on_server("there").unlink()
     os.unlink(client.path("here"))
-    server_file(client, "here").write_text(THEIRS)
+    client.on_server("here").write_text(THEIRS)
     client.online()
     client.sync(check=False)
     assert {c["kind"] for c in client.conflicts()} == {"update/remove", "remove/update"}
@@ -148,11 +131,11 @@ def test_a_content_for_what_one_side_removed(client: Client, tmp_path: Path) -> 
 
 
 def test_what_a_decision_took_away_is_made_again(plain: Client) -> None:
-    server_file(plain, "f").write_text(BASE)
+    plain.on_server("f").write_text(BASE)
     assert Path(plain.path("f")).read_text() == BASE
     plain.offline()
     Path(plain.path("f")).write_text(OURS)
-    server_file(plain, "f").unlink()
+    plain.on_server("f").unlink()
     plain.online()
     plain.sync(check=False)
     plain.awayfs("resolve", plain.path("f"), "--keep", "server")
@@ -192,7 +175,7 @@ def test_many_at_once(plain: Client) -> None:
 
 
 def test_what_cannot_be_decided_is_said_in_one_line(plain: Client, tmp_path: Path) -> None:
-    server_file(plain, "calm").write_text("x")
+    plain.on_server("calm").write_text("x")
     assert "is not in conflict" in plain.fails("resolve", plain.path("calm"), "--keep", "local")
     assert "not in conflict" in plain.fails("resolve", plain.path("none"), "--keep", "local")
     assert "nothing is in conflict" in plain.fails("resolve", plain.path("*.x"), "--keep", "local")
@@ -216,7 +199,7 @@ def test_what_cannot_be_decided_is_said_in_one_line(plain: Client, tmp_path: Pat
             "resolve", plain.path("f"), "--with", str(tmp_path / "merged")
         )
     assert len(plain.conflicts()) == 2 and history(plain) == []
-    assert server_file(plain, "f").read_text() == THEIRS
+    assert plain.on_server("f").read_text() == THEIRS
 
 
 def test_a_reader_sees_the_merged_content(plain: Client, tmp_path: Path) -> None:
@@ -264,7 +247,7 @@ def test_no_room_for_what_would_be_given_up(small: Client, tmp_path: Path) -> No
     for way in (("--keep", "server"), ("--with", str(tmp_path / "merged"))):
         assert "no room to keep" in small.fails("resolve", small.path("f"), *way)
     assert len(small.conflicts()) == 1 and history(small) == []
-    assert server_file(small, "f").read_text() == THEIRS
+    assert small.on_server("f").read_text() == THEIRS
     with open(small.path("f")) as file:
         assert file.read() == ours
     ballast.unlink()
@@ -381,11 +364,11 @@ def test_ten_thousand_conflicts(plain: Client) -> None:
 
 def test_both_of_a_removal_and_an_edit(plain: Client) -> None:
     """There are no two to be kept, and the dry run says so."""
-    server_file(plain, "f").write_text("base\n")
+    plain.on_server("f").write_text("base\n")
     Path(plain.path("f")).read_text()
     plain.offline()
     os.unlink(plain.path("f"))
-    server_file(plain, "f").write_text(THEIRS)
+    plain.on_server("f").write_text(THEIRS)
     plain.online()
     plain.sync(check=False)
     assert [c["kind"] for c in plain.conflicts()] == ["remove/update"]
@@ -400,12 +383,12 @@ def test_both_of_a_removal_and_an_edit(plain: Client) -> None:
 def test_a_directory_renamed_over_one_that_was_filled(keep: str, plain: Client) -> None:
     for name in ("ours", "place"):
         Path(plain.server.root, name).mkdir()
-    server_file(plain, "ours/mine").write_text(OURS)
+    plain.on_server("ours/mine").write_text(OURS)
     assert Path(plain.path("ours/mine")).read_text() == OURS
     assert os.listdir(plain.path("place")) == []
     plain.offline()
     os.rename(plain.path("ours"), plain.path("place"))
-    server_file(plain, "place/theirs").write_text(THEIRS)
+    plain.on_server("place/theirs").write_text(THEIRS)
     plain.online()
     plain.sync(check=False)
     assert [c["kind"] for c in plain.conflicts()] == ["remove/update"]

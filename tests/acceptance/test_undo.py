@@ -5,33 +5,14 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance.test_merge_rules import configured
-from tests.harness import Client, assert_same_tree, mounted, needs_fuse, tree
+from tests.harness import Client, assert_same_tree, needs_fuse, tree
 
 pytestmark = needs_fuse
-
-
-@pytest.fixture(params=["dir", "sftp"])
-def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Client]:
-    with mounted(request.param, str(tmp_path), "fresh=0") as mount:
-        yield mount
-
-
-@pytest.fixture
-def plain(tmp_path: Path) -> Iterator[Client]:
-    """Where files have ids and extended attributes."""
-    with mounted("dir", str(tmp_path), "fresh=0") as mount:
-        yield mount
-
-
-def there(client: Client, name: str) -> Path:
-    """A path on the server."""
-    return Path(client.server.root, name)
 
 
 def here(client: Client, name: str) -> Path:
@@ -61,11 +42,11 @@ def undo(client: Client, name: str, *flags: str) -> None:
 
 
 def test_a_rename_that_was_decided_against(plain: Client) -> None:
-    there(plain, "f").write_text("content\n")
+    plain.on_server("f").write_text("content\n")
     here(plain, "f").read_text()
     plain.offline()
     os.rename(plain.path("f"), plain.path("ours"))
-    os.rename(there(plain, "f"), there(plain, "theirs"))
+    os.rename(plain.on_server("f"), plain.on_server("theirs"))
     assert kinds(plain) == {"ours": "rename/rename"}
     decide(plain, "ours", "server")
     assert sorted(os.listdir(plain.mountpoint)) == ["theirs"]
@@ -76,11 +57,11 @@ def test_a_rename_that_was_decided_against(plain: Client) -> None:
 
 
 def test_the_servers_name_that_was_decided_against(plain: Client) -> None:
-    there(plain, "f").write_text("content\n")
+    plain.on_server("f").write_text("content\n")
     here(plain, "f").read_text()
     plain.offline()
     os.rename(plain.path("f"), plain.path("ours"))
-    os.rename(there(plain, "f"), there(plain, "theirs"))
+    os.rename(plain.on_server("f"), plain.on_server("theirs"))
     assert kinds(plain) == {"ours": "rename/rename"}
     decide(plain, "ours", "local")
     undo(plain, "ours")
@@ -89,11 +70,11 @@ def test_the_servers_name_that_was_decided_against(plain: Client) -> None:
 
 def test_a_name_that_is_taken_by_now(plain: Client) -> None:
     """Refused before anything is changed."""
-    there(plain, "f").write_text("content\n")
+    plain.on_server("f").write_text("content\n")
     here(plain, "f").read_text()
     plain.offline()
     os.rename(plain.path("f"), plain.path("ours"))
-    os.rename(there(plain, "f"), there(plain, "theirs"))
+    os.rename(plain.on_server("f"), plain.on_server("theirs"))
     kinds(plain)
     decide(plain, "ours", "server")
     here(plain, "ours").write_text("another\n")
@@ -106,148 +87,148 @@ def test_a_name_that_is_taken_by_now(plain: Client) -> None:
     ("keep", "decided", "back"), [("server", 0o604, 0o640), ("local", 0o640, 0o604)]
 )
 def test_a_mode(keep: str, decided: int, back: int, client: Client) -> None:
-    there(client, "f").write_text("content\n")
-    os.chmod(there(client, "f"), 0o644)
+    client.on_server("f").write_text("content\n")
+    os.chmod(client.on_server("f"), 0o644)
     here(client, "f").read_text()
     client.offline()
     os.chmod(client.path("f"), 0o640)
-    os.chmod(there(client, "f"), 0o604)
+    os.chmod(client.on_server("f"), 0o604)
     assert kinds(client) == {"f": "attribute"}
     decide(client, "f", keep)
-    assert stat.S_IMODE(os.stat(there(client, "f")).st_mode) == decided
+    assert stat.S_IMODE(os.stat(client.on_server("f")).st_mode) == decided
     undo(client, "f")
-    assert stat.S_IMODE(os.stat(there(client, "f")).st_mode) == back
+    assert stat.S_IMODE(os.stat(client.on_server("f")).st_mode) == back
     os.chmod(client.path("f"), 0o600)
     assert "its mode was changed since" in client.fails("resolve", "--undo", client.path("f"))
     undo(client, "f", "--force")
-    assert stat.S_IMODE(os.stat(there(client, "f")).st_mode) == decided
+    assert stat.S_IMODE(os.stat(client.on_server("f")).st_mode) == decided
 
 
 def test_an_extended_attribute(plain: Client) -> None:
-    there(plain, "f").write_text("content\n")
-    os.setxattr(there(plain, "f"), "user.mine", b"base")
+    plain.on_server("f").write_text("content\n")
+    os.setxattr(plain.on_server("f"), "user.mine", b"base")
     assert os.getxattr(plain.path("f"), "user.mine") == b"base"
     plain.offline()
     os.setxattr(plain.path("f"), "user.mine", b"ours")
-    os.setxattr(there(plain, "f"), "user.mine", b"theirs")
+    os.setxattr(plain.on_server("f"), "user.mine", b"theirs")
     assert kinds(plain) == {"f": "attribute"}
     decide(plain, "f", "server")
     assert os.getxattr(plain.path("f"), "user.mine") == b"theirs"
     undo(plain, "f")
-    assert os.getxattr(there(plain, "f"), "user.mine") == b"ours"
+    assert os.getxattr(plain.on_server("f"), "user.mine") == b"ours"
 
 
 def test_what_attributes_were_before_both_changes(client: Client) -> None:
-    there(client, "f").write_text("content\n")
-    os.chmod(there(client, "f"), 0o644)
+    client.on_server("f").write_text("content\n")
+    os.chmod(client.on_server("f"), 0o644)
     here(client, "f").read_text()
     client.offline()
     os.chmod(client.path("f"), 0o640)
-    os.chmod(there(client, "f"), 0o604)
+    os.chmod(client.on_server("f"), 0o604)
     assert kinds(client) == {"f": "attribute"}
     decide(client, "f", "base")
-    assert stat.S_IMODE(os.stat(there(client, "f")).st_mode) == 0o644
+    assert stat.S_IMODE(os.stat(client.on_server("f")).st_mode) == 0o644
     assert stat.S_IMODE(os.stat(client.path("f")).st_mode) == 0o644
     undo(client, "f", "--keep", "server")
-    assert stat.S_IMODE(os.stat(there(client, "f")).st_mode) == 0o604
+    assert stat.S_IMODE(os.stat(client.on_server("f")).st_mode) == 0o604
 
 
 def test_what_an_extended_attribute_was_before_both_changes(plain: Client) -> None:
-    there(plain, "f").write_text("content\n")
-    os.setxattr(there(plain, "f"), "user.mine", b"base")
+    plain.on_server("f").write_text("content\n")
+    os.setxattr(plain.on_server("f"), "user.mine", b"base")
     assert os.getxattr(plain.path("f"), "user.mine") == b"base"
     plain.offline()
     os.setxattr(plain.path("f"), "user.mine", b"ours")
-    os.setxattr(there(plain, "f"), "user.mine", b"theirs")
+    os.setxattr(plain.on_server("f"), "user.mine", b"theirs")
     assert kinds(plain) == {"f": "attribute"}
     decide(plain, "f", "base")
-    assert os.getxattr(there(plain, "f"), "user.mine") == b"base"
+    assert os.getxattr(plain.on_server("f"), "user.mine") == b"base"
     assert os.getxattr(plain.path("f"), "user.mine") == b"base"
 
 
 def test_content_comes_with_its_mode_and_time(client: Client) -> None:
-    there(client, "f").write_text("base\n")
-    os.chmod(there(client, "f"), 0o644)
+    client.on_server("f").write_text("base\n")
+    os.chmod(client.on_server("f"), 0o644)
     here(client, "f").read_text()
     client.offline()
     here(client, "f").write_text("ours, longer\n")
     os.chmod(client.path("f"), 0o600)
     os.utime(client.path("f"), (10**9, 10**9))
-    there(client, "f").unlink()
+    client.on_server("f").unlink()
     assert kinds(client) == {"f": "update/remove"}
     decide(client, "f", "server")
     assert not here(client, "f").exists()
     undo(client, "f")
-    back = os.stat(there(client, "f"))
-    assert there(client, "f").read_text() == "ours, longer\n"
+    back = os.stat(client.on_server("f"))
+    assert client.on_server("f").read_text() == "ours, longer\n"
     assert (stat.S_IMODE(back.st_mode), int(back.st_mtime)) == (0o600, 10**9)
     undo(client, "f")  # an undo that made something takes it away
-    assert not there(client, "f").exists()
+    assert not client.on_server("f").exists()
     undo(client, "f")
-    assert there(client, "f").read_text() == "ours, longer\n"
+    assert client.on_server("f").read_text() == "ours, longer\n"
 
 
 def test_a_symlinks_target(client: Client) -> None:
-    os.symlink("base", there(client, "link"))
+    os.symlink("base", client.on_server("link"))
     os.readlink(client.path("link"))
     client.offline()
     os.unlink(client.path("link"))
     os.symlink("ours", client.path("link"))
-    os.unlink(there(client, "link"))
-    os.symlink("theirs, longer", there(client, "link"))
+    os.unlink(client.on_server("link"))
+    os.symlink("theirs, longer", client.on_server("link"))
     assert set(kinds(client)) == {"link"}
     decide(client, "link", "server")
     assert os.readlink(client.path("link")) == "theirs, longer"
     undo(client, "link")
-    assert os.readlink(there(client, "link")) == "ours"
+    assert os.readlink(client.on_server("link")) == "ours"
     undo(client, "link")
-    assert os.readlink(there(client, "link")) == "theirs, longer"
+    assert os.readlink(client.on_server("link")) == "theirs, longer"
 
 
 def test_a_conflict_copy_goes_again(client: Client) -> None:
-    there(client, "f").write_text("base\n")
+    client.on_server("f").write_text("base\n")
     here(client, "f").read_text()
     client.offline()
     here(client, "f").write_text("ours\n")
-    there(client, "f").write_text("theirs, longer\n")
+    client.on_server("f").write_text("theirs, longer\n")
     assert kinds(client) == {"f": "update/update"}
     decide(client, "f", "both")
     assert len(os.listdir(client.server.root)) == 2
     undo(client, "f")
     assert os.listdir(client.server.root) == ["f"]
-    assert there(client, "f").read_text() == "ours\n"
+    assert client.on_server("f").read_text() == "ours\n"
     undo(client, "f")
-    assert there(client, "f").read_text() == "theirs, longer\n"
+    assert client.on_server("f").read_text() == "theirs, longer\n"
 
 
 def test_a_conflict_copy_that_was_worked_on_stays(plain: Client) -> None:
-    there(plain, "f").write_text("base\n")
+    plain.on_server("f").write_text("base\n")
     here(plain, "f").read_text()
     plain.offline()
     here(plain, "f").write_text("ours\n")
-    there(plain, "f").write_text("theirs, longer\n")
+    plain.on_server("f").write_text("theirs, longer\n")
     kinds(plain)
     decide(plain, "f", "both")
     (copy,) = [name for name in os.listdir(plain.mountpoint) if name != "f"]
     here(plain, copy).write_text("worked on\n")
     undo(plain, "f")
-    assert there(plain, "f").read_text() == "ours\n"
-    assert there(plain, copy).read_text() == "worked on\n"
+    assert plain.on_server("f").read_text() == "ours\n"
+    assert plain.on_server(copy).read_text() == "worked on\n"
 
 
 def test_a_removal_that_was_decided_against(client: Client) -> None:
-    there(client, "f").write_text("base\n")
+    client.on_server("f").write_text("base\n")
     here(client, "f").read_text()
     client.offline()
     here(client, "f").unlink()
-    there(client, "f").write_text("theirs, longer\n")
+    client.on_server("f").write_text("theirs, longer\n")
     assert kinds(client) == {"f": "remove/update"}
     decide(client, "f", "server")
     assert here(client, "f").read_text() == "theirs, longer\n"
     undo(client, "f")
     assert os.listdir(client.server.root) == []
     undo(client, "f")
-    assert there(client, "f").read_text() == "theirs, longer\n"
+    assert client.on_server("f").read_text() == "theirs, longer\n"
 
 
 def test_a_directory_with_what_was_made_in_it(client: Client) -> None:
@@ -257,26 +238,26 @@ def test_a_directory_with_what_was_made_in_it(client: Client) -> None:
     os.chmod(client.path("d/new"), 0o750)
     here(client, "d/new/file").write_text("made here\n")
     os.symlink("nowhere", client.path("d/new/link"))
-    there(client, "d").write_text("a file\n")
+    client.on_server("d").write_text("a file\n")
     assert kinds(client) == {"d": "type"}
     decide(client, "d", "server")
     assert here(client, "d").read_text() == "a file\n"
     assert "move that away first" in client.fails("resolve", "--undo", client.path("d"))
     os.rename(client.path("d"), client.path("theirs"))
     undo(client, "d")
-    assert there(client, "d/new/file").read_text() == "made here\n"
-    assert os.readlink(there(client, "d/new/link")) == "nowhere"
-    assert stat.S_IMODE(os.stat(there(client, "d/new")).st_mode) == 0o750
+    assert client.on_server("d/new/file").read_text() == "made here\n"
+    assert os.readlink(client.on_server("d/new/link")) == "nowhere"
+    assert stat.S_IMODE(os.stat(client.on_server("d/new")).st_mode) == 0o750
 
 
 def test_what_the_history_cannot_take_is_said_before(tmp_path: Path) -> None:
     """Where nothing can be shared with a copy, and a version is larger than the history takes."""
     with configured("dir", tmp_path, '[history]\nlargest = "4K"\n') as plain:
-        there(plain, "f").write_text("base\n")
+        plain.on_server("f").write_text("base\n")
         here(plain, "f").read_text()
         plain.offline()
         here(plain, "f").write_text("ours\n" * 1000)
-        there(plain, "f").write_text("theirs\n" * 1000)
+        plain.on_server("f").write_text("theirs\n" * 1000)
         assert kinds(plain) == {"f": "update/update"}
         path = plain.path("f")
         would = plain.awayfs("resolve", path, "--keep", "server", "--dry-run")
