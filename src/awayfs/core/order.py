@@ -18,25 +18,30 @@ and whose outcome nobody knows (the daemon died, the link was cut) goes before a
 then no path is known, and what is not found where it should be was not removed there.
 
 ``Order`` keeps the answer up to date while records come and go, so that asking for it costs what
-changed since, and not the length of the journal.
+changed since, and not the length of the journal. It can be told to let some go before all others,
+and to keep the rest back (``core.sending``): that changes who goes next, never who waits for whom.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from math import inf
-from typing import Literal
+from typing import Literal, TypeVar
 
 from awayfs.core.records import Record, RecordKind, RecordState
+from awayfs.core.sending import EVERYTHING
 from awayfs.core.types import NodeId
 
 Claim = tuple[Literal["node", "slot", "directory", "rights", "moves"], NodeId, bytes]
 """Something a record uses. ``directory``: that it exists; ``slot``: a name in it."""
 
 IsDirectory = Callable[[NodeId], bool]
+T = TypeVar("T")
+Steps = Generator[None, None, T]
+"""Long work that others may interrupt: gives way at each step, and returns what it is for."""
 
 _STRUCTURAL = (RecordKind.RENAME, RecordKind.EXCHANGE)
 
@@ -53,6 +58,10 @@ class Order:
         self._held: dict[int, _Held] = {}
         self._lines: dict[Claim, _Line | _Sole] = {}
         self._free: list[int] = []  # a heap; some of it may not be free any more
+        self._free_first: list[int] = []  # the same, of those that go before all others
+        self._first: set[int] = set()
+        self.rest_to = EVERYTHING
+        """Of those that do not go first, only what is not later than this may go."""
         self._flying: set[int] = set()
         self._flying_alone = 0
         self._gone_out: set[int] = set()  # of those that run alone
@@ -68,7 +77,21 @@ class Order:
     @property
     def has_free(self) -> bool:
         """Whether something could go out, if need be after what is on its way."""
-        return bool(self._uncertain) or self._first_free() is not None
+        return bool(self._uncertain or self.first_moves) or self._next_free() is not None
+
+    def goes_first(self, seq: int) -> bool:
+        """Whether a record goes before all others."""
+        return seq in self._first
+
+    def count_first(self, after: int) -> int:
+        """How many later than ``after`` go before all others, what they need included."""
+        return sum(seq > after and not self._held[seq].parked for seq in self._first)
+
+    @property
+    def first_moves(self) -> bool:
+        """Whether one of those is on its way, or could be."""
+        flying = any(seq in self._first for seq in self._flying)
+        return flying or self._head(self._free_first) is not None
 
     @property
     def _uncertain(self) -> set[int]:
@@ -108,7 +131,61 @@ class Order:
             self._leave_lines(seq, held)
             self._waiting.discard(seq)
             self._gone_out.discard(seq)
+            self._first.discard(seq)
             self._land(seq, held)
+
+    # -- what was asked for ---------------------------------------------------------------
+
+    def choose(self, first: Iterable[int], *, too: bool = False) -> Steps[None]:
+        """Let ``first``, with what they need, go before all others, in steps; with ``too``, those
+        that do so already as well.
+
+        No other goes out while one of them is on its way or could be. What went out and is
+        uncertain goes before everything all the same.
+        """
+        needed = yield from self.with_needs(first)
+        other = needed - self._first
+        if not too:
+            other |= self._first - needed
+        for seq in other:
+            self._first ^= {seq}
+            held = self._held.get(seq)
+            if held is not None:
+                held.offered = False  # it belongs into the other heap
+                self._offer(seq, held)
+            yield
+
+    def with_needs(self, seqs: Iterable[int]) -> Steps[set[int]]:
+        """Those of ``seqs`` that are here, and all earlier ones that have to go before them.
+
+        Found in steps, since there may be many; nothing may be put in or taken meanwhile.
+        """
+        needed = {seq for seq in seqs if seq in self._held}
+        todo = [-seq for seq in needed]  # a heap: the latest comes first
+        heapify(todo)
+        walked: dict[Claim, bool] = {}
+        while todo:
+            for earlier in self._waits_for(-heappop(todo), walked):
+                if earlier not in needed:
+                    needed.add(earlier)
+                    heappush(todo, -earlier)
+            yield
+        return needed
+
+    def _waits_for(self, seq: int, walked: dict[Claim, bool]) -> Iterator[int]:
+        """The earlier ones that hold this one back, but those that a later one has brought.
+
+        ``walked``: the claims that a later one waited at, and whether as a writer.
+        """
+        held = self._held[seq]
+        for claim in held.claims:
+            line, writes = self._lines[claim], claim in held.hard or claim in held.soft
+            if isinstance(line, int) or walked.get(claim, -1) >= writes:
+                continue
+            walked[claim] = writes
+            yield from line.holding[: bisect_left(line.holding, seq)]
+            if writes:
+                yield from line.readers[: bisect_left(line.readers, seq)]
 
     # -- what becomes of it ---------------------------------------------------------------
 
@@ -121,7 +198,7 @@ class Order:
         """
         started: list[int] = []
         while len(started) < limit and not self._flying_alone:
-            seq = self._first_free()
+            seq = self._next_free()
             if seq is None or (self._held[seq].alone and self._flying):
                 break
             self._flying.add(seq)
@@ -170,18 +247,28 @@ class Order:
     def _offer(self, seq: int, held: _Held) -> None:
         if not held.offered and self._may_go(seq, held):
             held.offered = True
-            heappush(self._free, seq)
+            heappush(self._free_first if seq in self._first else self._free, seq)
 
-    def _first_free(self) -> int | None:
+    def _next_free(self) -> int | None:
         if uncertain := self._uncertain:  # whatever it had to wait for, it was its turn before
             return min(uncertain - self._waiting - self._flying, default=None)
-        while self._free:
-            seq = self._free[0]
-            held = self._held.get(seq)
-            if held is not None and self._may_go(seq, held):
+        if self._first:
+            if (seq := self._head(self._free_first)) is not None:
                 return seq
-            heappop(self._free)
-            if held is not None:
+            if self.first_moves:
+                return None
+        seq = self._head(self._free)
+        return None if seq is None or seq > self.rest_to else seq
+
+    def _head(self, free: list[int]) -> int | None:
+        """The earliest one in a heap that may go; what may not, or is in the other now, goes."""
+        while free:
+            seq, ours = free[0], (free is self._free_first) == (free[0] in self._first)
+            held = self._held.get(seq)
+            if held is not None and ours and self._may_go(seq, held):
+                return seq
+            heappop(free)
+            if held is not None and ours:
                 held.offered = False
         return None
 
