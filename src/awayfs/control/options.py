@@ -130,6 +130,11 @@ def parse(text: str) -> MountOptions:
     )
     if wrong is not None:
         raise UsageError(f"-o {text}: {wrong}")
+    if options.writes != "behind" and settings.get("reintegrate") == "manual":
+        raise UsageError(
+            f"-o reintegrate=manual does not go with -o writes={options.writes}: "
+            "that would wait for what only 'awayfs sync' sends"
+        )
     if options.writeback and options.conflicted == "server":
         raise UsageError(
             "-o conflicted=server does not go with -o writeback: the kernel would keep the size"

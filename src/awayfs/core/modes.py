@@ -40,7 +40,7 @@ class Event(enum.StrEnum):
 
 
 MEANING: dict[Mode | Event, str] = {
-    Mode.CONNECTED: "the server answers, and the journal is empty or drains at once",
+    Mode.CONNECTED: "the server answers; the journal is empty, drains at once, or waits to be sent",
     Mode.WRITE_BEHIND: "the server answers over a weak link",
     Mode.REINTEGRATING: "the server is back; journal and listings are caught up",
     Mode.DISCONNECTED: "the server is not asked: it does not answer, or a person wants it so",
@@ -48,7 +48,7 @@ MEANING: dict[Mode | Event, str] = {
     Mode.STOPPED: "a brake, or another server: nothing moves until that is cleared up",
     Event.REACHED: "the volume itself answered",
     Event.LOST: "no answer in time, or no way to the server",
-    Event.DRAINED: "the journal is empty, parked records apart",
+    Event.DRAINED: "the journal is empty, apart from what is parked or waits to be asked for",
     Event.LINK_WEAK: "the link is slow or metered",
     Event.LINK_GOOD: "it is neither any more",
     Event.CREDENTIALS_REFUSED: "the server accepts no key that we have",

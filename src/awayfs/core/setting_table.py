@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from awayfs.core.patterns import pattern as compiled
+from awayfs.core.sending import Policy
 
 PIN_PRIORITY: Final = 100
 PIN_PRIORITY_MAX: Final = 1000
@@ -131,6 +132,14 @@ def _patterns(value: object) -> tuple[str, ...]:
     return tuple(path_pattern(one) for one in named)
 
 
+def policy(value: object) -> str:
+    """When changes are sent, by its name."""
+    try:
+        return str(Policy(str(value)))
+    except ValueError:
+        raise ValueError("eager, lazy or manual") from None
+
+
 def _programs(value: object) -> tuple[str, ...]:
     if isinstance(value, list):
         if all(isinstance(one, str) and one and "\0" not in one for one in value):
@@ -160,6 +169,7 @@ TABLE: Final[Mapping[str, Setting]] = {
         Setting("learn", switch, True, "what was used lately is fetched ahead"),
         Setting("walk-interval", seconds, 900.0, "seconds between hoard walks, 0 for none"),
         Setting("bandwidth", amount, None, "bytes a second at most for hoard walks"),
+        Setting("reintegrate", policy, "eager", "when changes are sent: eager, lazy or manual"),
         Setting("indexers", _programs, INDEXERS, "programs that pull nothing in"),
     )
 }

@@ -159,8 +159,9 @@ class Service:
         shared = Shared(self.volume, fuse_fd=self._fd, generation=generation)
         bridge = Bridge(shared, distinct_errno=options.errno == "distinct")
         want = SessionOptions(writeback=options.writeback, passthrough=passthrough)
-        self._session = Session(self._fd, bridge.handlers, want=want)
+        self._session = session = Session(self._fd, bridge.handlers, want=want)
         self._session.attach()
+        self.volume.context.sending.requests = lambda: session.used
         negotiated = await self._session.wait_ready()
         shared.passthrough = negotiated.passthrough and probe(self._fd)
         shared.direct = negotiated.direct

@@ -71,6 +71,7 @@ class FileHandlers:
 
     def open(self, request: rq.Open) -> Result:
         """open(2) of what exists; waits only for a stale observation to be renewed."""
+        self._shared.used(request, request.nodeid)
         wait = self._volume.tree.freshen(request.nodeid)
         if request.flags & os.O_ACCMODE == os.O_RDONLY:
             self._check_indexer(request, doubtful=wait is not None)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from awayfs.core.permissions import WRITE
-from awayfs.core.types import ROOT, Attributes, Kind, NodeId
+from awayfs.core.types import ROOT, Attributes, Kind
 from awayfs.fuse import requests as rq
 from awayfs.fuse import wire
 from awayfs.fuse.bridge_shared import Shared
@@ -85,16 +85,20 @@ class NameHandlers:
                 return negative_entry_out(self._shared.absence_left_s(request.nodeid))
             raise
         if isinstance(found, Node):
-            return entry_out(self._shared.looked_up(found))
-        return self._lookup_later(found, request.nodeid)
+            return self._looked_up(request, found)
+        return self._lookup_later(request, found)
 
-    async def _lookup_later(self, found: Awaitable[Node], parent: NodeId) -> bytes:
+    async def _lookup_later(self, request: rq.Lookup, found: Awaitable[Node]) -> bytes:
         try:
             node = await found
         except OSError as error:
             if error.errno == errno.ENOENT:  # asked about just now
-                return negative_entry_out(self._shared.valid_s(parent))
+                return negative_entry_out(self._shared.valid_s(request.nodeid))
             raise
+        return self._looked_up(request, node)
+
+    def _looked_up(self, request: rq.Lookup, node: Node) -> bytes:
+        self._shared.used(request, node.id)
         return entry_out(self._shared.looked_up(node))
 
     def _dot(self, request: rq.Lookup) -> bytes:
@@ -131,16 +135,25 @@ class NameHandlers:
         if request.by_handle:
             return self._attributes(self._present(request.nodeid))
         found = self._tree.attributes(request.nodeid)
-        return self._attributes(found) if isinstance(found, Node) else self._getattr_later(found)
+        if isinstance(found, Node):
+            return self._looked_at(request, found)
+        return self._getattr_later(request, found)
 
-    async def _getattr_later(self, found: Awaitable[Node]) -> bytes:
-        return self._attributes(await found)
+    async def _getattr_later(self, request: rq.Getattr, found: Awaitable[Node]) -> bytes:
+        return self._looked_at(request, await found)
+
+    def _looked_at(self, request: rq.Getattr, node: Node) -> bytes:
+        """Of a directory the kernel asks by itself, to check what may be done in it."""
+        if node.kind is not Kind.DIRECTORY:
+            self._shared.used(request, node.id)
+        return self._attributes(node)
 
     def _attributes(self, node: Node) -> bytes:
         return attr_out(self._shared.attr(node), self._shared.left_s(node.id))
 
     async def statx(self, request: rq.Statx) -> bytes:
-        """Attributes with the birth time."""
+        """Attributes with the birth time, which only a program asks for."""
+        self._shared.used(request, request.nodeid)
         found = self._tree.attributes(request.nodeid)
         node = found if isinstance(found, Node) else await found
         return statx_out(self._shared.attr(node), self._shared.left_s(node.id))
@@ -279,6 +292,7 @@ class NameHandlers:
 
     def opendir(self, request: rq.Opendir) -> Result:
         """The kernel may keep the listing until it is told otherwise."""
+        self._shared.used(request, request.nodeid, listed=True)
         if self._tree.directory_is_fresh(request.nodeid):
             return self._opened_directory(self._tree.opened_directory(request.nodeid))
         if not self._volume.store.server.children_known(request.nodeid):

@@ -59,6 +59,12 @@ class Shared:
         if self.callers.is_indexer(request.pid):
             raise OSError(EDISCONDATA, f"{what} is not here, and is not fetched for an indexer")
 
+    def used(self, request: Request, node: NodeId, *, listed: bool = False) -> None:
+        """A program opens, looks at, or lists what may wait for just that to be sent."""
+        sending = self.volume.context.sending
+        if sending.waits_for_use(node) and not self.callers.is_indexer(request.pid):
+            sending.used(node, listed=listed)
+
     def new_handle(self, value: object) -> int:
         """Keep an open file or directory; the number that names it to the kernel."""
         number = next(self._next_handle)

@@ -45,6 +45,8 @@ JOIN_BELOW = 16384
 BURST = 32
 """Requests handled before the event loop gets its turn."""
 
+_NO_USE = (Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT, Opcode.STATFS)
+
 _START = struct.Struct("=IIQ").unpack_from
 _OUT = wire.OUT_HEADER.struct.pack
 _GONE = frozenset({errno.ENOENT, errno.ENODEV, errno.EBADF, errno.EPIPE, errno.ECONNRESET})
@@ -117,6 +119,12 @@ class Session:
             for number, count in enumerate(self._counts)
             if count and number in Opcode._value2member_map_
         }
+
+    @property
+    def used(self) -> int:
+        """How many requests came of programs that use the mount: not of the kernel by itself, and
+        not of those who ask for the free space of everything that is mounted."""
+        return sum(self._counts) - sum(self._counts[number] for number in _NO_USE)
 
     @property
     def pending(self) -> int:

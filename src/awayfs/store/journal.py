@@ -37,9 +37,15 @@ _USES_TO_NAME: Final = (
     "SELECT 1 FROM journal WHERE to_parent != 0 AND to_parent = ? AND to_name = ? LIMIT 1"
 )
 _UNPARKED: Final = "SELECT 1 FROM journal WHERE state != ? AND seq <= ? LIMIT 1"
+_UNPARKED_AFTER: Final = "SELECT count(*) FROM journal WHERE state != ? AND seq > ?"
 _MOVES: Final = f"{_SELECT} WHERE to_parent != 0 AND to_parent != parent ORDER BY seq"
 _KINDS: Final = {str(kind): kind for kind in RecordKind}
 _LAST_FROZEN: Final = "SELECT seq FROM journal WHERE state = ? ORDER BY seq DESC LIMIT 1"
+_INSIDE: Final = (
+    "SELECT seq FROM journal WHERE parent != 0 AND parent = ?"
+    " UNION SELECT seq FROM journal WHERE to_parent != 0 AND to_parent = ?"
+)
+_FROZEN: Final = "SELECT seq FROM journal WHERE state = ?"
 _STATES: Final = {str(state): state for state in RecordState}
 
 
@@ -133,6 +139,10 @@ class Journal:
         """Whether any record is about this node, or works in it."""
         return node in self._seqs or node in self._worked_in
 
+    def seqs_of(self, node: NodeId) -> tuple[int, ...]:
+        """The seqs of the records that have this node as ``node`` or ``replaced``, in order."""
+        return tuple(self._seqs.get(node, ()))
+
     def nodes(self) -> list[NodeId]:
         """Every node that a record has as ``node`` or ``replaced``, by id."""
         return sorted(self._seqs)
@@ -206,6 +216,16 @@ class Journal:
         """Whether a record up to this seq waits for something else than a decision."""
         return self._db.row(_UNPARKED, (str(RecordState.PARKED), until)) is not None
 
+    def count_unparked(self, after: int) -> int:
+        """How many records later than this one wait for something else than a decision."""
+        return int(self._db.value(_UNPARKED_AFTER, (str(RecordState.PARKED), after)))
+
+    def gone_out(self) -> set[int]:
+        """The records that have gone out, by their seqs."""
+        if not self._states[RecordState.FROZEN]:
+            return set()
+        return {seq for (seq,) in self._db.rows(_FROZEN, (str(RecordState.FROZEN),))}
+
     def moves(self) -> list[Record]:
         """Records that take a name to another directory, in order."""
         return [_record(row) for row in self._db.rows(_MOVES)]
@@ -218,6 +238,10 @@ class Journal:
             (parent, parent),
         )
         return [_record(row) for row in rows]
+
+    def seqs_inside(self, parent: NodeId) -> list[int]:
+        """The seqs of the same."""
+        return [seq for (seq,) in self._db.rows(_INSIDE, (parent, parent))]
 
     # -- changes ------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ Short-lived and half-written states then never travel, unless somebody waits for
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from awayfs.core.records import Record, RecordKind
@@ -25,12 +25,18 @@ class BeingWritten:
         self._urgent: Counter[NodeId] = Counter()
         self._urgent_to: dict[NodeId, int] = {}
         self._hurried_to = 0
+        self._hurried: set[int] = set()
         self._restless: set[int] = set()  # torn since: not hurried any more
 
-    def hurry(self) -> None:
-        """All that is in the journal now is wanted."""
-        self._hurried_to = self._journal.last_seq()
-        self._restless.clear()
+    def hurry(self, seqs: Collection[int] | None = None) -> None:
+        """These records are wanted, or all that are in the journal now."""
+        if seqs is None:
+            self._hurried_to = self._journal.last_seq()
+            self._hurried.clear()
+            self._restless.clear()
+        else:
+            self._hurried.update(seqs)
+            self._restless.difference_update(seqs)
 
     @contextmanager
     def urgently(self, node: NodeId) -> Iterator[None]:
@@ -77,5 +83,6 @@ class BeingWritten:
 
     def _is_wanted(self, record: Record) -> bool:
         """Whether somebody waits for this very change."""
-        hurried = record.seq <= self._hurried_to and record.seq not in self._restless
+        asked_for = record.seq <= self._hurried_to or record.seq in self._hurried
+        hurried = asked_for and record.seq not in self._restless
         return hurried or record.seq <= self._urgent_to.get(record.node, 0)

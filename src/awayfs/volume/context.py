@@ -22,6 +22,7 @@ from awayfs.volume.link import Link
 from awayfs.volume.opened import OpenNodes
 from awayfs.volume.pages import Pages
 from awayfs.volume.refusals import Refusals
+from awayfs.volume.sending import Sending
 
 SECOND_NS = 1_000_000_000
 
@@ -116,6 +117,7 @@ class Context:
     effective: Effective = field(init=False)
     failures: Failures = field(default_factory=Failures)
     refusals: Refusals = field(init=False)
+    sending: Sending = field(init=False)
     events: EventLog = field(default_factory=EventLog)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     on_journal: Callable[[], None] = lambda: None
@@ -132,6 +134,7 @@ class Context:
     def __post_init__(self) -> None:
         given = self.options.given()
         self.effective = Effective(self.store, given, lambda: self.settings(), self.now)
+        self.sending = Sending(self.store, self.link, self.effective)
         self.opened = OpenNodes(self.store)
         self.refusals = Refusals(self.store, self.options.uid, self.options.gid)
         self.held = HeldContent(self.store, self.options.base_limit)

@@ -218,9 +218,9 @@ class Link:
         self._failures = 0
         self._wake.set()
 
-    def drained(self) -> None:
-        """The journal is empty: reintegration is complete."""
-        self._step("everything is sent", Event.DRAINED)
+    def drained(self, cause: str = "everything is sent") -> None:
+        """The journal is empty, or the rest waits to be asked for: reintegration is complete."""
+        self._step(cause, Event.DRAINED)
 
     def confirm(self) -> None:
         """Somebody looked at what the brake reported: go on."""

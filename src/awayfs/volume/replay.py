@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 
@@ -79,7 +79,8 @@ class Progress:
     a decision, or, with ``full``, room on the server.
 
     ``mapped``: what would tell of writes through a mapping, of which there need not be any; it
-    goes out when the file is closed. 0 while something is on its way.
+    goes out when the file is closed. 0 while something is on its way. ``held``: what waits until it
+    is asked for, or until the mount is idle (``core.sending``).
     """
 
     records: int
@@ -88,11 +89,12 @@ class Progress:
     mapped: int
     stuck: bool
     full: bool = False
+    held: int = 0
 
     @property
     def over(self) -> bool:
-        """Whether all is sent that was known to be changed."""
-        return self.records <= self.mapped
+        """Whether all is sent that was known to be changed, and may go."""
+        return self.records <= self.mapped + self.held
 
 
 class Replay:
@@ -110,6 +112,7 @@ class Replay:
     ) -> None:
         self._context = context
         self._store = context.store
+        self._sending = context.sending
         self._observer = observer
         self._finder = finder
         self._actor = actor
@@ -145,7 +148,37 @@ class Replay:
         """
         self._full_until_ns = 0
         self._being_written.hurry()
+        self._sending.ask_for_all()
         self.wake()
+
+    def hurry_first(self, seqs: Collection[int]) -> None:
+        """The same for some records, and what they need: before all others."""
+        self._full_until_ns = 0
+        self._being_written.hurry(seqs)
+        self._sending.ask(seqs)
+        self.wake()
+
+    def left_of(self, seqs: Iterable[int]) -> list[Record]:
+        """Those of these records that are still in the journal."""
+        found = (self._store.journal.get(seq) for seq in seqs)
+        return [record for record in found if record is not None]
+
+    @property
+    def first_is_stuck(self) -> bool:
+        """Whether no more of what ``hurry_first`` asked for goes out by waiting a moment."""
+        return not self._is_busy_with_first()
+
+    def holds_back(self, node: NodeId) -> bool:
+        """Whether what is to be sent of a node waits until it is asked for."""
+        choice, journal = self._sending.choice(), self._store.journal
+        if not choice.holds_back:
+            return False
+        return any(
+            record.seq > choice.rest_to
+            and record.state is not RecordState.PARKED
+            and not (record.seq in choice.first or self._queue.goes_first(record.seq))
+            for record in journal.of_node(node)
+        )
 
     def urgently(self, node: NodeId) -> AbstractContextManager[None]:
         """Somebody waits for a node's changes: they go out though it is still being written."""
@@ -173,13 +206,15 @@ class Replay:
         total = self._store.journal.count()
         busy, held_up = self._is_busy(), self._is_held_up()
         mapped = 0 if busy else self._count_mapped()
+        held = self._sending.held_back(self._queue.count_first)
         return Progress(
             records=total,
             bytes=self._store.journal.pending_bytes(),
             parked=counts[RecordState.PARKED],
             mapped=mapped,
-            stuck=total > mapped and self._context.link.usable and (held_up or not busy),
+            stuck=total > mapped + held and self._context.link.usable and (held_up or not busy),
             full=held_up,
+            held=held,
         )
 
     def _count_mapped(self) -> int:
@@ -225,13 +260,18 @@ class Replay:
         self.active = True
         try:
             while self._context.link.usable and self._store.journal.count():
-                await self._context.before_sending()
                 async with self._optimising:
                     await self._optimiser.run()
+                if not self._sending.lets_go():
+                    self._waiting.clear()
+                    self._mapped.clear()
+                    break
+                await self._context.before_sending()
                 if not await self._pass():
                     break
             if self._context.link.usable and self._drained():
-                self._context.link.drained()
+                held = self._sending.choice().holds_back and self._store.journal.count()
+                self._context.link.drained("what may go is sent" if held else "everything is sent")
         finally:
             self.active = False
             await self._cancel_flying()
@@ -243,6 +283,16 @@ class Replay:
     def _is_busy(self) -> bool:
         """Whether something may go out without anything else happening first."""
         return self.active or self._woken.is_set() or self._is_patient()
+
+    def _is_busy_with_first(self) -> bool:
+        """The same of what was asked for by itself."""
+        choice, link = self._sending.choice(), self._context.link
+        if not link.usable or self._is_held_up():
+            return False
+        if self._woken.is_set() or (self.active and not self._queue.knows(choice)):
+            return True
+        waits = (s for s in self._waiting if self._failed.get(s, 0) < FAILURES)
+        return self._queue.first_moves or any(map(self._queue.goes_first, waits))
 
     def _is_patient(self) -> bool:
         """Whether something waits that time alone may help: it did not fail again and again."""
@@ -292,7 +342,8 @@ class Replay:
     async def _send_ready(self) -> None:
         if self._is_full():
             return
-        for seq in await self._queue.start(IN_FLIGHT - len(self._in_flight)):
+        limit = IN_FLIGHT - len(self._in_flight)
+        for seq in await self._queue.start(limit, self._sending.choice()):
             task = asyncio.get_running_loop().create_task(self._guarded(seq))
             self._in_flight[seq] = task
 

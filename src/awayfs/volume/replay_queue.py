@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from awayfs.core.order import IsDirectory, Order
 from awayfs.core.records import RecordState
+from awayfs.core.sending import Choice
 from awayfs.store.journal import Journal
-from awayfs.volume.slices import Slices
+from awayfs.volume.slices import Slices, in_slices
 
 BATCH = 200
 
@@ -26,14 +27,33 @@ class Queue:
         """What went out before this daemon's time is put in before anything goes."""
         self._changed: set[int] = set()
         self._started: dict[int, RecordState] = {}  # what is on its way, as it was
+        self._choice: Choice | None = None  # what the order was told
         journal.on_change.append(self._note)
 
     def begin_pass(self) -> None:
         """Go through what is in the journal now; what waited may be tried again."""
         self._order.end_waiting()
         self._until = self._journal.last_seq()
+        self._choice = None  # what the first need may be other records by now
 
-    async def start(self, limit: int) -> list[int]:
+    @property
+    def first_moves(self) -> bool:
+        """Whether something of what goes first is on its way, or could be."""
+        return self._order.first_moves
+
+    def goes_first(self, seq: int) -> bool:
+        """Whether a record goes before all others: it was asked for, or what was needs it."""
+        return self._order.goes_first(seq)
+
+    def knows(self, choice: Choice) -> bool:
+        """Whether ``first_moves`` is about this choice."""
+        return self._choice is not None and self._choice.first is choice.first
+
+    def count_first(self, after: int) -> int:
+        """How many records later than ``after`` go first, what they need included."""
+        return self._order.count_first(after)
+
+    async def start(self, limit: int, choice: Choice) -> list[int]:
         """At most ``limit`` records that may go out now, in order; they are on their way.
 
         Others get their turn while much is read, or has changed.
@@ -43,18 +63,31 @@ class Queue:
             while self._changed:
                 self._follow(self._changed.pop())
                 await slices.pause()
-            if self._read_to < min(self._frozen_to, self._until):
-                self._read_on()
+            needed = max(min(self._frozen_to, self._until), choice.first_to)
+            if self._read_to < needed:
+                self._read_on(needed)
                 await slices.pause()
                 continue
+            if choice is not self._choice:
+                await self._choose(choice, slices)
             if started := self._order.start(limit):
                 self._note_started(started)
                 return started
-            if self._order.has_free or self._read_to >= self._until:
+            if self._order.has_free or self._read_to >= self._order.rest_to:
                 break
-            self._read_on()
+            self._read_on(self._order.rest_to)
             await slices.pause()
         return []
+
+    async def _choose(self, choice: Choice, slices: Slices) -> None:
+        """Have the order follow. What is asked for within a pass is added: that is less work."""
+        if self._choice is None:
+            await in_slices(self._order.choose(choice.first), slices)
+        elif choice.first is not self._choice.first:
+            more = choice.first - self._choice.first
+            await in_slices(self._order.choose(more, too=True), slices)
+        self._order.rest_to = min(choice.rest_to, self._until)
+        self._choice = choice
 
     def not_done(self, seq: int) -> None:
         """The server was asked about a record that had gone out: it was not carried out."""
@@ -98,9 +131,10 @@ class Queue:
         else:
             self._order.put(record)
 
-    def _read_on(self) -> None:
+    def _read_on(self, to: int) -> None:
+        """A few more, but no further than this seq."""
         read = self._journal.all(limit=BATCH, after=self._read_to)
         for record in read:
-            if record.seq <= self._until:
+            if record.seq <= to:
                 self._order.put(record)
-        self._read_to = min(read[-1].seq, self._until) if read else self._until
+        self._read_to = min(read[-1].seq, to) if read else to

@@ -22,7 +22,6 @@ from contextlib import contextmanager
 
 from awayfs.core.cull import shown_space
 from awayfs.core.errors import EDISCONFULL
-from awayfs.core.records import RecordState
 from awayfs.core.types import NodeId, Space
 from awayfs.volume.context import Context
 from awayfs.volume.culling import Culling
@@ -115,7 +114,7 @@ class Room:
             if not self._context.link.usable:
                 break
             unsent = self._unsent()
-            self._context.on_journal()
+            self._context.sending.ask_for_all()
             await asyncio.sleep(LOOK_S)
             if self._unsent() < unsent:
                 self._culling.kept_no_more()
@@ -124,8 +123,7 @@ class Room:
 
     def _unsent(self) -> int:
         """Changes that may go out by themselves: those in conflict or refused make no room."""
-        counts = self._context.store.journal.counts()
-        return sum(counts.values()) - counts[RecordState.PARKED]
+        return self._context.sending.unsent()
 
     def window(self) -> int | None:
         """How much may reasonably be fetched at once; None for as much as one likes."""

@@ -159,6 +159,7 @@ class Volume:
         self.link.on_history = lambda: mode_history.keep(self.store.facts, self.link)
         context.on_journal = self._journaled
         context.before_sending = self._admission.count
+        context.sending.on_more = self.replay.wake
         context.tidy = self.replay.tidy
 
     # -- life -----------------------------------------------------------------------------
@@ -167,6 +168,7 @@ class Volume:
         """Begin the tasks: reconnecting, replay, the timed commit."""
         self.context.spawn(self.link.keep_trying())
         self.context.spawn(self.replay.run())
+        self.context.spawn(self.context.sending.keep_time())
         self.context.spawn(self._commit_now_and_then())
         self.context.spawn(self.merging.run())
         self.context.spawn(self.sweep.run())
@@ -271,9 +273,16 @@ class Volume:
                 log.error("the timed commit failed: %s", error)
 
     async def sent(self, node: NodeId) -> None:
-        """Wait until a node's changes are on the server; at once when it is away."""
+        """Wait until a node's changes are on the server; at once when it is away.
+
+        And where nothing goes but by command: then that is the one who says when.
+        """
+        sending = self.context.sending
         if not self.link.usable or not self.store.journal.has_any(node):
             return
+        if not sending.goes_by_itself:
+            return
+        sending.ask_for_node(node)
         with self.replay.urgently(node):
             try:
                 await asyncio.wait_for(self.replay.wait_for_node(node), SENT_S)
@@ -281,8 +290,10 @@ class Volume:
                 pass
 
     async def all_sent(self) -> None:
-        """Wait until every change made so far is on the server; at once when it is away."""
+        """Wait until every change made so far is on the server; else as ``sent``."""
         if not self.link.usable or not self.store.journal.count():
+            return
+        if not self.context.sending.goes_by_itself:
             return
         self.replay.hurry()
         try:
@@ -395,13 +406,20 @@ class Volume:
         """Decide a conflict; the name of a conflict copy if one was made."""
         return (await self.deciding.keep(conflict.id, str(keep))).copy
 
-    async def retry_refused(self) -> None:
-        """Let what the server refused go out again: it may have been granted since."""
+    async def retry_refused(self, among: frozenset[int] | None = None) -> None:
+        """Let what the server refused go out again: it may have been granted since.
+
+        All of it, or only where one of these records is concerned.
+        """
+        journal = self.store.journal
         refused = [p for p in self.store.conflicts.places() if p.kind == ConflictKind.REFUSED]
+        if among is not None:
+            refused = [p for p in refused if among.intersection(journal.seqs_of(p.node))]
         for place in refused:
             self._announcer.trying_again(place.node)
             try:
                 await self.deciding.keep(place.id, Resolution.LOCAL)
+                self.context.sending.ask_for_node(place.node)
             except (RemoteError, UsageError) as error:
                 log.info("%s stays refused: %s", self.hoard.path(place.node), error)
         if refused:
@@ -417,6 +435,7 @@ class Volume:
 
     async def _met_again(self, node: NodeId) -> None:
         """Replay has met the server with what is to be sent of a node, as both are now."""
+        self.context.sending.ask_for_node(node)
         try:
             await asyncio.wait_for(self.replay.wait_for_node(node), SENT_S)
         except TimeoutError:
