@@ -9,7 +9,7 @@ import sys
 import time
 
 from tests.model.limits import bound_memory
-from tests.model.machine import MACHINES
+from tests.model.machine import BOTH, MACHINES
 from tests.model.script import generate, play, shown, shrink
 from tests.model.world import done
 
@@ -31,7 +31,7 @@ def main() -> int:
     logging.disable(logging.CRITICAL)
     bound_memory()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # what it has in memory goes, too
-    machines = list(MACHINES) if given.machine == "both" else [given.machine]
+    machines = list(BOTH) if given.machine == "both" else [given.machine]
     started, played, found = time.monotonic(), 0, 0
     while played < given.sequences or time.monotonic() - started < given.seconds:
         machine, seed = machines[played % len(machines)], given.seed + played

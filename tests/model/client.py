@@ -37,6 +37,16 @@ from tests.model.remote import Way
 from tests.model.share import Share, Tree
 
 
+@dataclass
+class _Only:
+    """Settings by which nothing goes unless it is asked for."""
+
+    policy: str
+
+    def value(self, _name: str) -> str:
+        return self.policy
+
+
 class OneFan(Files):
     """All content in one folder: making, copying and removing 512 of them takes longer than
     what is tested.
@@ -195,6 +205,20 @@ class Client:
         """Send what can be sent."""
         self.volume.replay.hurry()
         await asyncio.wait_for(self.volume.replay._drain(), 30)
+
+    async def sync_part(self, path: str) -> None:
+        """Back online; send what concerns a subtree, and nothing that it does not need."""
+        if not self.online:
+            await self.go_online()
+        top, sending = self.store.nodes.resolve(path.encode()), self.volume.context.sending
+        if top is None:
+            return
+        sending._effective = _Only("manual")  # type: ignore[assignment]
+        try:
+            self.volume.replay.hurry_first(await sending.of_subtree(top.id))
+            await asyncio.wait_for(self.volume.replay._drain(), 30)
+        finally:
+            sending._effective = self.volume.context.effective
 
     async def sync(self) -> None:
         """Back online; see and send everything."""

@@ -1,7 +1,8 @@
 """The rules: what may happen, and how often.
 
 ``Apart`` lets everybody work beside everybody else. In ``InTurns`` all is synchronised whenever
-another one begins to work, so that there is never a conflict.
+another one begins to work, so that there is never a conflict; in ``Parts``, too, but before that
+single subtrees are sent.
 
 Hypothesis's state machines were tried first: most of their sequences hold hardly an operation
 that does something, let alone two that clash. A plain generator finds in seconds what they did
@@ -269,4 +270,28 @@ class InTurns(Machine):
         super().finish()
 
 
-MACHINES: dict[str, type[Machine]] = {"apart": Apart, "in-turns": InTurns}
+class Parts(InTurns):
+    """Subtrees are sent by themselves, one after the other and with others' deaths between."""
+
+    @rule(20, who=clients, ops=own_changes, path=anywhere)
+    def send_part(self, who: str, ops: list[Op], path: str) -> None:
+        """Of what was changed offline only a subtree is sent, with what it needs."""
+        self.work_offline(who, ops)
+        client = self.world.client(who)
+        self.world.do(client, f"{who}: sync {path}", client.sync_part(path))
+
+    @rule(10, who=clients, ops=own_changes, path=anywhere, name=one(*SENDING), count=upto(3))
+    def send_part_and_die(self, who: str, ops: list[Op], path: str, name: str, count: int) -> None:
+        self.work_offline(who, ops)
+        client = self.world.client(who)
+        client.arm(name, count)
+        what = f"{who}: sync {path}, to die at {name}:{count}"
+        try:
+            self.world.do(client, what, client.sync_part(path))
+        finally:
+            client.disarm()
+
+
+MACHINES: dict[str, type[Machine]] = {"apart": Apart, "in-turns": InTurns, "parts": Parts}
+BOTH = ("apart", "in-turns")
+"""Those that are played in turn if nothing else is asked for."""

@@ -17,6 +17,7 @@ import pytest
 PROCESSES = 2
 SEQUENCES = 1010
 """Of each process: more than 2,000 together."""
+PARTS = 150
 STEPS = 6
 """Fewer than the command takes by itself: this is what ninety seconds of two cores allow."""
 
@@ -36,10 +37,19 @@ def test_no_promise_is_broken() -> None:
     assert all(sound), "\n".join(outputs)
 
 
-def _begun(seed: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.model", "--keep-going", "--no-shrink"]
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_sending_single_subtrees_makes_no_conflict() -> None:
+    """Whatever is sent before the rest, and however often the daemon dies of it."""
+    running = _begun(1, "--machine", "parts", sequences=PARTS)
+    output = running.communicate()[0]
+    assert re.search(r"^\d+ sequences, 0 failures", output, re.M), output
+
+
+def _begun(seed: int, *more: str, sequences: int = SEQUENCES) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.model", "--keep-going", "--no-shrink", *more]
     return subprocess.Popen(
-        [*command, "--seed", str(seed), "--sequences", str(SEQUENCES), "--steps", str(STEPS)],
+        [*command, "--seed", str(seed), "--sequences", str(sequences), "--steps", str(STEPS)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
