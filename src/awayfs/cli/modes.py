@@ -23,6 +23,7 @@ from awayfs.cli.ask import (
 from awayfs.cli.progress import Bar
 from awayfs.cli.until import moment
 from awayfs.control import orders
+from awayfs.control.messages import text_of
 from awayfs.core.orders import Order, Scope
 
 _SCOPE = click.argument("scope", required=False)
@@ -91,7 +92,7 @@ def offline(scope: str | None, duration: str | None, until: str | None, as_json:
 )
 @json_option
 def online(scope: str | None, accept_server: bool, as_json: bool) -> int:
-    """Connect now, and send what is pending.
+    """Connect now, and send what is pending, but for what 'reintegrate' holds back.
 
     SCOPE is a mount point, server:HOST, or nothing for everything. What is offline by another
     SCOPE's order stays so.
@@ -127,24 +128,28 @@ def auto(scope: str | None, as_json: bool) -> int:
 )
 @json_option
 def sync(path: bytes | None, wait: bool, accept_deletions: bool, as_json: bool) -> int:
-    """Send pending changes now: all, or those of PATH's volume."""
+    """Send pending changes now: all, or before all others what concerns PATH and what is below it.
+
+    What PATH needs goes along. With '-o reintegrate=manual' nothing is sent but by this command.
+    """
     if accept_deletions and path is None:
         raise click.UsageError("--accept-deletions needs a PATH: it is about one volume")
     replies, well = [], True
+    what = "" if path is None else text_of(path)
     for mount, inner in in_question(None, path):
         params: dict[str, Any] = {"wait": wait} | ({} if inner is None else {"path": inner})
         if accept_deletions:
             params["accept_deletions"] = True
         try:
             with Bar("sync") as bar:
-                reply = request(mount, "sync", params, on_progress=bar)
+                reply = request(mount, "sync", params, what=what, on_progress=bar)
         except Failed as error:
             show.complain(error.message)
             well = False
             continue
         well = well and not (wait and _left(reply))
         if not as_json:
-            _report(shown(mount), reply, wait)
+            _report(what if inner else shown(mount), reply, wait)
         replies.append({"volume": mount.volume, "mountpoint": shown(mount), **reply})
     if as_json and (replies or path is None):
         show.as_json(replies if path is None else replies[0])
@@ -166,6 +171,8 @@ def _report(name: str, reply: dict[str, Any], wait: bool) -> None:
         said = f"{name}: everything is sent"
         if mapped := reply.get("mapped", 0):
             said += f"; {show.count(mapped, 'open file')} may be mapped: sent again when closed"
+        if held := reply.get("held", 0):
+            said += f"; {show.held(held, reply.get('reintegrate', ''))}"
         click.echo(show.printable(said))
 
 

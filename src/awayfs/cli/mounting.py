@@ -42,7 +42,7 @@ def mount(
     writes=behind|close|through, cache-size=SIZE, base-limit=SIZE, errno=posix|distinct,
     cull=off, pin, never-cache, brun=PERCENT, bcull=PERCENT, bstop=PERCENT, frun=PERCENT,
     fcull=PERCENT, fstop=PERCENT, learn=off, walk-interval=SECONDS, bandwidth=SIZE, indexers=off,
-    conflicted=local|server|error,
+    conflicted=local|server|error, reintegrate=eager|lazy|manual,
     identity=FILE, credentials=FILE, known_hosts=FILE, ssh_config=FILE, timeout=SECONDS,
     passthrough=auto|off, writeback, volume-id=NAME
     """
@@ -139,8 +139,11 @@ def umount(mountpoint: bytes, lazy: bool, as_json: bool) -> None:
     """Unmount. Changes that were not sent are kept for the next mount."""
     name = text_of(mountpoint)
     target = _mounted(mountpoint)
+    when = "will be sent at the next mount"
     if target.running:
-        pending = _ask(target, lazy)
+        pending, policy = _ask(target, lazy)
+        if policy == "manual":
+            when = "wait" + ("s" if pending == 1 else "") + " for 'awayfs sync' at the next mount"
     elif target.elsewhere:
         pending = None
         _detach(target.mountpoint, lazy=lazy)
@@ -158,7 +161,7 @@ def umount(mountpoint: bytes, lazy: bool, as_json: bool) -> None:
     elif pending:
         verb = "is" if pending == 1 else "are"
         changes = show.count(pending, "change")
-        click.echo(f"{changes} {verb} kept and will be sent at the next mount")
+        click.echo(f"{changes} {verb} kept and {when}")
 
 
 def _mounted(place: bytes) -> MountInfo:
@@ -177,24 +180,25 @@ def _mounted(place: bytes) -> MountInfo:
     raise Failed(f"{name}: is bound to the mount on {shown(mount)}; unmount it with umount(8)")
 
 
-def _ask(target: MountInfo, lazy: bool) -> int | None:
-    """Ask the daemon to unmount and see the mount go."""
+def _ask(target: MountInfo, lazy: bool) -> tuple[int | None, str]:
+    """Ask the daemon to unmount and see the mount go; what is unsent, and the policy for that."""
     try:
         within = _LAZY_WITHIN if lazy else ANSWER_WITHIN
-        pending = request(target, "unmount", {"lazy": lazy}, timeout=within).get("pending")
+        reply = request(target, "unmount", {"lazy": lazy}, timeout=within)
     except Failed:
         if _gone(target, 1.0):
             known = volumes.read(target.volume)  # it was quicker than its answer
-            return known.pending if known else None
+            return known.pending if known else None, ""
         if not lazy:
             raise
         _detach(target.mountpoint)
-        return None
+        return None, ""
     if not _gone(target, _GONE_WITHIN):
         raise Failed(f"{shown(target)}: still mounted; see what uses it with 'fuser -m', or --lazy")
     if not lazy:  # else the daemon serves whoever still uses the mount
         _until_ended(target)
-    return pending if isinstance(pending, int) else None
+    pending = reply.get("pending")
+    return pending if isinstance(pending, int) else None, str(reply.get("reintegrate", ""))
 
 
 def _until_ended(target: MountInfo) -> None:

@@ -85,6 +85,17 @@ def count(number: int, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
+_HELD = {
+    "lazy": "until used, or until the mount is idle (reintegrate=lazy)",
+    "manual": "for 'awayfs sync' (reintegrate=manual)",
+}
+
+
+def held(number: int, policy: str) -> str:
+    """How many changes are not sent yet by the user's own wish."""
+    return f"{count(number, 'change')} {'waits' if number == 1 else 'wait'} {_HELD.get(policy, '')}"
+
+
 def as_json(value: Any) -> None:
     """Print as JSON; pure ASCII, so that invalid bytes in names survive as ``\\udcXX``."""
     click.echo(json.dumps(value, indent=2, default=_fallback))

@@ -95,6 +95,7 @@ def _show(reply: dict[str, Any], history: bool = False) -> None:
         ("mode", _mode(reply)),
         *_link(reply.get("link") or {}),
         ("pending", _pending(reply)),
+        *_reintegrate(reply),
         ("conflicts", _conflicts(reply)),
         ("cache", _cache(reply.get("cache") or {})),
         ("last contact", show.ago(reply.get("last_contact_ns"))),
@@ -144,9 +145,17 @@ def _pending(reply: dict[str, Any]) -> str:
     if not pending.get("records"):
         return "nothing"
     text = f"{show.count(pending['records'], 'change')}, {show.size(pending.get('bytes'))}"
+    if pending.get("held"):
+        text += f"; {show.held(pending['held'], reply.get('reintegrate', ''))}"
     if pending.get("parked"):
         text += f", {pending['parked']} parked (see 'awayfs journal list')"
     return text + (", being sent" if reply.get("replaying") else "")
+
+
+def _reintegrate(reply: dict[str, Any]) -> list[tuple[str, str]]:
+    """When changes are sent, where that is not at once."""
+    policy = reply.get("reintegrate")
+    return [("reintegrate", str(policy))] if policy not in (None, "eager") else []
 
 
 def _conflicts(reply: dict[str, Any]) -> str:

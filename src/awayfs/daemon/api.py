@@ -17,6 +17,7 @@ from awayfs.core.errors import DISCONNECTED_NAME, RemoteError, UsageError
 from awayfs.core.events import EventReader
 from awayfs.core.modes import Mode
 from awayfs.core.records import Record, RecordKind, RecordState
+from awayfs.core.sending import Policy
 from awayfs.daemon.api_conflicts import ConflictApi
 from awayfs.daemon.api_hoard import HoardApi
 from awayfs.daemon.api_modes import ModeApi
@@ -26,6 +27,7 @@ from awayfs.daemon.api_settings import SettingsApi
 from awayfs.daemon.shown import entry_facts, pairs_of, printable
 from awayfs.daemon.standing_orders import StandingOrders
 from awayfs.fuse import mount as mounting
+from awayfs.volume.changes import RESERVED
 from awayfs.volume.context import SECOND_NS
 from awayfs.volume.hoard import Walk
 from awayfs.volume.mode_history import told
@@ -42,8 +44,14 @@ HELP = {
     "EDISCONDATA": ["go online, or pin the file (awayfs pin) before going offline"],
     "EDISCONNECTED": ["go online, or list the directory once while connected"],
     "EDISCONPERM": ["go online, and ask who owns it on the server to let you in"],
-    "EDISCONFULL": ["mount with a larger cache-size, unpin something, or go online to send"],
+    "EDISCONFULL": [
+        "mount with a larger cache-size, unpin something, or send (awayfs online, awayfs sync)"
+    ],
     "ECONFLICTED": ["awayfs conflicts shows it, awayfs resolve decides it"],
+}
+HELD = {
+    Policy.LAZY: "its changes are sent when it is used, or the mount is idle (reintegrate=lazy)",
+    Policy.MANUAL: "its changes wait for awayfs sync (reintegrate=manual)",
 }
 
 
@@ -111,7 +119,9 @@ class Api:
                 "records": progress.records - progress.parked,
                 "bytes": progress.bytes,
                 "parked": progress.parked,
+                "held": progress.held,
             },
+            "reintegrate": str(volume.context.sending.policy),
             "cache": {
                 "bytes": store.content.usage(),
                 "limit": volume.context.cache_limit,
@@ -179,6 +189,9 @@ class Api:
                     *HELP[name],
                 ]
         state = volume.link.state
+        if failure is None and volume.replay.holds_back(node):
+            answer["text"] = HELD[volume.context.sending.policy]
+            answer["help"] = ["awayfs sync PATH sends it now"]
         if state.mode is Mode.STOPPED:
             answer |= {"text": f"the volume is stopped: {state.cause}", "since_ns": state.since_ns}
         for record in volume.store.journal.of_node(node):
@@ -292,29 +305,76 @@ class Api:
             now = volume.context.now()
             volume.context.accept_deletions_until_ns = now + DELETIONS_ACCEPTED_NS
             volume.link.confirm()
+        path = path_param(params) if params.get("path") else b""
         if not volume.link.usable and not volume.link.state.by_hand:
             await self._connect_to_send()
+        if path and not params.get("accept_deletions"):
+            steps = self._sync_subtree(path)
+        else:
+            steps = self._sync_all()
+        left: dict[str, Any] = {}
+        async for left in steps:
+            if not params.get("wait") or left["over"] or not volume.link.usable:
+                break
+            yield {"pending": left["pending"], "bytes": left["bytes"]}
+            await asyncio.sleep(SYNC_TICK_S)
+        yield Done(
+            {**left, "mode": str(volume.mode), "reintegrate": str(volume.context.sending.policy)}
+        )
+
+    async def _sync_all(self) -> AsyncIterator[dict[str, Any]]:
+        """Have all of the journal sent; what is left of it, each time one looks."""
+        volume = self.volume
         if volume.link.usable:
             await volume.retry_refused()
         volume.replay.hurry()
-        while params.get("wait"):
+        while True:
             progress = volume.replay.progress()
-            yield {"pending": progress.records - progress.parked, "bytes": progress.bytes}
-            if progress.over or progress.stuck or not volume.link.usable:
-                break
-            await asyncio.sleep(SYNC_TICK_S)
-        progress = volume.replay.progress()
-        yield Done(
-            {
-                "pending": progress.records - progress.parked - progress.mapped,
+            yield {
+                "pending": progress.records - progress.parked - progress.mapped - progress.held,
                 "parked": progress.parked,
                 "mapped": progress.mapped,
+                "held": progress.held,
+                "bytes": progress.bytes,
                 "conflicts": volume.store.conflicts.count(),
                 "stuck": progress.stuck,
                 "full": progress.full,
-                "mode": str(volume.mode),
+                "over": progress.over or progress.stuck,
             }
-        )
+
+    async def _sync_subtree(self, path: bytes) -> AsyncIterator[dict[str, Any]]:
+        """Have what concerns a subtree sent before all else; what is left of that."""
+        volume, replay = self.volume, self.volume.replay
+        if path.split(b"/")[0] == RESERVED:
+            raise ControlError(
+                "what is in .awayfs is never sent; give the path that it is about", "usage"
+            )
+        sending = volume.context.sending
+        try:
+            top = (await volume.find(path)).id
+        except FileNotFoundError:
+            why = "no such file or directory; what was removed goes with the directory it was in"
+            raise ControlError(why, "not-found") from None
+        asked = await sending.of_subtree(top)
+        if volume.link.usable and volume.store.conflicts.count():
+            await volume.retry_refused(asked)
+            asked |= await sending.of_subtree(top)
+        replay.hurry_first(asked)
+        while True:
+            left, progress = replay.left_of(asked), replay.progress()
+            parked = sum(record.state is RecordState.PARKED for record in left)
+            stuck = bool(left) and volume.link.usable and replay.first_is_stuck
+            yield {
+                "pending": len(left) - parked,
+                "parked": parked,
+                "mapped": 0,
+                "held": progress.held,
+                "bytes": progress.bytes,
+                "conflicts": volume.store.conflicts.count() if left else 0,
+                "stuck": stuck,
+                "full": progress.full,
+                "over": len(left) == parked or stuck,
+            }
 
     async def _connect_to_send(self) -> None:
         """Raises what prevents it, unless there is nothing to send anyway."""
@@ -383,4 +443,4 @@ class Api:
         mountpoint, lazy = self._request.mountpoint, bool(params.get("lazy"))
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, lambda: mounting.unmount(mountpoint, lazy=lazy))
-        return {"pending": pending}
+        return {"pending": pending, "reintegrate": str(self.volume.context.sending.policy)}
