@@ -361,7 +361,7 @@ class Api:
             asked |= await sending.of_subtree(top)
         replay.hurry_first(asked)
         while True:
-            left, progress = replay.left_of(asked), replay.progress()
+            left, progress = volume.store.journal.some(asked), replay.progress()
             parked = sum(record.state is RecordState.PARKED for record in left)
             stuck = bool(left) and volume.link.usable and replay.first_is_stuck
             yield {

@@ -165,6 +165,11 @@ class Journal:
         row = self._db.row(f"{_SELECT} WHERE seq = ?", (seq,))
         return None if row is None else _record(row)
 
+    def some(self, seqs: Iterable[int]) -> list[Record]:
+        """Those of these records that are there."""
+        found = (self.get(seq) for seq in seqs)
+        return [record for record in found if record is not None]
+
     def all(self, *, limit: int | None = None, after: int = 0) -> list[Record]:
         """Records with a seq above ``after``, in order, at most ``limit``."""
         most = -1 if limit is None else limit

@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 
@@ -157,11 +157,6 @@ class Replay:
         self._being_written.hurry(seqs)
         self._sending.ask(seqs)
         self.wake()
-
-    def left_of(self, seqs: Iterable[int]) -> list[Record]:
-        """Those of these records that are still in the journal."""
-        found = (self._store.journal.get(seq) for seq in seqs)
-        return [record for record in found if record is not None]
 
     @property
     def first_is_stuck(self) -> bool:
