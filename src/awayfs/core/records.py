@@ -65,6 +65,18 @@ def takes_name(record: Record, node: NodeId, place: tuple[NodeId, bytes]) -> boo
     return record.replaced == node and (record.to_parent, record.to_name) == place
 
 
+def brings_name(record: Record, node: NodeId, place: tuple[NodeId, bytes]) -> bool:
+    """Whether an unsent record gives the node a name."""
+    if record.kind in (RecordKind.CREATE, RecordKind.LINK):
+        return record.node == node and (record.parent, record.name) == place
+    if record.kind not in (RecordKind.RENAME, RecordKind.EXCHANGE):
+        return False
+    if record.node == node and (record.to_parent, record.to_name) == place:
+        return True
+    exchanged = record.kind is RecordKind.EXCHANGE and record.replaced == node
+    return exchanged and (record.parent, record.name) == place
+
+
 def takes_away(records: Iterable[Record], node: NodeId) -> bool:
     """Whether an unsent record removes a name of the node, or displaces it."""
     return any(r.kind is RecordKind.REMOVE or r.replaced == node for r in records)
