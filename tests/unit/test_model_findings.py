@@ -657,3 +657,23 @@ def test_a_file_in_a_directory_made_anew_is_linked_where_the_server_has_it_elsew
         ("clash", {"who": "a", "ours": [], "by": "b", "theirs": theirs}),
     ]
     assert play("apart", steps) is None
+
+
+def test_what_comes_back_has_the_rights_that_the_server_knows() -> None:
+    """They were set here, and not sent, since it had been saved over."""
+    ours = [("chmod", "d/a", 384), ("save", "d/a", "over")]
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 46372}),
+        ("clash", {"who": "a", "ours": ours, "by": "a", "theirs": [("exchange", "d", "b")]}),
+    ]
+    assert play("apart", steps) is None
+
+
+def test_what_is_moved_aside_after_a_rename_of_ours_has_one_name() -> None:
+    ours = [("rename", "a", "b"), ("rename", "d/b", "d/a")]
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 925}),
+        ("work_offline", {"who": "b", "ops": [("save", "a", "backup"), ("unlink", "b")]}),
+        ("clash", {"who": "b", "ours": ours, "by": "b", "theirs": [("rename", "d/b", "b")]}),
+    ]
+    assert play("apart", steps) is None
