@@ -149,6 +149,9 @@ def _pending(reply: dict[str, Any]) -> str:
         text += f"; {show.held(pending['held'], reply.get('reintegrate', ''))}"
     if pending.get("parked"):
         text += f", {pending['parked']} parked (see 'awayfs journal list')"
+    if pending.get("resting"):
+        soon = f"the first for {pending['resting_s']:.0f} s more"
+        text += f", {pending['resting']} resting, {soon} ('awayfs sync' sends them now)"
     return text + (", being sent" if reply.get("replaying") else "")
 
 

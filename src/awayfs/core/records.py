@@ -39,7 +39,8 @@ class RecordState(enum.StrEnum):
 class Record:
     """One acknowledged change.
 
-    ``seq`` orders records and never repeats. ``at_ns`` is wall time, for display only.
+    ``seq`` orders records and never repeats. ``at_ns`` is wall time, for display
+    and for how long a change rests (``core.ageing``).
     """
 
     seq: int

@@ -170,6 +170,7 @@ TABLE: Final[Mapping[str, Setting]] = {
         Setting("walk-interval", seconds, 900.0, "seconds between hoard walks, 0 for none"),
         Setting("bandwidth", amount, None, "bytes a second at most for hoard walks"),
         Setting("reintegrate", policy, "eager", "when changes are sent: eager, lazy or manual"),
+        Setting("ageing", seconds, 60.0, "seconds that a change rests on a weak link"),
         Setting("indexers", _programs, INDEXERS, "programs that pull nothing in"),
     )
 }

@@ -53,6 +53,8 @@ HELD = {
     Policy.LAZY: "its changes are sent when it is used, or the mount is idle (reintegrate=lazy)",
     Policy.MANUAL: "its changes wait for awayfs sync (reintegrate=manual)",
 }
+RESTS = "its changes rest for a while before they go out over a weak link (setting ageing)"
+SENDS_NOW = "awayfs sync sends them now"
 
 
 class Api:
@@ -120,6 +122,8 @@ class Api:
                 "bytes": progress.bytes,
                 "parked": progress.parked,
                 "held": progress.held,
+                "resting": progress.resting.records,
+                "resting_s": progress.resting.left_s,
             },
             "reintegrate": str(volume.context.sending.policy),
             "cache": {
@@ -194,9 +198,12 @@ class Api:
             answer["help"] = ["awayfs sync PATH sends it now"]
         if state.mode is Mode.STOPPED:
             answer |= {"text": f"the volume is stopped: {state.cause}", "since_ns": state.since_ns}
+        resting = volume.replay.ageing.resting()
         for record in volume.store.journal.of_node(node):
             if record.state is RecordState.PARKED:
                 answer |= {"text": record.reason, "since_ns": record.at_ns}
+            elif resting.records and record.seq >= resting.first and failure is None:
+                answer |= {"text": RESTS, "since_ns": record.at_ns, "help": [SENDS_NOW]}
         for conflict in volume.store.conflicts.of_node(node):
             answer |= {"text": f"{conflict.kind}: {conflict.note}", "error": "ECONFLICTED"}
             answer["since_ns"] = conflict.detected_ns
@@ -331,7 +338,7 @@ class Api:
         while True:
             progress = volume.replay.progress()
             yield {
-                "pending": progress.records - progress.parked - progress.mapped - progress.held,
+                "pending": progress.records - progress.parked - progress.mapped - progress.not_now,
                 "parked": progress.parked,
                 "mapped": progress.mapped,
                 "held": progress.held,

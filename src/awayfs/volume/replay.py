@@ -39,6 +39,7 @@ from awayfs.core.errors import NotFound, Refused, RemoteError, Unreachable
 from awayfs.core.records import Record, RecordState
 from awayfs.core.types import Committed, Kind, NodeId
 from awayfs.ports.remote import Intent
+from awayfs.volume.ageing import NONE_RESTS, Ageing, Resting
 from awayfs.volume.being_written import BeingWritten
 from awayfs.volume.context import SECOND_NS, Context
 from awayfs.volume.fault import fault
@@ -63,6 +64,8 @@ FAILURES = 3
 FAILED_PAUSE_S = 1.0
 LONG_S = 2.0
 """When nothing came back for so long, what is new since need not wait for it."""
+LONGEST_REST_S = 10.0
+"""What rests is looked at again after no longer: the clock or the setting may be another then."""
 FULL_PAUSE_NS = 10 * SECOND_NS
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -80,7 +83,8 @@ class Progress:
 
     ``mapped``: what would tell of writes through a mapping, of which there need not be any; it
     goes out when the file is closed. 0 while something is on its way. ``held``: what waits until it
-    is asked for, or until the mount is idle (``core.sending``).
+    is asked for, or until the mount is idle (``core.sending``). ``resting``: what is too young yet
+    for a weak link, and goes by itself.
     """
 
     records: int
@@ -90,11 +94,17 @@ class Progress:
     stuck: bool
     full: bool = False
     held: int = 0
+    resting: Resting = NONE_RESTS
+
+    @property
+    def not_now(self) -> int:
+        """How many records are not to go out yet: each of the two is the journal's end."""
+        return max(self.held, self.resting.records)
 
     @property
     def over(self) -> bool:
         """Whether all is sent that was known to be changed, and may go."""
-        return self.records <= self.mapped + self.held
+        return self.records <= self.mapped + self.not_now
 
 
 class Replay:
@@ -132,6 +142,8 @@ class Replay:
         self._settled = asyncio.Condition()
         self.active = False
         self._being_written = BeingWritten(context)
+        self.ageing = Ageing(context)
+        context.effective.on_change.append(self.wake)
 
     def is_flying(self, seq: int) -> bool:
         """Whether a record is being worked on at this moment."""
@@ -142,13 +154,14 @@ class Replay:
         self._woken.set()
 
     def hurry(self) -> None:
-        """Send what there is, files that are still being written included.
+        """Send what there is, files that are still being written and what rests included.
 
         A server that was full is asked once more.
         """
         self._full_until_ns = 0
         self._being_written.hurry()
         self._sending.ask_for_all()
+        self.ageing.want_all()
         self.wake()
 
     def hurry_first(self, seqs: Collection[int]) -> None:
@@ -202,14 +215,17 @@ class Replay:
         busy, held_up = self._is_busy(), self._is_held_up()
         mapped = 0 if busy else self._count_mapped()
         held = self._sending.held_back(self._queue.count_first)
+        resting = self.ageing.resting(self._queue.count_first)
+        left = total - mapped - max(held, resting.records)
         return Progress(
             records=total,
             bytes=self._store.journal.pending_bytes(),
             parked=counts[RecordState.PARKED],
             mapped=mapped,
-            stuck=total > mapped + held and self._context.link.usable and (held_up or not busy),
+            stuck=left > 0 and self._context.link.usable and (held_up or not busy),
             full=held_up,
             held=held,
+            resting=resting,
         )
 
     def _count_mapped(self) -> int:
@@ -242,6 +258,7 @@ class Replay:
 
     async def _wait_until(self, settled: Callable[[], bool]) -> None:
         """Or until the server is away, or full, or all that is left waits for a decision."""
+        self.ageing.want_all()
         self.wake()
 
         def is_over() -> bool:
@@ -271,9 +288,17 @@ class Replay:
             self.active = False
             await self._cancel_flying()
             await self._tell()
-        if (self._waiting or self._is_full()) and self._context.link.usable:
-            pause = WAIT_S if self._is_patient() else FAILED_WAIT_S
-            asyncio.get_running_loop().call_later(pause, self.wake)
+        self._plan()
+
+    def _plan(self) -> None:
+        """When to look again at what did not go out."""
+        if not self._context.link.usable:
+            return
+        later = asyncio.get_running_loop().call_later
+        if self._waiting or self._is_full():
+            later(WAIT_S if self._is_patient() else FAILED_WAIT_S, self.wake)
+        elif resting := self.ageing.resting().left_s:
+            later(min(resting, LONGEST_REST_S), self.wake)
 
     def _is_busy(self) -> bool:
         """Whether something may go out without anything else happening first."""
@@ -332,7 +357,7 @@ class Replay:
     def _begin_pass(self) -> None:
         self._waiting.clear()
         self._mapped.clear()
-        self._queue.begin_pass()
+        self._queue.begin_pass(self.ageing.until())
 
     async def _send_ready(self) -> None:
         if self._is_full():
