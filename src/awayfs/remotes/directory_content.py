@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 
 from awayfs.core.errors import Implausible
-from awayfs.remotes import linux, progress
+from awayfs.remotes import linux, pacing, progress
 
 CHUNK = 4 << 20
 SMALL = 1 << 20
@@ -57,6 +57,7 @@ def fetch_range(source: int, fd: int, offset: int, length: int) -> int:
 
 def fetch_small(source: int, fd: int, offset: int, length: int) -> int:
     """Copy the first ``length`` bytes of a small file to ``offset`` of the landing file."""
+    pacing.down_in_thread(length)
     data = os.pread(source, length, 0)
     try:
         _write_all(fd, memoryview(data), offset)
@@ -96,11 +97,17 @@ def make_durable(target: int, size: int) -> None:
 def digest_content(source: int) -> bytes:
     """BLAKE2b-256 of everything from offset 0 to the end."""
     digest, position = hashlib.blake2b(digest_size=32), 0
-    while block := os.pread(source, SMALL, position):
+    flow = pacing.pacer.get().down
+    while block := _paced(source, flow.chunk(SMALL), position):
         digest.update(block)
         position += len(block)
         progress.tick()
     return digest.digest()
+
+
+def _paced(source: int, length: int, position: int) -> bytes:
+    pacing.down_in_thread(length)
+    return os.pread(source, length, position)
 
 
 def _next_data(source: int, position: int, end: int) -> tuple[int, int]:
@@ -140,8 +147,10 @@ def _blank(fd: int, start: int, end: int) -> None:
 def _copy(source: int, target: int, start: int, end: int, to_cache: bool) -> int:
     """Copy a range to the same offset; the position reached, less than ``end`` at the end."""
     position, in_kernel = start, True
+    flow = pacing.pacer.get().down if to_cache else pacing.pacer.get().up
     while position < end:
-        length = min(CHUNK if in_kernel else SMALL, end - position)
+        length = flow.chunk(min(CHUNK if in_kernel else SMALL, end - position))
+        (pacing.down_in_thread if to_cache else pacing.up_in_thread)(length)
         try:
             if in_kernel:
                 moved = os.copy_file_range(source, target, length, position, position)

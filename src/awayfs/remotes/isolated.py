@@ -39,6 +39,7 @@ from awayfs.core.types import (
 )
 from awayfs.ports.remote import Connected, Fetched, Intent, Landed, Listing, Piece
 from awayfs.ports.wallet import NoWallet, Wallet
+from awayfs.remotes import pacing
 from awayfs.remotes import protocol as p
 from awayfs.remotes.channel import Channel
 
@@ -46,6 +47,8 @@ CONNECT_DEADLINE_S = 5.0
 CLOSE_DEADLINE_S = 0.5
 MOST_LEFTOVERS = 4
 BULK_IN_FLIGHT = 4
+READS_IN_FLIGHT = 4
+"""Slots of their own for what somebody reads: uploads and hoard walks may have long to go."""
 BACKGROUND_IN_FLIGHT = 8
 LONGEST_QUEUE_S = 30.0
 """So long a transfer may wait behind others that move: a slow link is no dead server."""
@@ -101,6 +104,10 @@ class _Process:
         """Say what to serve."""
         self._channel.send(p.encode(p.Open(url, dict(options))))
 
+    def limit(self, limits: p.Limits) -> None:
+        """How fast content may move."""
+        self._channel.send(p.encode(limits))
+
     async def call(self, call: p.Call, deadline: float, fds: Sequence[int] = ()) -> Any:
         """Run one call; raises what it raised there, or ``Unreachable``."""
         if not self.alive:
@@ -109,7 +116,8 @@ class _Process:
         pending = _Pending(self._loop, call, deadline)
         self._pending[request] = pending
         self._watch(pending)
-        frame = p.encode(p.Request(request, call, len(fds)))  # type: ignore[arg-type]
+        unasked = pacing.unasked.get()
+        frame = p.encode(p.Request(request, call, len(fds), unasked))  # type: ignore[arg-type]
         self._channel.send(frame, list(fds))
         try:
             return await asyncio.shield(pending.future)
@@ -252,7 +260,9 @@ class IsolatedRemote:
         self._process: _Process | None = None
         self._leftovers: list[_Process] = []
         self._connecting = asyncio.Lock()
+        self._limits = p.Limits(None, None)
         self._bulk = asyncio.Semaphore(BULK_IN_FLIGHT)
+        self._reads = asyncio.Semaphore(READS_IN_FLIGHT)
         self._background = asyncio.Semaphore(BACKGROUND_IN_FLIGHT)
         self._metadata = asyncio.Semaphore(1)
 
@@ -265,6 +275,12 @@ class IsolatedRemote:
     def last_sign(self) -> float:
         """When anything moved last, on the event loop's clock: an answer, a part, or progress."""
         return self._process.sign if self._process is not None else 0.0
+
+    def limit(self, up: int | None, down: int | None) -> None:
+        """Bytes of content a second at most, now and for the workers to come."""
+        self._limits = p.Limits(up, down)
+        if self._process is not None and self._process.alive:
+            self._process.limit(self._limits)
 
     async def connect(self) -> Connected:
         """Start a worker if there is none that lives, and connect its adapter (again).
@@ -437,12 +453,18 @@ class IsolatedRemote:
     async def _call(self, call: p.Call, *fds: int) -> Any:
         """One call. It waits for its turn here, where no deadline runs: the worker only ever
         gets as many as it works on at once."""
-        slots = self._bulk if call.bulk else self._metadata
-        async with self._background if call.background else slots:
+        async with self._slots(call):
             process = self._process
             if process is None:
                 raise Unreachable("not connected")
             return await process.call(call, self._stall, fds)
+
+    def _slots(self, call: p.Call) -> asyncio.Semaphore:
+        if call.background:
+            return self._background
+        if isinstance(call, p.FetchCall) and not pacing.unasked.get():
+            return self._reads
+        return self._bulk if call.bulk else self._metadata
 
     async def _start(self, secrets: Secrets) -> _Process:
         self.abandon("replaced")
@@ -466,6 +488,7 @@ class IsolatedRemote:
         self._process = _Process(popen, ours, lambda why: self.on_lost(why))
         self._secrets = secrets
         self._process.open(self._url, {**self._options, **secrets.named()})
+        self._process.limit(self._limits)
         return self._process
 
 

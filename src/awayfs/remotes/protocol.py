@@ -5,7 +5,7 @@ descriptor sends it along as SCM_RIGHTS (unix(7)) with the first byte of its fra
 descriptors arrive in the order they were sent, and ``Request.descriptors`` says how many
 belong to a frame.
 
-    daemon → worker    Open (once), Request, Cancel
+    daemon → worker    Open (once), Limits, Request, Cancel
     worker → daemon    Part* then Answer or Failure, and Ticks, for each request; Lost
 
 Every class below with a ``run`` is one method of ``Remote``: its fields are the arguments,
@@ -336,12 +336,20 @@ class Open(msgspec.Struct, frozen=True, array_like=True, tag="open"):
     options: dict[str, str]
 
 
+class Limits(msgspec.Struct, frozen=True, array_like=True, tag="limits"):
+    """Bytes of content a second at most from now on (``pacing``)."""
+
+    up: int | None
+    down: int | None
+
+
 class Request(msgspec.Struct, frozen=True, array_like=True, tag="request"):
-    """Run a call."""
+    """Run a call; ``unasked`` when nobody waits for it (``pacing``)."""
 
     id: int
     call: AnyCall
     descriptors: int = 0
+    unasked: bool = False
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag="cancel"):
@@ -386,7 +394,7 @@ class Lost(msgspec.Struct, frozen=True, array_like=True, tag="lost"):
     why: str
 
 
-ToWorker = Open | Request | Cancel
+ToWorker = Open | Limits | Request | Cancel
 FromWorker = Part | Answer | Failure | Tick | Lost
 
 ERRORS: dict[str, type[RemoteError] | type[UsageError]] = {

@@ -19,6 +19,7 @@ from asyncssh.sftp import SFTPClientHandler
 
 from awayfs.core.errors import Implausible, NotFound, Refused
 from awayfs.core.types import RemotePath
+from awayfs.remotes import pacing
 from awayfs.remotes.sftp_entries import Named
 from awayfs.remotes.sftp_errors import BadMessage, Failed, Unsupported, from_exception
 from awayfs.remotes.sftp_names import decode_at_once
@@ -55,7 +56,7 @@ class Window:
     link a fixed window of megabytes would hold the keepalive's answer back for longer than
     the three seconds after which the server counts as gone. So the window follows the time
     that data waits beyond the link's own round trip: it grows below QUEUED_LITTLE_S and
-    halves above QUEUED_MUCH_S.
+    halves above QUEUED_MUCH_S. What somebody waits for goes before the rest that waits for room.
     """
 
     def __init__(self, largest_io: int) -> None:
@@ -64,6 +65,7 @@ class Window:
         self._used = 0
         self._fastest_s = float("inf")
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._first: deque[asyncio.Future[None]] = deque()
 
     @property
     def chunk(self) -> int:
@@ -71,11 +73,11 @@ class Window:
         return max(SMALLEST_WINDOW, min(self._largest_io, self.allowed // 4))
 
     @asynccontextmanager
-    async def room(self, count: int) -> AsyncIterator[None]:
+    async def room(self, count: int, *, first: bool = False) -> AsyncIterator[None]:
         """Hold ``count`` bytes of the window for one request; its duration is the measure."""
-        while self._used and self._used + count > self.allowed:
+        while self._is_full(count) or (self._first and not first):
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(future)
+            (self._first if first else self._waiting).append(future)
             try:
                 await future
             except asyncio.CancelledError:
@@ -92,7 +94,7 @@ class Window:
 
     def take(self, count: int) -> bool:
         """Hold ``count`` bytes, if there is room at this moment; ``give`` has to follow."""
-        if self._used and self._used + count > self.allowed:
+        if self._is_full(count):
             return False
         self._used += count
         return True
@@ -104,6 +106,9 @@ class Window:
         self._used -= count
         self._wake()
 
+    def _is_full(self, count: int) -> bool:
+        return self._used > 0 and self._used + count > self.allowed
+
     def _learn(self, took_s: float, count: int) -> None:
         self._fastest_s = min(self._fastest_s, took_s)
         queued = took_s - self._fastest_s
@@ -114,10 +119,11 @@ class Window:
 
     def _wake(self) -> None:
         # All are woken and look again: few wait at a time, since who asks keeps few requests.
-        while self._waiting:
-            future = self._waiting.popleft()
-            if not future.done():
-                future.set_result(None)
+        for waiting in (self._first, self._waiting):
+            while waiting:
+                future = waiting.popleft()
+                if not future.done():
+                    future.set_result(None)
 
 
 class Channel:
@@ -269,7 +275,8 @@ class Channel:
 
     async def read(self, handle: bytes, offset: int, count: int) -> bytes:
         """READ: at most ``count`` bytes; ``b""`` at the end of the file."""
-        async with self.window.room(count):
+        await pacing.down(count)
+        async with self.window.room(count, first=not pacing.unasked.get()):
             data, _ = await self.ask(self._read(handle, offset, count))
         if len(data) > count:
             raise Implausible("more data than was asked for")

@@ -15,7 +15,7 @@ import asyncssh
 from awayfs.core.errors import Implausible, NotFound, Refused
 from awayfs.core.types import Attributes, Digest, Entry, Kind, RemotePath
 from awayfs.ports.remote import Fetched
-from awayfs.remotes import faults
+from awayfs.remotes import faults, pacing
 from awayfs.remotes.sftp_channel import Channel
 from awayfs.remotes.sftp_clock import ServerClock
 from awayfs.remotes.sftp_connection import READ_ONLY_FLAG
@@ -89,10 +89,11 @@ class Transfer:
         if end is None:  # asking far beyond the end would cost requests that find nothing
             end = (await self._channel.fstat(handle)).size or 0
         try:
-            at, ended = start, False
+            at, ended, flow = start, False, pacing.pacer.get().down
             while ahead or (at < end and not ended):
-                while at < end and not ended and len(ahead) < CHUNKS_AHEAD:
-                    size = min(self._channel.largest_read, self._channel.window.chunk, end - at)
+                chunk = flow.chunk(min(self._channel.largest_read, self._channel.window.chunk))
+                while at < end and not ended and len(ahead) < flow.ahead(CHUNKS_AHEAD, chunk):
+                    size = min(chunk, end - at)
                     ahead.append((size, self._channel.spawn(self._whole(handle, at, size))))
                     at += size
                 size, task = ahead[0]
@@ -190,11 +191,12 @@ class Transfer:
     async def _send(self, handle: bytes, fd: int, size: int) -> None:
         """Write the first ``size`` bytes of ``fd``; all of it or an error."""
         ahead: deque[asyncio.Task[None]] = deque()
-        at = 0
+        at, flow = 0, pacing.pacer.get().up
         try:
             while at < size or ahead:
-                while at < size and len(ahead) < CHUNKS_AHEAD:
-                    count = min(self._channel.largest_write, self._channel.window.chunk, size - at)
+                chunk = flow.chunk(min(self._channel.largest_write, self._channel.window.chunk))
+                while at < size and len(ahead) < flow.ahead(CHUNKS_AHEAD, chunk):
+                    count = min(chunk, size - at)
                     ahead.append(self._channel.spawn(self._copy(handle, fd, at, count)))
                     at += count
                 await ahead.popleft()
@@ -204,6 +206,7 @@ class Transfer:
                 task.cancel()
 
     async def _copy(self, handle: bytes, fd: int, offset: int, count: int) -> None:
+        await pacing.up(count)
         async with self._channel.window.room(count):  # read no sooner than it can go out
             data = os.pread(fd, count, offset)
             if len(data) != count:
