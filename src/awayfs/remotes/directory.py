@@ -120,10 +120,25 @@ class DirectoryRemote:
         return await self._run_bulk(self._digest, path)
 
     async def stage(
-        self, op: OpId, directory: RemotePath, fd: int, size: int, attributes: Attributes
+        self,
+        op: OpId,
+        directory: RemotePath,
+        fd: int,
+        size: int,
+        attributes: Attributes,
+        start: int = 0,
+        token: bytes = b"",
     ) -> Entry:
         """See the port."""
-        return await self._run_bulk(self._maker.stage, op, directory, fd, size, attributes)
+        return await self._run_bulk(
+            self._maker.stage, op, directory, fd, size, attributes, start, token
+        )
+
+    async def stage_part(
+        self, op: OpId, directory: RemotePath, fd: int, start: int, end: int, token: bytes = b""
+    ) -> Entry | None:
+        """See the port."""
+        return await self._run_bulk(self._maker.stage_part, op, directory, fd, start, end, token)
 
     async def replace(self, op: OpId, path: RemotePath, expected: Expected) -> Outcome:
         """See the port; ``NotFound`` also when nothing is staged."""

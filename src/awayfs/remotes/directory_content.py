@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from awayfs.core.errors import Implausible
 from awayfs.remotes import linux, pacing, progress
+from awayfs.remotes.continuing import TAIL
 
 CHUNK = 4 << 20
 SMALL = 1 << 20
@@ -66,15 +67,15 @@ def fetch_small(source: int, fd: int, offset: int, length: int) -> int:
     return len(data)
 
 
-def stage_content(fd: int, target: int, size: int) -> None:
-    """Copy ``size`` bytes of the cache file to a new, empty file of the volume.
+def stage_content(fd: int, target: int, start: int, size: int) -> None:
+    """Copy the cache file from ``start`` to ``size`` to a file of the volume that ends there.
 
     All of it is on its way to the server at the end, so that writing it does not undo an
     mtime that is set then (NFS and CIFS clients write late).
     """
     if os.fstat(fd).st_size < size:
         raise Implausible("the cache file is shorter than what is to be sent")
-    position = 0
+    position = start
     while position < size:
         data, stop = _next_data(fd, position, size)
         position = _copy(fd, target, data, stop, to_cache=False)
@@ -87,11 +88,22 @@ def stage_content(fd: int, target: int, size: int) -> None:
 
 def make_durable(target: int, size: int) -> None:
     """fsync(2) a staged file and see that the server has all of it."""
+    sync(target)
+    if os.fstat(target).st_size != size:
+        raise Implausible("the server kept another number of bytes than were sent")
+
+
+def sync(target: int) -> None:
+    """fsync(2), which may take long after much was written."""
     progress.tick(FSYNC_ALLOWANCE_S)
     os.fsync(target)
     progress.tick()
-    if os.fstat(target).st_size != size:
-        raise Implausible("the server kept another number of bytes than were sent")
+
+
+def tail_of(target: int, end: int) -> bytes:
+    """What an upload that is to go on at ``end`` is known again by."""
+    count = min(TAIL, end)
+    return os.pread(target, count, end - count)
 
 
 def digest_content(source: int) -> bytes:

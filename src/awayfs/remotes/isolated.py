@@ -17,9 +17,7 @@ import logging
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -42,6 +40,7 @@ from awayfs.ports.wallet import NoWallet, Wallet
 from awayfs.remotes import pacing
 from awayfs.remotes import protocol as p
 from awayfs.remotes.channel import Channel
+from awayfs.remotes.spawning import COMMAND, spawn
 
 CONNECT_DEADLINE_S = 5.0
 CLOSE_DEADLINE_S = 0.5
@@ -52,15 +51,8 @@ READS_IN_FLIGHT = 4
 BACKGROUND_IN_FLIGHT = 8
 LONGEST_QUEUE_S = 30.0
 """So long a transfer may wait behind others that move: a slow link is no dead server."""
-COMMAND = (sys.executable, "-m", os.environ.get("AWAYFS_WORKER", "awayfs.remotes.worker"))
-"""How a worker is started; a test may name ``awayfs.testing.faulty`` instead."""
 
 log = logging.getLogger(__name__)
-
-# PR_SET_PDEATHSIG fires when the *thread* that started the worker ends, so that thread must
-# stay: it is this one, for all workers. Starting a process takes some milliseconds, which the
-# event loop has better uses for.
-_starter = ThreadPoolExecutor(1, "worker-starter")
 
 
 class _Pending:
@@ -364,10 +356,26 @@ class IsolatedRemote:
         return digest
 
     async def stage(
-        self, op: OpId, directory: RemotePath, fd: int, size: int, attributes: Attributes
+        self,
+        op: OpId,
+        directory: RemotePath,
+        fd: int,
+        size: int,
+        attributes: Attributes,
+        start: int = 0,
+        token: bytes = b"",
     ) -> Entry:
         """See the port; the worker itself reads ``fd``. ``OSError`` when that fails."""
-        entry: Entry = await self._call(p.StageCall(op, directory, size, attributes), fd)
+        call = p.StageCall(op, directory, size, attributes, start, token)
+        entry: Entry = await self._call(call, fd)
+        return entry
+
+    async def stage_part(
+        self, op: OpId, directory: RemotePath, fd: int, start: int, end: int, token: bytes = b""
+    ) -> Entry | None:
+        """See the port; the worker itself reads ``fd``. ``OSError`` when that fails."""
+        call = p.StagePartCall(op, directory, start, end, token)
+        entry: Entry | None = await self._call(call, fd)
         return entry
 
     async def replace(self, op: OpId, path: RemotePath, expected: Expected) -> Outcome:
@@ -475,9 +483,7 @@ class IsolatedRemote:
                 "be ended; the server or mount behind them does not answer"
             )
         ours, theirs = socket.socketpair()
-        starting = asyncio.get_running_loop().run_in_executor(
-            _starter, _spawn, self.command, theirs
-        )
+        starting = spawn(self.command, theirs)
         try:
             popen = await asyncio.wait_for(asyncio.shield(starting), self._connect_deadline)
         except BaseException as error:
@@ -490,15 +496,3 @@ class IsolatedRemote:
         self._process.open(self._url, {**self._options, **secrets.named()})
         self._process.limit(self._limits)
         return self._process
-
-
-def _spawn(command: Sequence[str], sock: socket.socket) -> subprocess.Popen[bytes]:
-    """Start a worker with its end of the socket; by exec, so that it shares nothing else."""
-    with sock:
-        return subprocess.Popen(
-            [*command, "--socket", str(sock.fileno())],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=[sock.fileno()],
-            cwd="/",
-        )

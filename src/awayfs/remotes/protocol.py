@@ -169,11 +169,28 @@ class StageCall(Call, frozen=True, tag="stage"):
     directory: bytes
     size: int
     attributes: Attributes
+    start: int
+    token: bytes
     Result = Entry
     bulk = True
 
     async def run(self, remote: Remote, fds: list[int]) -> Entry:
-        return await remote.stage(self.op, self.directory, fds[0], self.size, self.attributes)
+        given = self.size, self.attributes, self.start, self.token
+        return await remote.stage(self.op, self.directory, fds[0], *given)
+
+
+class StagePartCall(Call, frozen=True, tag="stage_part"):
+    op: str
+    directory: bytes
+    start: int
+    end: int
+    token: bytes
+    Result = Entry | None
+    bulk = True
+
+    async def run(self, remote: Remote, fds: list[int]) -> Entry | None:
+        given = self.start, self.end, self.token
+        return await remote.stage_part(self.op, self.directory, fds[0], *given)
 
 
 class ReplaceCall(Call, frozen=True, tag="replace"):
@@ -314,6 +331,7 @@ AnyCall = (
     | FetchManyCall
     | DigestCall
     | StageCall
+    | StagePartCall
     | ReplaceCall
     | DiscardCall
     | MakeCall

@@ -419,8 +419,9 @@ class Replay:
         if self._being_written.is_unfinished(record):
             self._waiting.add(seq)
             return
-        earlier = self._store.intents.get(seq)
-        settled = await self._tidy(seq)
+        earlier, settled = self._store.intents.get(seq), None
+        if earlier is None or not self._actor.resumes(record, earlier[0]):
+            settled = await self._tidy(seq)
         if earlier is not None:
             fault("replay.settled")
         unsure_of_parent = earlier is not None

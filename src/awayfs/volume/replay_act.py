@@ -27,7 +27,7 @@ from awayfs.core.types import (
     NodeId,
     Outcome,
 )
-from awayfs.ports.remote import Intent
+from awayfs.ports.remote import Intent, Sent
 from awayfs.store.intents import REFUSED
 from awayfs.store.nodes import Node
 from awayfs.volume.context import Context
@@ -38,6 +38,7 @@ from awayfs.volume.op_ids import move_op, own_op
 from awayfs.volume.relinking import Relinker
 from awayfs.volume.replay_facts import FactFinder, Places
 from awayfs.volume.suspects import digest_of_file
+from awayfs.volume.uploading import Uploads, is_begun
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ class Actor:
         self._finder = finder
         self._client = client
         self.relinker = Relinker(context, finder, client)
+        self._uploads = Uploads(context.link, context.store.intents)
 
     def op_id(self, record: Record) -> str:
         """The operation id of a record: the same at every try, unlike any other client's."""
@@ -191,11 +193,11 @@ class Actor:
         if not self._store.content.covers(node.id, 0, node.size):
             await self._fetcher.whole_to_send(node.id)
         op, directory = self.op_id(record), path.rpartition(b"/")[0]
-        intent = Intent(op=op, path=path, expected=expected)
+        intent = Intent(op=op, path=path, expected=expected, sent=await self._sent(record, path))
         stage = REFUSED if self._store.intents.is_refused(record.seq) else "staging"
         self._store.intents.set(record.seq, intent, stage)
         fault("replay.intended")
-        staged, digest = await self._stage(op, directory, node.id)
+        staged, digest = await self._stage(record.seq, op, directory, node.id)
         fault("replay.staged")
         intent = Intent(op, path, expected, staged=staged, staged_digest=digest)
         self.freeze(record, intent, "replacing")
@@ -204,8 +206,22 @@ class Actor:
             self._store.intents.set(record.seq, intent, REFUSED)
         return outcome
 
+    def resumes(self, record: Record, intent: Intent) -> bool:
+        """Whether an upload that was cut off may go on: it lies where it is wanted."""
+        return is_begun(intent) and self._finder.where_now(record, intent) == intent
+
+    async def _sent(self, record: Record, path: bytes) -> Sent | None:
+        """How far an earlier try came; one that was to go elsewhere is tidied up."""
+        found = self._store.intents.get(record.seq)
+        if found is None or not is_begun(found[0]):
+            return None
+        if found[0].path == path:
+            return found[0].sent
+        await self._settle(self._finder.where_now(record, found[0]))
+        return None
+
     async def _stage(
-        self, op: str, directory: bytes, node_id: NodeId
+        self, seq: int, op: str, directory: bytes, node_id: NodeId
     ) -> tuple[Entry, bytes | None]:
         """Upload to the staged name; ``Torn`` when the file changed meanwhile.
 
@@ -216,18 +232,24 @@ class Actor:
         assert node is not None
         fd = self._store.content.open(node_id)
         try:
-            before = self.version(node_id)
-            staged = await self._context.link.call(
-                lambda remote: remote.stage(op, directory, fd, node.size, self._attributes(node))
-            )
-            digest = None
-            if staged.file_id is None:
-                path = self._store.content.fd_path(node_id)
+            before, path = self.version(node_id), self._store.content.fd_path(node_id)
+
+            async def still_same() -> None:
+                if self.version(node_id) != before:
+                    await self._context.link.call(lambda r: r.discard_staged(op, directory))
+                    raise Torn
+
+            sent = await self._uploads.begin(seq, path, fd, node.size, still_same)
+            begun = (sent.length, sent.token) if sent else ()
+            given = node.size, self._attributes(node), *begun
+            staged = await self._context.link.call(lambda r: r.stage(op, directory, fd, *given))
+            digest = sent.digest if sent else None
+            if staged.file_id is not None:
+                digest = None
+            elif digest is None:
                 loop = asyncio.get_running_loop()
                 digest = await loop.run_in_executor(None, digest_of_file, path)
-            if self.version(node_id) != before:
-                await self._context.link.call(lambda r: r.discard_staged(op, directory))
-                raise Torn
+            await still_same()
         finally:
             os.close(fd)
         return staged, digest
