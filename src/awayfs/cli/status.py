@@ -125,10 +125,7 @@ def _mode(reply: dict[str, Any]) -> str:
 
 def _link(link: dict[str, Any]) -> list[tuple[str, str]]:
     """Only what is worth a line: a link that is to be spared."""
-    words = [word for word in ("metered",) if link.get(word)]
-    if link.get("weak") and not words:
-        words.append(f"weak, {link.get('round_trip_s') or 0:.1f} s a round trip")
-    return [("link", ", ".join(words))] if words else []
+    return [("link", f"weak: {link.get('why') or 'metered'}")] if link.get("weak") else []
 
 
 def _history(modes: list[dict[str, Any]]) -> None:

@@ -187,6 +187,8 @@ TABLE: Final[Mapping[str, Setting]] = {
         Setting("reintegrate", policy, "eager", "when changes are sent: eager, lazy or manual"),
         Setting("rate-up", rate, None, "bytes a second at most to the server"),
         Setting("rate-down", rate, None, "bytes a second at most from the server"),
+        Setting("weak-rate", rate, 64 << 10, "bytes a second below which a link is weak"),
+        Setting("weak-latency", seconds, 0.4, "seconds of a round trip above which it is"),
         Setting("ageing", seconds, 60.0, "seconds that a change rests on a weak link"),
         Setting("indexers", _programs, INDEXERS, "programs that pull nothing in"),
     )

@@ -30,6 +30,7 @@ from awayfs.fuse import mount as mounting
 from awayfs.volume.changes import RESERVED
 from awayfs.volume.context import SECOND_NS
 from awayfs.volume.hoard import Walk
+from awayfs.volume.meter import Way
 from awayfs.volume.mode_history import told
 from awayfs.volume.slices import Slices
 from awayfs.volume.volume import Volume
@@ -115,6 +116,9 @@ class Api:
             "link": {
                 "metered": volume.link.metered,
                 "weak": volume.link.weak,
+                "why": volume.link.why_weak,
+                "up_bytes_s": volume.link.meter.bytes_s(Way.UP),
+                "down_bytes_s": volume.link.meter.bytes_s(Way.DOWN),
                 "round_trip_s": volume.link.round_trip_s,
             },
             "pending": {

@@ -216,6 +216,7 @@ class Service:
         """At the start, and when the settings are other ones."""
         value = self._context.effective.value
         self._remote.limit(value("rate-up"), value("rate-down"))
+        self._link.meter.limit(value("rate-up"), value("rate-down"))
 
     def _connection_lost(self, why: str) -> None:
         """Told by the worker, also while nobody asks the server anything."""

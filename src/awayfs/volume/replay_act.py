@@ -34,6 +34,7 @@ from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
 from awayfs.volume.fetch import Fetcher
 from awayfs.volume.journaling import Journaling
+from awayfs.volume.meter import Way
 from awayfs.volume.op_ids import move_op, own_op
 from awayfs.volume.relinking import Relinker
 from awayfs.volume.replay_facts import FactFinder, Places
@@ -242,7 +243,9 @@ class Actor:
             sent = await self._uploads.begin(seq, path, fd, node.size, still_same)
             begun = (sent.length, sent.token) if sent else ()
             given = node.size, self._attributes(node), *begun
-            staged = await self._context.link.call(lambda r: r.stage(op, directory, fd, *given))
+            with self._context.link.meter.moving(Way.UP) as moved:
+                staged = await self._context.link.call(lambda r: r.stage(op, directory, fd, *given))
+                moved.bytes = node.size - (sent.length if sent else 0)
             digest = sent.digest if sent else None
             if staged.file_id is not None:
                 digest = None

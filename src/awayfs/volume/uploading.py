@@ -18,6 +18,7 @@ from awayfs.ports.remote import Intent, Sent
 from awayfs.store.intents import Intents
 from awayfs.volume.fault import fault
 from awayfs.volume.link import Link
+from awayfs.volume.meter import Way
 from awayfs.volume.suspects import digest_of_file
 
 
@@ -73,9 +74,12 @@ class Uploads:
         assert found is not None, "an upload without an intent"
         op, directory = found[0].op, found[0].path.rpartition(b"/")[0]
         start, token = (sent.length, sent.token) if sent else (0, b"")
-        return await self._link.call(
-            lambda remote: remote.stage_part(op, directory, fd, start, end, token)
-        )
+        with self._link.meter.moving(Way.UP) as moved:
+            entry = await self._link.call(
+                lambda remote: remote.stage_part(op, directory, fd, start, end, token)
+            )
+            moved.bytes = end - start if entry is not None else 0
+        return entry
 
     def _note(self, seq: int, sent: Sent | None) -> None:
         found = self._intents.get(seq)
