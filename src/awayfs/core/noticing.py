@@ -45,17 +45,19 @@ class RoundTrips:
     variation_s: float = 0.0
     recent: tuple[float, ...] = field(default=())
 
-    def after(self, sample_s: float) -> RoundTrips:
-        """With one more."""
-        recent = (*self.recent, sample_s)[-RECENT:]
-        if not self.recent:
+    def after(self, sample_s: float, loaded: bool = False) -> RoundTrips:
+        """With one more. ``loaded``: it waited behind content of our own, and says how long to
+        wait for answers, but not what the link is like.
+        """
+        recent = self.recent if loaded else (*self.recent, sample_s)[-RECENT:]
+        if not self.smoothed_s:
             return RoundTrips(sample_s, sample_s / 2, recent)
         variation = 0.75 * self.variation_s + 0.25 * abs(self.smoothed_s - sample_s)
         return RoundTrips(0.875 * self.smoothed_s + 0.125 * sample_s, variation, recent)
 
     def wait_s(self, unanswered: int = 0) -> float:
         """How long to wait for the next answer; twice as long after each that did not come."""
-        if not self.recent:
+        if not self.smoothed_s:
             return LONGEST_S
         plain = max(SHORTEST_S, self.smoothed_s + 4 * self.variation_s)
         return min(LONGEST_S, plain * (1 << min(unanswered, 8)))

@@ -108,7 +108,7 @@ class DirectoryRemote:
 
     async def fetch(self, path: RemotePath, offset: int, length: int, fd: int) -> Fetched:
         """See the port; the entry is that of the open file, after the read."""
-        pool = self._bulk if pacing.unasked.get() else self._reads
+        pool = self._background if pacing.unasked.get() else self._reads
         return await self._in_thread(pool, lambda: self._fetch(path, offset, length, fd))
 
     async def fetch_many(self, pieces: Sequence[Piece], fd: int) -> Sequence[Landed | None]:

@@ -47,7 +47,8 @@ CLOSE_DEADLINE_S = 0.5
 MOST_LEFTOVERS = 4
 BULK_IN_FLIGHT = 4
 READS_IN_FLIGHT = 4
-"""Slots of their own for what somebody reads: uploads and hoard walks may have long to go."""
+WALKS_IN_FLIGHT = 2
+"""Slots of their own for what somebody reads, and for hoard walks: uploads may have long to go."""
 BACKGROUND_IN_FLIGHT = 8
 LONGEST_QUEUE_S = 30.0
 """So long a transfer may wait behind others that move: a slow link is no dead server."""
@@ -255,6 +256,7 @@ class IsolatedRemote:
         self._limits = p.Limits(None, None)
         self._bulk = asyncio.Semaphore(BULK_IN_FLIGHT)
         self._reads = asyncio.Semaphore(READS_IN_FLIGHT)
+        self._walks = asyncio.Semaphore(WALKS_IN_FLIGHT)
         self._background = asyncio.Semaphore(BACKGROUND_IN_FLIGHT)
         self._metadata = asyncio.Semaphore(1)
 
@@ -468,10 +470,10 @@ class IsolatedRemote:
             return await process.call(call, self._stall, fds)
 
     def _slots(self, call: p.Call) -> asyncio.Semaphore:
+        if isinstance(call, p.FetchCall):
+            return self._walks if pacing.unasked.get() else self._reads
         if call.background:
             return self._background
-        if isinstance(call, p.FetchCall) and not pacing.unasked.get():
-            return self._reads
         return self._bulk if call.bulk else self._metadata
 
     async def _start(self, secrets: Secrets) -> _Process:

@@ -19,7 +19,7 @@ from asyncssh.sftp import SFTPClientHandler
 
 from awayfs.core.errors import Implausible, NotFound, Refused
 from awayfs.core.types import RemotePath
-from awayfs.remotes import pacing
+from awayfs.remotes import pacing, progress
 from awayfs.remotes.sftp_entries import Named
 from awayfs.remotes.sftp_errors import BadMessage, Failed, Unsupported, from_exception
 from awayfs.remotes.sftp_names import decode_at_once
@@ -34,6 +34,7 @@ OpenSSH answers each with at most 100 names."""
 KIB = 1024
 SMALLEST_WINDOW = 16 * KIB
 LARGEST_WINDOW = 4096 * KIB
+CHUNKS_AHEAD = 32
 FIRST_WINDOW = 64 * KIB
 QUEUED_LITTLE_S = 0.25
 QUEUED_MUCH_S = 0.6
@@ -71,6 +72,14 @@ class Window:
     def chunk(self) -> int:
         """Bytes worth putting into one request now."""
         return max(SMALLEST_WINDOW, min(self._largest_io, self.allowed // 4))
+
+    @property
+    def ahead(self) -> int:
+        """Requests of one file worth having on the way, or in wait for room: no more than fill it.
+
+        What waits here is served in its order, and others would have to wait for all of it.
+        """
+        return min(CHUNKS_AHEAD, self.allowed // self.chunk + 1)
 
     @asynccontextmanager
     async def room(self, count: int, *, first: bool = False) -> AsyncIterator[None]:
@@ -163,7 +172,7 @@ class Channel:
         return time.monotonic() - self._quiet_since if self._waiting else 0.0
 
     async def ask(self, request: Coroutine[Any, Any, T], path: bytes = b"") -> T:
-        """Await one request; ``path`` is for the error's text."""
+        """Await one request; ``path`` is for the error's text. Each reply is a sign of life."""
         if not self._waiting:
             self._quiet_since = time.monotonic()
         self._waiting += 1
@@ -174,6 +183,7 @@ class Channel:
         finally:
             self._waiting -= 1
             self._quiet_since = time.monotonic()
+            progress.tick(progress.KEEP)
 
     @staticmethod
     def _explained(error: Exception, path: bytes) -> Exception:

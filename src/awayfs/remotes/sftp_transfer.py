@@ -31,9 +31,6 @@ PRIVATE = 0o600
 FSYNC_S = 30.0
 """How long an fsync of a big file may take before the server counts as gone."""
 
-CHUNKS_AHEAD = 32
-"""Requests of one file on the way at once; the channel's window bounds the bytes."""
-
 
 @dataclass(frozen=True, slots=True)
 class Begun:
@@ -105,7 +102,11 @@ class Transfer:
             at, ended, flow = start, False, pacing.pacer.get().down
             while ahead or (at < end and not ended):
                 chunk = flow.chunk(min(self._channel.largest_read, self._channel.window.chunk))
-                while at < end and not ended and len(ahead) < flow.ahead(CHUNKS_AHEAD, chunk):
+                while (
+                    at < end
+                    and not ended
+                    and len(ahead) < flow.ahead(self._channel.window.ahead, chunk)
+                ):
                     size = min(chunk, end - at)
                     ahead.append((size, self._channel.spawn(self._whole(handle, at, size))))
                     at += size
@@ -274,7 +275,7 @@ class Transfer:
         try:
             while at < size or ahead:
                 chunk = flow.chunk(min(self._channel.largest_write, self._channel.window.chunk))
-                while at < size and len(ahead) < flow.ahead(CHUNKS_AHEAD, chunk):
+                while at < size and len(ahead) < flow.ahead(self._channel.window.ahead, chunk):
                     count = min(chunk, size - at)
                     ahead.append(self._channel.spawn(self._copy(handle, fd, at, count)))
                     at += count

@@ -135,6 +135,8 @@ class Ticker:
     def __call__(self, allow: float) -> None:
         """One tick. One that changes the allowance is never held back."""
         now = time.monotonic()
+        if allow == progress.KEEP:
+            allow = self._allowed
         if allow == self._allowed and now - self._last < TICK_INTERVAL_S:
             return
         self._last, self._allowed = now, allow

@@ -71,6 +71,11 @@ class Meter:
             one.at = now
             self._on_measured()
 
+    @property
+    def busy(self) -> bool:
+        """Whether content moves at this moment."""
+        return any(one.under_way for one in self._ways.values())
+
     def limit(self, up: int | None, down: int | None) -> None:
         """Bytes a second at most, by setting."""
         for way, limit in ((Way.UP, up), (Way.DOWN, down)):

@@ -58,7 +58,7 @@ class Pulse:
         self.heard_s = self._clock()
         self.doubt = ""
         if took_s is not None:
-            self.trips = self.trips.after(took_s)
+            self.trips = self.trips.after(took_s, self.meter.busy)
             self.slow = self.trips.slow(self.slow, self.slow_above_s())
 
     def up(self) -> None:
