@@ -209,16 +209,18 @@ class Actor:
 
     def resumes(self, record: Record, intent: Intent) -> bool:
         """Whether an upload that was cut off may go on: it lies where it is wanted."""
-        return is_begun(intent) and self._finder.where_now(record, intent) == intent
+        ours = is_begun(intent) and intent.op == self.op_id(record)
+        return ours and self._finder.where_now(record, intent) == intent
 
     async def _sent(self, record: Record, path: bytes) -> Sent | None:
         """How far an earlier try came; one that was to go elsewhere is tidied up."""
         found = self._store.intents.get(record.seq)
         if found is None or not is_begun(found[0]):
             return None
-        if found[0].path == path:
+        if (found[0].op, found[0].path) == (self.op_id(record), path):
             return found[0].sent
-        await self._settle(self._finder.where_now(record, found[0]))
+        intent = self._finder.where_now(record, found[0])
+        await self._context.link.call(lambda remote: remote.settle(intent))
         return None
 
     async def _stage(
