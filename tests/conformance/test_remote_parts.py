@@ -128,9 +128,6 @@ def test_a_part_that_is_cut_off_anywhere_is_gone_on_with(run: Run) -> None:
     async def body(case: Case) -> None:
         with cache_file(CONTENT) as fd:
             for nth in range(1, 20):
-                case.cut_at(0)
-                await case.remote.connect()
-                await case.remote.discard_staged("op1", b"")
                 token = await first_half(case, fd)
                 case.cut_at(nth)
                 await case.remote.connect()
