@@ -92,6 +92,9 @@ class Window:
             except asyncio.CancelledError:
                 self._wake()  # the turn given to us goes to the next one
                 raise
+            progress.tick(
+                progress.KEEP
+            )  # a request ended: who lets others go first is no less alive
         self._used += count
         started = time.monotonic()
         took_s = None
