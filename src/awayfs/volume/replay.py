@@ -21,7 +21,7 @@ import errno
 import logging
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from awayfs.core.decide import (
     AlreadyDone,
@@ -39,7 +39,7 @@ from awayfs.core.errors import NotFound, Refused, RemoteError, Unreachable
 from awayfs.core.records import Record, RecordState
 from awayfs.core.types import Committed, Kind, NodeId
 from awayfs.ports.remote import Intent
-from awayfs.volume.ageing import NONE_RESTS, Ageing, Resting
+from awayfs.volume.ageing import Ageing
 from awayfs.volume.being_written import BeingWritten
 from awayfs.volume.context import SECOND_NS, Context
 from awayfs.volume.fault import fault
@@ -51,6 +51,7 @@ from awayfs.volume.replay_act import Actor, Torn, Version
 from awayfs.volume.replay_commit import Committer
 from awayfs.volume.replay_facts import FactFinder
 from awayfs.volume.replay_optimise import Optimiser
+from awayfs.volume.replay_progress import Progress
 from awayfs.volume.replay_queue import Queue
 from awayfs.volume.revive import Reviver
 
@@ -74,37 +75,6 @@ def _told(record: Record) -> str:
     """A record in one line, for the log."""
     places = f"{record.parent}/{record.name!r} {record.to_parent}/{record.to_name!r}"
     return f"record {record.seq} {record.kind} of {record.node} ({record.state}) {places}"
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a drain stands; ``stuck`` when what is left cannot go out by waiting a moment: it needs
-    a decision, or, with ``full``, room on the server.
-
-    ``mapped``: what would tell of writes through a mapping, of which there need not be any; it
-    goes out when the file is closed. 0 while something is on its way. ``held``: what waits until it
-    is asked for, or until the mount is idle (``core.sending``). ``resting``: what is too young yet
-    for a weak link, and goes by itself.
-    """
-
-    records: int
-    bytes: int
-    parked: int
-    mapped: int
-    stuck: bool
-    full: bool = False
-    held: int = 0
-    resting: Resting = NONE_RESTS
-
-    @property
-    def not_now(self) -> int:
-        """How many records are not to go out yet: each of the two is the journal's end."""
-        return max(self.held, self.resting.records)
-
-    @property
-    def over(self) -> bool:
-        """Whether all is sent that was known to be changed, and may go."""
-        return self.records <= self.mapped + self.not_now
 
 
 class Replay:
