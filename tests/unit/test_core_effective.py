@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from awayfs.core.effective import Layer, Place, cost, in_order, left_out, patterns_at, resolve
@@ -118,6 +118,7 @@ LAYERS = st.lists(
 PATHS = st.sampled_from([b"", b"a", b"a/b", b"a/b/c", b"c/b"])
 
 
+@example([Layer(Place.XATTR, "w", {"pin": 0}), Layer(Place.TOP, "w", {"never-cache": True})], b"")
 @given(LAYERS, PATHS)
 def test_no_path_is_both_pinned_and_never_cached(layers: list[Layer], path: bytes) -> None:
     layers = in_order(layers)

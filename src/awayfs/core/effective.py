@@ -82,11 +82,16 @@ def resolve(name: str, path: bytes, layers: Iterable[Layer]) -> Found:
     ordered = list(layers)
     found = _first(name, path, ordered)
     rival = {"pin": "never-cache", "never-cache": "pin"}.get(name)
-    if rival is not None and found.value not in (None, False):
+    if rival is not None and _asks(name, found):
         other = _first(rival, path, ordered)
-        if other.value not in (None, False) and other.rank < found.rank:
+        if _asks(rival, other) and other.rank < found.rank:
             return Found(TABLE[name].default, other.place, other.where, other.rank)
     return found
+
+
+def _asks(name: str, found: Found) -> bool:
+    """Whether a value asks for something; a pin does with any priority, 0 included."""
+    return found.value is not None if name == "pin" else bool(found.value)
 
 
 def _first(name: str, path: bytes, layers: list[Layer]) -> Found:
