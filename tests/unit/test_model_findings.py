@@ -677,3 +677,12 @@ def test_what_is_moved_aside_after_a_rename_of_ours_has_one_name() -> None:
         ("clash", {"who": "b", "ours": ours, "by": "b", "theirs": [("rename", "d/b", "b")]}),
     ]
     assert play("apart", steps) is None
+
+
+def test_what_a_chain_of_decisions_leaves_free_is_shown() -> None:
+    ours = [("rename", "b", "a"), ("exchange", "a", "d")]
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 18366}),
+        ("clash", {"who": "a", "ours": ours, "by": "s", "theirs": [("unlink", "b")]}),
+    ]
+    assert play("apart", steps) is None

@@ -14,6 +14,7 @@ from awayfs.core.naming import conflict_copy_name
 from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.types import Entry, NodeId
 from awayfs.store.conflicts import Conflict
+from awayfs.volume.adopt import Adopter
 from awayfs.volume.context import Context
 from awayfs.volume.observe import Observer
 from awayfs.volume.suspects import digest_of_file
@@ -45,6 +46,7 @@ class Steps:
         self._context = context
         self._store = context.store
         self._observer = observer
+        self._adopter = Adopter(context)
         self._together = 0
         self._later: set[NodeId] = set()
 
@@ -72,6 +74,18 @@ class Steps:
                 self._later.add(directory)
             else:
                 await self._observer.directory(directory)
+                self._show_all(directory)
+
+    def _show_all(self, directory: NodeId) -> None:
+        """What the server has under names that became free here is shown: for no listing is it new.
+
+        Which name a chain of renames, exchanges and decisions leaves free is known in the end only.
+        """
+        with self._store.transaction():
+            shown = {name for name, _ in self._store.nodes.children(directory)}
+            for name, _ in self._store.server.children(directory):
+                if name not in shown:
+                    self._adopter.show_again(directory, name)
 
     @asynccontextmanager
     async def together(self) -> AsyncIterator[None]:
