@@ -47,6 +47,7 @@ CLOSE_DEADLINE_S = 0.5
 MOST_LEFTOVERS = 4
 BULK_IN_FLIGHT = 4
 BACKGROUND_IN_FLIGHT = 8
+SENDING_IN_FLIGHT = 256
 LONGEST_QUEUE_S = 30.0
 """So long a transfer may wait behind others that move: a slow link is no dead server."""
 COMMAND = (sys.executable, "-m", os.environ.get("AWAYFS_WORKER", "awayfs.remotes.worker"))
@@ -255,6 +256,7 @@ class IsolatedRemote:
         self._bulk = asyncio.Semaphore(BULK_IN_FLIGHT)
         self._background = asyncio.Semaphore(BACKGROUND_IN_FLIGHT)
         self._metadata = asyncio.Semaphore(1)
+        self._sending = asyncio.Semaphore(SENDING_IN_FLIGHT)
 
     @property
     def worker_pid(self) -> int | None:
@@ -437,12 +439,18 @@ class IsolatedRemote:
     async def _call(self, call: p.Call, *fds: int) -> Any:
         """One call. It waits for its turn here, where no deadline runs: the worker only ever
         gets as many as it works on at once."""
-        slots = self._bulk if call.bulk else self._metadata
-        async with self._background if call.background else slots:
+        async with self._slots(call):
             process = self._process
             if process is None:
                 raise Unreachable("not connected")
             return await process.call(call, self._stall, fds)
+
+    def _slots(self, call: p.Call) -> asyncio.Semaphore:
+        if call.sends:
+            return self._sending
+        if call.background:
+            return self._background
+        return self._bulk if call.bulk else self._metadata
 
     async def _start(self, secrets: Secrets) -> _Process:
         self.abandon("replaced")

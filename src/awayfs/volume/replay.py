@@ -23,6 +23,7 @@ from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 
+from awayfs.core import flight
 from awayfs.core.decide import (
     AlreadyDone,
     Apply,
@@ -55,7 +56,6 @@ from awayfs.volume.revive import Reviver
 
 log = logging.getLogger(__name__)
 
-IN_FLIGHT = 8
 ROUNDS = 8
 WAIT_S = 0.3
 FAILED_WAIT_S = 2.0
@@ -125,6 +125,10 @@ class Replay:
         self._optimiser = Optimiser(context.store, committer.discard_if_unused, self._is_directory)
         self._optimising = asyncio.Lock()
         self._in_flight: dict[int, asyncio.Task[None]] = {}
+        self._landed: list[int] = []  # of those, what is through
+        self._landing = asyncio.Event()
+        self._begun_s: dict[int, float] = {}
+        self._limit = flight.FIRST
         self._waiting: set[int] = set()
         self._mapped: set[int] = set()  # what waits for its file to be closed
         self._failed: dict[int, int] = {}
@@ -318,12 +322,11 @@ class Replay:
             await self._send_ready()
             if not self._in_flight:
                 break
-            done, _ = await asyncio.wait(
-                self._in_flight.values(), timeout=LONG_S, return_when=asyncio.FIRST_COMPLETED
-            )
-            if not done:
+            landed = await self._next_landed()
+            if not landed:
                 self._begin_pass()
-            for seq in [s for s, task in self._in_flight.items() if task in done]:
+            for seq in landed:
+                self._note_time(seq)
                 self._in_flight.pop(seq)
                 moved |= self._after(seq)
             await self._tell()
@@ -337,10 +340,29 @@ class Replay:
     async def _send_ready(self) -> None:
         if self._is_full():
             return
-        limit = IN_FLIGHT - len(self._in_flight)
-        for seq in await self._queue.start(limit, self._sending.choice()):
-            task = asyncio.get_running_loop().create_task(self._guarded(seq))
-            self._in_flight[seq] = task
+        loop = asyncio.get_running_loop()
+        for seq in await self._queue.start(self._limit - len(self._in_flight), self._sending.choice()):
+            self._begun_s[seq] = loop.time()
+            task = self._in_flight[seq] = loop.create_task(self._guarded(seq))
+            task.add_done_callback(lambda _task, seq=seq: self._note_landed(seq))  # type: ignore[misc]
+
+    def _note_landed(self, seq: int) -> None:
+        self._landed.append(seq)
+        self._landing.set()
+
+    async def _next_landed(self) -> list[int]:
+        """What is through by now, after waiting for the first; nothing if that takes long."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._landing.wait(), LONG_S)
+        landed, self._landed = self._landed, []
+        self._landing.clear()
+        return landed
+
+    def _note_time(self, seq: int) -> None:
+        """Whether there had better be more, or fewer, under way (``core.flight``)."""
+        took_s = asyncio.get_running_loop().time() - self._begun_s.pop(seq)
+        if seq not in self._waiting and seq not in self._mapped:
+            self._limit = flight.after(self._limit, len(self._in_flight), took_s)
 
     def _after(self, seq: int) -> bool:
         """A record came back; whether that changed anything."""
@@ -494,6 +516,8 @@ class Replay:
         for task in flying.values():
             task.cancel()
         await asyncio.gather(*flying.values(), return_exceptions=True)
+        self._landed.clear()
+        self._begun_s.clear()
         for seq in flying:
             self._queue.back(seq, waits=False)
 
