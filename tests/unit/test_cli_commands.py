@@ -830,6 +830,21 @@ def test_ago(seconds: int, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.2, "1 s"),
+        (59.4, "59 s"),
+        (60, "1 min"),
+        (75, "1 min 15 s"),
+        (1234, "20 min"),
+        (7260, "2 h 1 min"),
+    ],
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert show.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
     ("count", "text"),
     [(None, "-"), (0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 40, "5.0 TiB")],
 )

@@ -17,7 +17,7 @@ TIMES = st.floats(0, 100)
     [
         (64, 64, 0.3, 65),  # full, and none held up: one more
         (64, 10, 0.3, 64),  # not full: nothing is known
-        (64, 64, 2.0, 64),  # neither quick nor slow
+        (64, 64, 3.0, 64),  # neither quick nor slow
         (64, 64, 9.0, 56),  # slow: an eighth fewer
         (flight.FEWEST, 8, 9.0, flight.FEWEST),
         (flight.MOST, flight.MOST, 0.1, flight.MOST),

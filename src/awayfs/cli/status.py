@@ -149,7 +149,16 @@ def _pending(reply: dict[str, Any]) -> str:
         text += f"; {show.held(pending['held'], reply.get('reintegrate', ''))}"
     if pending.get("parked"):
         text += f", {pending['parked']} parked (see 'awayfs journal list')"
-    return text + (", being sent" if reply.get("replaying") else "")
+    return text + (_sending(reply.get("sending") or {}) if reply.get("replaying") else "")
+
+
+def _sending(sending: dict[str, Any]) -> str:
+    """That it is, and how fast, where that is known."""
+    if not sending.get("records_per_s"):
+        return ", being sent"
+    text = f", being sent: {sending['records_per_s']:.0f}/s, {show.size(sending['bytes_per_s'])}/s"
+    left_s = sending.get("left_s")
+    return text if left_s is None else f"{text}, about {show.duration(left_s)} left"
 
 
 def _reintegrate(reply: dict[str, Any]) -> list[tuple[str, str]]:

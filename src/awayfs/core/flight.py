@@ -8,10 +8,10 @@ take, as the window of a transfer does (``remotes.sftp_channel.Window``).
 
 from __future__ import annotations
 
-FIRST = 64
+FIRST = 128
 FEWEST = 8
 MOST = 512
-QUICK_S = 1.0
+QUICK_S = 2.0
 SLOW_S = 4.0
 """A record that takes so long waits for others, or is large: fewer at once lose nothing then."""
 

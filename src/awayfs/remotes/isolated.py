@@ -47,7 +47,7 @@ CLOSE_DEADLINE_S = 0.5
 MOST_LEFTOVERS = 4
 BULK_IN_FLIGHT = 4
 BACKGROUND_IN_FLIGHT = 8
-SENDING_IN_FLIGHT = 256
+SENDING_IN_FLIGHT = 512
 LONGEST_QUEUE_S = 30.0
 """So long a transfer may wait behind others that move: a slow link is no dead server."""
 COMMAND = (sys.executable, "-m", os.environ.get("AWAYFS_WORKER", "awayfs.remotes.worker"))

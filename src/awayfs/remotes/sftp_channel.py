@@ -163,6 +163,7 @@ class Channel:
             self._handler._writer = cast(Any, _Corked(self._handler._writer))
         self._client = client
         self._root = root
+        self.handles = handles
         self._open_handles = asyncio.Semaphore(handles)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._waiting = 0

@@ -23,7 +23,6 @@ from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 
-from awayfs.core import flight
 from awayfs.core.decide import (
     AlreadyDone,
     Apply,
@@ -37,12 +36,14 @@ from awayfs.core.decide import (
 )
 from awayfs.core.decide import Refused as RefusedDecision
 from awayfs.core.errors import NotFound, Refused, RemoteError, Unreachable
+from awayfs.core.pace import Estimate
 from awayfs.core.records import Record, RecordState
 from awayfs.core.types import Committed, Kind, NodeId
 from awayfs.ports.remote import Intent
 from awayfs.volume.being_written import BeingWritten
 from awayfs.volume.context import SECOND_NS, Context
 from awayfs.volume.fault import fault
+from awayfs.volume.flying import Flying
 from awayfs.volume.left_names import LeftNames
 from awayfs.volume.observe import Observer
 from awayfs.volume.parking import Parking
@@ -124,11 +125,7 @@ class Replay:
         self._queue = Queue(context.store.journal, self._is_directory)
         self._optimiser = Optimiser(context.store, committer.discard_if_unused, self._is_directory)
         self._optimising = asyncio.Lock()
-        self._in_flight: dict[int, asyncio.Task[None]] = {}
-        self._landed: list[int] = []  # of those, what is through
-        self._landing = asyncio.Event()
-        self._begun_s: dict[int, float] = {}
-        self._limit = flight.FIRST
+        self._in_flight = Flying(context.store.journal)
         self._waiting: set[int] = set()
         self._mapped: set[int] = set()  # what waits for its file to be closed
         self._failed: dict[int, int] = {}
@@ -215,6 +212,10 @@ class Replay:
             full=held_up,
             held=held,
         )
+
+    def estimate(self) -> Estimate | None:
+        """How fast it goes, and how long what is left may take; None while nothing is sent."""
+        return self._in_flight.estimate() if self.active else None
 
     def _count_mapped(self) -> int:
         """How many records wait for no more than that their file is closed."""
@@ -317,18 +318,18 @@ class Replay:
         What is changed meanwhile, or waits, has its turn as well when all the rest takes long.
         """
         self._begin_pass()
+        self._in_flight.look()
         moved = False
         while self._context.link.usable:
             await self._send_ready()
             if not self._in_flight:
                 break
-            landed = await self._next_landed()
-            if not landed:
+            through = await self._in_flight.next_through(LONG_S)
+            if not through:
                 self._begin_pass()
-            for seq in landed:
-                self._note_time(seq)
-                self._in_flight.pop(seq)
+            for seq in through:
                 moved |= self._after(seq)
+            self._in_flight.look()
             await self._tell()
         return moved
 
@@ -340,35 +341,16 @@ class Replay:
     async def _send_ready(self) -> None:
         if self._is_full():
             return
-        loop = asyncio.get_running_loop()
-        for seq in await self._queue.start(self._limit - len(self._in_flight), self._sending.choice()):
-            self._begun_s[seq] = loop.time()
-            task = self._in_flight[seq] = loop.create_task(self._guarded(seq))
-            task.add_done_callback(lambda _task, seq=seq: self._note_landed(seq))  # type: ignore[misc]
-
-    def _note_landed(self, seq: int) -> None:
-        self._landed.append(seq)
-        self._landing.set()
-
-    async def _next_landed(self) -> list[int]:
-        """What is through by now, after waiting for the first; nothing if that takes long."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._landing.wait(), LONG_S)
-        landed, self._landed = self._landed, []
-        self._landing.clear()
-        return landed
-
-    def _note_time(self, seq: int) -> None:
-        """Whether there had better be more, or fewer, under way (``core.flight``)."""
-        took_s = asyncio.get_running_loop().time() - self._begun_s.pop(seq)
-        if seq not in self._waiting and seq not in self._mapped:
-            self._limit = flight.after(self._limit, len(self._in_flight), took_s)
+        for seq in await self._queue.start(self._in_flight.room, self._sending.choice()):
+            self._in_flight.start(seq, self._guarded(seq))
 
     def _after(self, seq: int) -> bool:
         """A record came back; whether that changed anything."""
-        moved = self._queue.back(seq, waits=seq in self._waiting or seq in self._mapped)
-        if self._store.journal.get(seq) is None:
-            self._failed.pop(seq, None)
+        waits = seq in self._waiting or seq in self._mapped
+        self._in_flight.landed(seq, waits=waits)
+        moved = self._queue.back(seq, waits=waits)
+        if seq in self._failed and self._store.journal.get(seq) is None:
+            del self._failed[seq]
         return moved
 
     async def _guarded(self, seq: int) -> None:
@@ -421,10 +403,11 @@ class Replay:
         if earlier is not None:
             fault("replay.settled")
         unsure_of_parent = earlier is not None
+        free = self._finder.may_assume_free(record, earlier)
         for _ in range(ROUNDS):
             revived = not unsure_of_parent or await self._reviver.revive_for(record)
             before = self._actor.version(record.node)
-            facts = await self._finder.gather(record, earlier)
+            facts = await self._finder.gather(record, earlier, free=free)
             if settled is not None and self._finder.where_now(record, settled) != settled:
                 settled = await self._tidy(seq)  # the look around found its directory elsewhere
                 continue
@@ -440,14 +423,17 @@ class Replay:
             try:
                 outcome = await self._actor.act(record, facts, decision)
             except NotFound:
-                unsure_of_parent = True
+                unsure_of_parent, free = True, False
                 continue
             if isinstance(outcome, Committed):
                 fault("replay.acted")
                 left = await self._left_names.look(record, facts, acted=True)
-                self._committer.commit(record, facts, outcome.entry, left=left)
+                await self._committer.commit(record, facts, outcome.entry, left=left)
                 return
             settled = await self._tidy(seq)
+            if free:  # what was tried did nothing, and was no more than a way to look
+                free, settled = False, None
+                self._actor.thaw(record)
             earlier = self._store.intents.get(seq)
         log.warning("record %d: the server keeps changing; later again", seq)
         self._waiting.add(seq)
@@ -457,7 +443,8 @@ class Replay:
 
         What was settled; None where no operation was begun.
         """
-        started, record = self._store.intents.get(seq), self._store.journal.get(seq)
+        started = self._store.intents.get(seq)
+        record = self._store.journal.get(seq) if started is not None else None
         if started is None or record is None:
             return None
         intent = self._finder.where_now(record, started[0])
@@ -481,7 +468,7 @@ class Replay:
                 self._actor.freeze_as_sent(record, before)
                 entry = await self._actor.complete(record, facts, entry)
                 left = await self._left_names.look(record, facts, acted=False)
-                self._committer.commit(record, facts, entry, by_others=True, left=left)
+                await self._committer.commit(record, facts, entry, by_others=True, left=left)
             case Conflict():
                 await self._parking.conflict(record, facts, decision)
             case RefusedDecision(code, reason):
@@ -512,13 +499,7 @@ class Replay:
         return found is None or found.kind is Kind.DIRECTORY
 
     async def _cancel_flying(self) -> None:
-        flying, self._in_flight = self._in_flight, {}
-        for task in flying.values():
-            task.cancel()
-        await asyncio.gather(*flying.values(), return_exceptions=True)
-        self._landed.clear()
-        self._begun_s.clear()
-        for seq in flying:
+        for seq in await self._in_flight.cancel():
             self._queue.back(seq, waits=False)
 
     async def _tell(self) -> None:
