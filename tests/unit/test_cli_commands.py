@@ -225,6 +225,25 @@ def test_status(daemon: Daemon) -> None:
     assert data("status") == [STATUS]
 
 
+@pytest.mark.parametrize(
+    ("sending", "text"),
+    [
+        (None, "1 parked (see 'awayfs journal list'), being sent\n"),
+        (
+            {"records_per_s": 12.4, "bytes_per_s": 2048, "left_s": 75.2},
+            "being sent: 12/s, 2.0 KiB/s, about 1 min 15 s left",
+        ),
+        ({"records_per_s": 3.0, "bytes_per_s": 0, "left_s": None}, "being sent: 3/s, 0 B/s\n"),
+        ({"records_per_s": 0.0, "bytes_per_s": 0, "left_s": None}, "being sent\n"),
+    ],
+)
+def test_status_while_changes_are_sent(
+    daemon: Daemon, sending: dict[str, Any] | None, text: str
+) -> None:
+    daemon.replies["status"] = {**STATUS, "replaying": True, "sending": sending}
+    assert text in worked("status")
+
+
 def test_status_of_a_path(daemon: Daemon) -> None:
     reply = data("status", M + "/dir/f")
     assert reply["path"]["path"] == "dir/f" and reply["mode"] == "disconnected"
