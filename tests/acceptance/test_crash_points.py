@@ -251,6 +251,7 @@ def imported(crashes: Crashes) -> None:
 
 EDITED = has("plain", "edited\n")
 LONG = "plain\n" * 1000
+PARTS = "part\n" * 4_000_000
 LARGE = "large\n" * (1 << 18)
 
 
@@ -281,6 +282,7 @@ SCENARIOS: dict[str, tuple[Step, Step, Step]] = {
     "replay.settled": (cut_off, go_online, EDITED),
     "replay.decided": (edited, go_online, EDITED),
     "replay.intended": (edited, go_online, EDITED),
+    "replay.part": (does("yes part | head -c 20000000 > fresh"), go_online, has("fresh", PARTS)),
     "replay.staged": (edited, go_online, EDITED),
     "replay.frozen": (edited, go_online, EDITED),
     "replay.acted": (edited, go_online, EDITED),

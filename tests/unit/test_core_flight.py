@@ -43,3 +43,8 @@ def test_a_link_that_stays_slow_soon_has_the_fewest(limit: int) -> None:
     for _ in range(100):
         limit = flight.after(limit, limit, flight.SLOW_S * 2)
     assert limit == flight.FEWEST
+
+
+def test_a_weak_link_carries_few_whatever_the_limit() -> None:
+    assert flight.at_most(flight.MOST, weak=True) == flight.FEWEST
+    assert flight.at_most(flight.MOST, weak=False) == flight.MOST

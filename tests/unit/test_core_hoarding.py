@@ -13,11 +13,11 @@ from awayfs.core.hoarding import (
     LARGEST_PIECE,
     SMALL,
     SMALLEST_PIECE,
-    Pace,
     batches,
     next_piece,
 )
 from awayfs.core.learning import Wanted
+from awayfs.core.pacing import Pace
 
 
 @given(sizes=st.lists(st.integers(0, SMALL), max_size=800))

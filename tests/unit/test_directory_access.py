@@ -16,7 +16,8 @@ from awayfs.core.errors import Refused, Unreachable
 from awayfs.core.types import ABSENT, Attributes, Kind
 from awayfs.remotes import directory_facts, directory_probe, directory_tree, linux
 from awayfs.remotes.directory import DirectoryRemote
-from awayfs.remotes.isolated import COMMAND, IsolatedRemote
+from awayfs.remotes.isolated import IsolatedRemote
+from awayfs.remotes.spawning import COMMAND
 
 NOBODY = 65534
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become someone else")

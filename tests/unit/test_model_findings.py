@@ -634,3 +634,46 @@ def test_what_a_rename_displaced_goes_though_its_node_was_renamed_on_and_is_made
         ("change", {"who": "a", "ops": [("rename", "d/e", "e")]}),
     ]
     assert play("apart", steps) is None
+
+
+def test_an_exchange_of_what_was_exchanged_is_given_up_with_one_name_each() -> None:
+    renaming = [("rename", "d/b", "a")]
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 39345}),
+        ("clash", {"who": "b", "ours": [("exchange", "b", "d/b")], "by": "b", "theirs": renaming}),
+        ("clash", {"who": "b", "ours": renaming, "by": "a", "theirs": []}),
+        ("work_offline", {"who": "b", "ops": [("exchange", "a", "b")]}),
+    ]
+    assert play("apart", steps) is None
+
+
+def test_a_file_in_a_directory_made_anew_is_linked_where_the_server_has_it_elsewhere() -> None:
+    theirs = [("write", "a", "new"), ("chmod", "e", 384)]
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 60464}),
+        ("clash", {"who": "b", "ours": [], "by": "s", "theirs": [("rename", "a", "e/a")]}),
+        ("clash", {"who": "b", "ours": [], "by": "a", "theirs": [("link", "e/a", "a")]}),
+        ("clash", {"who": "a", "ours": [("retype", "e")], "by": "s", "theirs": []}),
+        ("clash", {"who": "a", "ours": [], "by": "b", "theirs": theirs}),
+    ]
+    assert play("apart", steps) is None
+
+
+def test_what_comes_back_has_the_rights_that_the_server_knows() -> None:
+    """They were set here, and not sent, since it had been saved over."""
+    ours = [("chmod", "d/a", 384), ("save", "d/a", "over")]
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 46372}),
+        ("clash", {"who": "a", "ours": ours, "by": "a", "theirs": [("exchange", "d", "b")]}),
+    ]
+    assert play("apart", steps) is None
+
+
+def test_what_is_moved_aside_after_a_rename_of_ours_has_one_name() -> None:
+    ours = [("rename", "a", "b"), ("rename", "d/b", "d/a")]
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 925}),
+        ("work_offline", {"who": "b", "ops": [("save", "a", "backup"), ("unlink", "b")]}),
+        ("clash", {"who": "b", "ours": ours, "by": "b", "theirs": [("rename", "d/b", "b")]}),
+    ]
+    assert play("apart", steps) is None

@@ -62,15 +62,15 @@ def test_waits_follow_what_answers_took() -> None:
 @given(TRIPS, st.booleans())
 def test_one_long_trip_makes_no_slow_link(samples: list[float], was: bool) -> None:
     quick = after(*samples, *[0.01] * (RECENT - 1), 50.0)
-    assert not quick.slow(was)
+    assert not quick.slow(was, 0.4)
 
 
 def test_slow_has_a_hysteresis() -> None:
     between = after(*[0.3] * RECENT)
-    assert (between.slow(False), between.slow(True)) == (False, True)
-    assert after(*[0.5] * RECENT).slow(False)
-    assert not after(*[0.1] * RECENT).slow(True)
-    assert not after(0.9).slow(False), "too early to say"
+    assert (between.slow(False, 0.4), between.slow(True, 0.4)) == (False, True)
+    assert after(*[0.5] * RECENT).slow(False, 0.4)
+    assert not after(*[0.1] * RECENT).slow(True, 0.4)
+    assert not after(0.9).slow(False, 0.4), "too early to say"
 
 
 @given(st.lists(st.floats(0, STEADY_S, exclude_max=True), max_size=40))

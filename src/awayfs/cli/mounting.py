@@ -42,6 +42,7 @@ def mount(
     writes=behind|close|through, cache-size=SIZE, base-limit=SIZE, errno=posix|distinct,
     cull=off, pin, never-cache, brun=PERCENT, bcull=PERCENT, bstop=PERCENT, frun=PERCENT,
     fcull=PERCENT, fstop=PERCENT, learn=off, walk-interval=SECONDS, bandwidth=SIZE, indexers=off,
+    ageing=SECONDS, rate-up=SIZE, rate-down=SIZE, weak-rate=SIZE, weak-latency=SECONDS,
     conflicted=local|server|error, reintegrate=eager|lazy|manual,
     identity=FILE, credentials=FILE, known_hosts=FILE, ssh_config=FILE, timeout=SECONDS,
     passthrough=auto|off, writeback, volume-id=NAME

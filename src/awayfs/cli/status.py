@@ -125,10 +125,7 @@ def _mode(reply: dict[str, Any]) -> str:
 
 def _link(link: dict[str, Any]) -> list[tuple[str, str]]:
     """Only what is worth a line: a link that is to be spared."""
-    words = [word for word in ("metered",) if link.get(word)]
-    if link.get("weak") and not words:
-        words.append(f"weak, {link.get('round_trip_s') or 0:.1f} s a round trip")
-    return [("link", ", ".join(words))] if words else []
+    return [("link", f"weak: {link.get('why') or 'metered'}")] if link.get("weak") else []
 
 
 def _history(modes: list[dict[str, Any]]) -> None:
@@ -149,6 +146,9 @@ def _pending(reply: dict[str, Any]) -> str:
         text += f"; {show.held(pending['held'], reply.get('reintegrate', ''))}"
     if pending.get("parked"):
         text += f", {pending['parked']} parked (see 'awayfs journal list')"
+    if pending.get("resting"):
+        soon = f"the first for {pending['resting_s']:.0f} s more"
+        text += f", {pending['resting']} resting, {soon} ('awayfs sync' sends them now)"
     return text + (_sending(reply.get("sending") or {}) if reply.get("replaying") else "")
 
 

@@ -8,8 +8,8 @@ take, as the window of a transfer does (``remotes.sftp_channel.Window``).
 
 from __future__ import annotations
 
-FIRST = 128
-"""Their first requests are some 20 KiB, which keep a very thin link busy for a second."""
+FIRST = 32
+"""What a link bears is not known yet: a thin one is busy with so many small files for seconds."""
 
 FEWEST = 8
 MOST = 512
@@ -19,6 +19,11 @@ MORE = 2
 QUICK_S = 2.0
 SLOW_S = 4.0
 """A record that takes so long waits for others, or is large: fewer at once lose nothing then."""
+
+
+def at_most(limit: int, weak: bool) -> int:
+    """How many of a limit a link takes: one that is known to be weak has others to carry, too."""
+    return FEWEST if weak else limit
 
 
 def after(limit: int, under_way: int, took_s: float) -> int:

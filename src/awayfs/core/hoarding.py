@@ -1,4 +1,4 @@
-"""How a hoard walk proceeds: its limits, and how fast it may go. Pure.
+"""How a hoard walk cuts its work. Pure.
 
 A walk fetches small files many at a time and large ones in pieces, so that what a cut link costs
 is one piece, and so that a user's read never waits for more than one.
@@ -21,7 +21,6 @@ LARGEST_PIECE: Final = 8 << 20
 SHORT_S: Final = 0.5
 LONG_S: Final = 2.0
 """A piece that took less is followed by a larger one; one that took more, by a smaller."""
-BURST_S: Final = 0.25
 
 
 def batches(files: Iterable[tuple[NodeId, int]]) -> Iterator[list[NodeId]]:
@@ -45,18 +44,3 @@ def next_piece(length: int, took_s: float) -> int:
     if took_s > LONG_S:
         return max(SMALLEST_PIECE, length // 2)
     return length
-
-
-class Pace:
-    """Holds fetching to a number of bytes a second. Instants are seconds of any steady clock."""
-
-    def __init__(self) -> None:
-        self._free_at = 0.0
-
-    def wait_s(self, now: float, count: int, bandwidth: int | None) -> float:
-        """Seconds to wait before ``count`` bytes are asked for; they are counted as asked for."""
-        if bandwidth is None:
-            return 0.0
-        begins = max(self._free_at, now - BURST_S)
-        self._free_at = begins + count / bandwidth
-        return max(0.0, begins - now)

@@ -26,9 +26,9 @@ STEADY_S = 10.0
 FIRST_HOLD_S = 1.0
 LONGEST_HOLD_S = 30.0
 
-SLOW_S = 0.4
-QUICK_S = 0.2
-"""A link is slow above the one and no more below the other; between them it stays what it was."""
+CALM = 2
+"""A link is slow above a round trip, and no more below this part of it; between them it stays what
+it was. The same holds for a rate below which it is thin."""
 
 RECENT = 4
 """Of so many round trips the shortest tells the link's; the others waited for something else."""
@@ -45,26 +45,59 @@ class RoundTrips:
     variation_s: float = 0.0
     recent: tuple[float, ...] = field(default=())
 
-    def after(self, sample_s: float) -> RoundTrips:
-        """With one more."""
-        recent = (*self.recent, sample_s)[-RECENT:]
-        if not self.recent:
+    def after(self, sample_s: float, loaded: bool = False) -> RoundTrips:
+        """With one more. ``loaded``: it waited behind content of our own, and says how long to
+        wait for answers, but not what the link is like.
+        """
+        recent = self.recent if loaded else (*self.recent, sample_s)[-RECENT:]
+        if not self.smoothed_s:
             return RoundTrips(sample_s, sample_s / 2, recent)
         variation = 0.75 * self.variation_s + 0.25 * abs(self.smoothed_s - sample_s)
         return RoundTrips(0.875 * self.smoothed_s + 0.125 * sample_s, variation, recent)
 
     def wait_s(self, unanswered: int = 0) -> float:
         """How long to wait for the next answer; twice as long after each that did not come."""
-        if not self.recent:
+        if not self.smoothed_s:
             return LONGEST_S
         plain = max(SHORTEST_S, self.smoothed_s + 4 * self.variation_s)
         return min(LONGEST_S, plain * (1 << min(unanswered, 8)))
 
-    def slow(self, was_slow: bool) -> bool:
+    def slow(self, was_slow: bool, above_s: float) -> bool:
         """Whether this is a slow link, given what it was so far."""
         if len(self.recent) < RECENT:
             return was_slow
-        return min(self.recent) > (QUICK_S if was_slow else SLOW_S)
+        return min(self.recent) > (above_s / CALM if was_slow else above_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """How many bytes a second moved in one direction, the last times that it could be told.
+
+    The most of them tells the link's; the others waited for something else.
+    """
+
+    recent: tuple[float, ...] = field(default=())
+
+    @property
+    def bytes_s(self) -> float | None:
+        """None before anything was measured."""
+        return max(self.recent, default=None)
+
+    def after(self, count: int, took_s: float, together: int) -> Throughput:
+        """With ``count`` bytes that moved in so long, beside others that shared the link.
+
+        ``together`` of them, this one included, as many as there were at its begin or its end:
+        rather too many than too few, so that no link counts as thin that is not.
+        """
+        return Throughput((*self.recent, count * together / max(took_s, 1e-6))[-RECENT:])
+
+    def thin(self, was_thin: bool, below: int | None) -> bool:
+        """Whether this is a thin link, given what it was so far; ``below`` None: none ever is."""
+        if below is None or self.bytes_s is None:
+            return False
+        if len(self.recent) < RECENT:
+            return was_thin
+        return self.bytes_s < (below * CALM if was_thin else below)
 
 
 def flaps_after(flaps: int, held_s: float) -> int:

@@ -39,7 +39,8 @@ class RecordState(enum.StrEnum):
 class Record:
     """One acknowledged change.
 
-    ``seq`` orders records and never repeats. ``at_ns`` is wall time, for display only.
+    ``seq`` orders records and never repeats. ``at_ns`` is wall time, for display
+    and for how long a change rests (``core.ageing``).
     """
 
     seq: int
@@ -57,12 +58,29 @@ class Record:
     reason: str = ""  # why it is parked
     at_ns: int = 0
 
+    def __str__(self) -> str:
+        """In one line, for the log."""
+        places = f"{self.parent}/{self.name!r} {self.to_parent}/{self.to_name!r}"
+        return f"record {self.seq} {self.kind} of {self.node} ({self.state}) {places}"
+
 
 def takes_name(record: Record, node: NodeId, place: tuple[NodeId, bytes]) -> bool:
     """Whether an unsent record takes a name away from the node."""
     if (record.parent, record.name) == place:
         return True
     return record.replaced == node and (record.to_parent, record.to_name) == place
+
+
+def brings_name(record: Record, node: NodeId, place: tuple[NodeId, bytes]) -> bool:
+    """Whether an unsent record gives the node a name."""
+    if record.kind in (RecordKind.CREATE, RecordKind.LINK):
+        return record.node == node and (record.parent, record.name) == place
+    if record.kind not in (RecordKind.RENAME, RecordKind.EXCHANGE):
+        return False
+    if record.node == node and (record.to_parent, record.to_name) == place:
+        return True
+    exchanged = record.kind is RecordKind.EXCHANGE and record.replaced == node
+    return exchanged and (record.parent, record.name) == place
 
 
 def takes_away(records: Iterable[Record], node: NodeId) -> bool:

@@ -17,6 +17,8 @@ from awayfs.core.sending import Policy
 PIN_PRIORITY: Final = 100
 PIN_PRIORITY_MAX: Final = 1000
 MOST_PATTERNS: Final = 200
+SLOWEST: Final = 1 << 10
+"""Bytes a second; a share is of no use below."""
 INDEXERS: Final = (
     *("tracker-miner-f", "tracker-extract", "localsearch-3", "localsearch-ext"),
     *("baloo_file", "baloo_file_extr", "baloorunner", "tumblerd", "ffmpegthumbnail"),
@@ -98,6 +100,19 @@ def amount(value: object) -> int | None:
     return found
 
 
+def rate(value: object) -> int | None:
+    """Bytes a second; None for no limit."""
+    text = value.strip().lower().removesuffix("/s") if isinstance(value, str) else value
+    wrong = "bytes a second, such as 500K or 2M and at least 1K, or none"
+    try:
+        found = amount(text)
+    except ValueError:
+        raise ValueError(wrong) from None
+    if found is not None and found < SLOWEST:
+        raise ValueError(wrong)
+    return found
+
+
 def priority(value: object) -> int | None:
     """A pin's priority; on is the usual one, off is no pin."""
     if isinstance(value, str) and value.strip().isdigit() and len(value.strip()) < 6:
@@ -170,6 +185,11 @@ TABLE: Final[Mapping[str, Setting]] = {
         Setting("walk-interval", seconds, 900.0, "seconds between hoard walks, 0 for none"),
         Setting("bandwidth", amount, None, "bytes a second at most for hoard walks"),
         Setting("reintegrate", policy, "eager", "when changes are sent: eager, lazy or manual"),
+        Setting("rate-up", rate, None, "bytes a second at most to the server"),
+        Setting("rate-down", rate, None, "bytes a second at most from the server"),
+        Setting("weak-rate", rate, 64 << 10, "bytes a second below which a link is weak"),
+        Setting("weak-latency", seconds, 0.4, "seconds of a round trip above which it is"),
+        Setting("ageing", seconds, 60.0, "seconds that a change rests on a weak link"),
         Setting("indexers", _programs, INDEXERS, "programs that pull nothing in"),
     )
 }

@@ -31,6 +31,7 @@ from awayfs.fuse import mount as mounting
 from awayfs.volume.changes import RESERVED
 from awayfs.volume.context import SECOND_NS
 from awayfs.volume.hoard import Walk
+from awayfs.volume.meter import Way
 from awayfs.volume.mode_history import told
 from awayfs.volume.slices import Slices
 from awayfs.volume.volume import Volume
@@ -54,6 +55,8 @@ HELD = {
     Policy.LAZY: "its changes are sent when it is used, or the mount is idle (reintegrate=lazy)",
     Policy.MANUAL: "its changes wait for awayfs sync (reintegrate=manual)",
 }
+RESTS = "its changes rest for a while before they go out over a weak link (setting ageing)"
+SENDS_NOW = "awayfs sync sends them now"
 
 
 class Api:
@@ -114,6 +117,9 @@ class Api:
             "link": {
                 "metered": volume.link.metered,
                 "weak": volume.link.weak,
+                "why": volume.link.why_weak,
+                "up_bytes_s": volume.link.meter.bytes_s(Way.UP),
+                "down_bytes_s": volume.link.meter.bytes_s(Way.DOWN),
                 "round_trip_s": volume.link.round_trip_s,
             },
             "pending": {
@@ -121,6 +127,8 @@ class Api:
                 "bytes": progress.bytes,
                 "parked": progress.parked,
                 "held": progress.held,
+                "resting": progress.resting.records,
+                "resting_s": progress.resting.left_s,
             },
             "reintegrate": str(volume.context.sending.policy),
             "cache": {
@@ -196,9 +204,12 @@ class Api:
             answer["help"] = ["awayfs sync PATH sends it now"]
         if state.mode is Mode.STOPPED:
             answer |= {"text": f"the volume is stopped: {state.cause}", "since_ns": state.since_ns}
+        resting = volume.replay.ageing.resting()
         for record in volume.store.journal.of_node(node):
             if record.state is RecordState.PARKED:
                 answer |= {"text": record.reason, "since_ns": record.at_ns}
+            elif resting.records and record.seq >= resting.first and failure is None:
+                answer |= {"text": RESTS, "since_ns": record.at_ns, "help": [SENDS_NOW]}
         for conflict in volume.store.conflicts.of_node(node):
             answer |= {"text": f"{conflict.kind}: {conflict.note}", "error": "ECONFLICTED"}
             answer["since_ns"] = conflict.detected_ns
@@ -333,7 +344,7 @@ class Api:
         while True:
             progress = volume.replay.progress()
             yield {
-                "pending": progress.records - progress.parked - progress.mapped - progress.held,
+                "pending": progress.records - progress.parked - progress.mapped - progress.not_now,
                 "parked": progress.parked,
                 "mapped": progress.mapped,
                 "held": progress.held,

@@ -81,6 +81,9 @@ class Service:
         place = text_of(request.mountpoint)
         names = (request.url, request.volume, place)
         context.settings = ConfigFile(config_file(), names, server_of(request.url))
+        self._context = context
+        context.effective.on_change.append(self._limit_rates)
+        self._limit_rates()
         self._api = Api(request, self.ask_to_end)
         self.volume = Volume(context, client, self._api.status)
         self._api.volume = self.volume
@@ -208,6 +211,12 @@ class Service:
             )
         except mounting.MountError as error:
             log.warning("%s", error)
+
+    def _limit_rates(self) -> None:
+        """At the start, and when the settings are other ones."""
+        value = self._context.effective.value
+        self._remote.limit(value("rate-up"), value("rate-down"))
+        self._link.meter.limit(value("rate-up"), value("rate-down"))
 
     def _connection_lost(self, why: str) -> None:
         """Told by the worker, also while nobody asks the server anything."""

@@ -143,11 +143,25 @@ class Landed:
 
 
 @dataclass(frozen=True, slots=True)
+class Sent:
+    """How far the upload of a content came: its first ``length`` bytes are durable on the server.
+
+    ``digest`` is the BLAKE2b-256 of that whole content, as it is here. ``token`` is the staged
+    file's at that moment.
+    """
+
+    length: int
+    digest: bytes
+    token: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Intent:
     """What a mutation that may have been cut off wanted to do; enough to tidy up after it.
 
     ``staged`` is what ``stage`` answered; ``staged_digest`` is the BLAKE2b-256 of its content,
-    noted where the entry has no ``file_id`` by which it could be known again.
+    noted where the entry has no ``file_id`` by which it could be known again. ``sent`` is how far
+    an upload came that is not complete, so that nothing is staged yet.
     """
 
     op: OpId
@@ -157,6 +171,7 @@ class Intent:
     other_expected: Expected | None = None
     staged: Entry | None = None
     staged_digest: bytes | None = None
+    sent: Sent | None = None
 
 
 class Remote(Protocol):
@@ -213,12 +228,32 @@ class Remote(Protocol):
         ...
 
     async def stage(
-        self, op: OpId, directory: RemotePath, fd: int, size: int, attributes: Attributes
+        self,
+        op: OpId,
+        directory: RemotePath,
+        fd: int,
+        size: int,
+        attributes: Attributes,
+        start: int = 0,
+        token: bytes = b"",
     ) -> Entry:
         """Write ``size`` bytes of ``fd`` to the staged name of ``op`` in ``directory``.
 
         Verified and durable on the server (where it can be asked), attributes set. A staged
-        file left by an earlier try of the same ``op`` is overwritten.
+        file left by an earlier try of the same ``op`` is overwritten, but for the first ``start``
+        bytes that ``stage_part`` left there: those are sent again only where what is there
+        cannot be that (``token``, the size, the end of it).
+        """
+        ...
+
+    async def stage_part(
+        self, op: OpId, directory: RemotePath, fd: int, start: int, end: int, token: bytes = b""
+    ) -> Entry | None:
+        """Write a part of ``fd`` to the staged name of ``op``, durable; nobody else may read it.
+
+        From ``start`` 0 it is made anew. Else the first ``start`` bytes have to be there: None,
+        and nothing is written, where there is no such file, it is shorter, has another ``token``
+        than the last part left although it is no longer, or ends in other bytes than ``fd``.
         """
         ...
 

@@ -36,7 +36,7 @@ from awayfs.core.types import (
 from awayfs.ports.remote import Capabilities, Connected, Fetched, Intent, Landed, Listing, Piece
 from awayfs.remotes import directory_attributes as attributes_of
 from awayfs.remotes import directory_content as content
-from awayfs.remotes import directory_probe, linux, progress
+from awayfs.remotes import directory_probe, linux, pacing, progress
 from awayfs.remotes.directory_guarded import Guarded
 from awayfs.remotes.directory_listing import list_directory
 from awayfs.remotes.directory_making import Maker
@@ -47,6 +47,8 @@ from awayfs.remotes.fingerprint import listing
 
 METADATA_THREADS = 16
 BULK_THREADS = 4
+READ_THREADS = 4
+"""Of their own, for what somebody reads: uploads may have long to go."""
 BACKGROUND_THREADS = 2
 DIGEST_ATTEMPTS = 3
 
@@ -70,6 +72,7 @@ class DirectoryRemote:
     def _open_pools(self) -> None:
         self._metadata = ThreadPoolExecutor(METADATA_THREADS, "metadata")
         self._bulk = ThreadPoolExecutor(BULK_THREADS, "bulk")
+        self._reads = ThreadPoolExecutor(READ_THREADS, "reads")
         self._background = ThreadPoolExecutor(BACKGROUND_THREADS, "background")
         self._closed = False
 
@@ -84,6 +87,7 @@ class DirectoryRemote:
         self._closed = True
         self._metadata.shutdown(wait=False, cancel_futures=True)
         self._bulk.shutdown(wait=False, cancel_futures=True)
+        self._reads.shutdown(wait=False, cancel_futures=True)
         self._background.shutdown(wait=False, cancel_futures=True)
 
     async def probe(self) -> None:
@@ -104,7 +108,8 @@ class DirectoryRemote:
 
     async def fetch(self, path: RemotePath, offset: int, length: int, fd: int) -> Fetched:
         """See the port; the entry is that of the open file, after the read."""
-        return await self._run_bulk(self._fetch, path, offset, length, fd)
+        pool = self._background if pacing.unasked.get() else self._reads
+        return await self._in_thread(pool, lambda: self._fetch(path, offset, length, fd))
 
     async def fetch_many(self, pieces: Sequence[Piece], fd: int) -> Sequence[Landed | None]:
         """See the port; one after the other, in a thread that no ``fetch`` waits for."""
@@ -115,10 +120,25 @@ class DirectoryRemote:
         return await self._run_bulk(self._digest, path)
 
     async def stage(
-        self, op: OpId, directory: RemotePath, fd: int, size: int, attributes: Attributes
+        self,
+        op: OpId,
+        directory: RemotePath,
+        fd: int,
+        size: int,
+        attributes: Attributes,
+        start: int = 0,
+        token: bytes = b"",
     ) -> Entry:
         """See the port."""
-        return await self._run_bulk(self._maker.stage, op, directory, fd, size, attributes)
+        return await self._run_bulk(
+            self._maker.stage, op, directory, fd, size, attributes, start, token
+        )
+
+    async def stage_part(
+        self, op: OpId, directory: RemotePath, fd: int, start: int, end: int, token: bytes = b""
+    ) -> Entry | None:
+        """See the port."""
+        return await self._run_bulk(self._maker.stage_part, op, directory, fd, start, end, token)
 
     async def replace(self, op: OpId, path: RemotePath, expected: Expected) -> Outcome:
         """See the port; ``NotFound`` also when nothing is staged."""

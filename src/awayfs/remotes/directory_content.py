@@ -12,7 +12,8 @@ import os
 from collections.abc import Callable
 
 from awayfs.core.errors import Implausible
-from awayfs.remotes import linux, progress
+from awayfs.remotes import linux, pacing, progress
+from awayfs.remotes.continuing import TAIL
 
 CHUNK = 4 << 20
 SMALL = 1 << 20
@@ -57,6 +58,7 @@ def fetch_range(source: int, fd: int, offset: int, length: int) -> int:
 
 def fetch_small(source: int, fd: int, offset: int, length: int) -> int:
     """Copy the first ``length`` bytes of a small file to ``offset`` of the landing file."""
+    pacing.down_in_thread(length)
     data = os.pread(source, length, 0)
     try:
         _write_all(fd, memoryview(data), offset)
@@ -65,15 +67,15 @@ def fetch_small(source: int, fd: int, offset: int, length: int) -> int:
     return len(data)
 
 
-def stage_content(fd: int, target: int, size: int) -> None:
-    """Copy ``size`` bytes of the cache file to a new, empty file of the volume.
+def stage_content(fd: int, target: int, start: int, size: int) -> None:
+    """Copy the cache file from ``start`` to ``size`` to a file of the volume that ends there.
 
     All of it is on its way to the server at the end, so that writing it does not undo an
     mtime that is set then (NFS and CIFS clients write late).
     """
     if os.fstat(fd).st_size < size:
         raise Implausible("the cache file is shorter than what is to be sent")
-    position = 0
+    position = start
     while position < size:
         data, stop = _next_data(fd, position, size)
         position = _copy(fd, target, data, stop, to_cache=False)
@@ -86,21 +88,38 @@ def stage_content(fd: int, target: int, size: int) -> None:
 
 def make_durable(target: int, size: int) -> None:
     """fsync(2) a staged file and see that the server has all of it."""
+    sync(target)
+    if os.fstat(target).st_size != size:
+        raise Implausible("the server kept another number of bytes than were sent")
+
+
+def sync(target: int) -> None:
+    """fsync(2), which may take long after much was written."""
     progress.tick(FSYNC_ALLOWANCE_S)
     os.fsync(target)
     progress.tick()
-    if os.fstat(target).st_size != size:
-        raise Implausible("the server kept another number of bytes than were sent")
+
+
+def tail_of(target: int, end: int) -> bytes:
+    """What an upload that is to go on at ``end`` is known again by."""
+    count = min(TAIL, end)
+    return os.pread(target, count, end - count)
 
 
 def digest_content(source: int) -> bytes:
     """BLAKE2b-256 of everything from offset 0 to the end."""
     digest, position = hashlib.blake2b(digest_size=32), 0
-    while block := os.pread(source, SMALL, position):
+    flow = pacing.pacer.get().down
+    while block := _paced(source, flow.chunk(SMALL), position):
         digest.update(block)
         position += len(block)
         progress.tick()
     return digest.digest()
+
+
+def _paced(source: int, length: int, position: int) -> bytes:
+    pacing.down_in_thread(length)
+    return os.pread(source, length, position)
 
 
 def _next_data(source: int, position: int, end: int) -> tuple[int, int]:
@@ -140,8 +159,10 @@ def _blank(fd: int, start: int, end: int) -> None:
 def _copy(source: int, target: int, start: int, end: int, to_cache: bool) -> int:
     """Copy a range to the same offset; the position reached, less than ``end`` at the end."""
     position, in_kernel = start, True
+    flow = pacing.pacer.get().down if to_cache else pacing.pacer.get().up
     while position < end:
-        length = min(CHUNK if in_kernel else SMALL, end - position)
+        length = flow.chunk(min(CHUNK if in_kernel else SMALL, end - position))
+        (pacing.down_in_thread if to_cache else pacing.up_in_thread)(length)
         try:
             if in_kernel:
                 moved = os.copy_file_range(source, target, length, position, position)

@@ -18,8 +18,9 @@ from awayfs.core.types import (
     RemotePath,
 )
 from awayfs.remotes import linux
+from awayfs.remotes.continuing import continues
 from awayfs.remotes.directory_attributes import apply
-from awayfs.remotes.directory_content import make_durable, stage_content
+from awayfs.remotes.directory_content import make_durable, stage_content, sync, tail_of
 from awayfs.remotes.directory_moves import Mover, Place, sync_directory
 from awayfs.remotes.directory_tree import Tree
 from awayfs.remotes.faults import reach
@@ -28,6 +29,7 @@ from awayfs.remotes.names import staged_name
 DEFAULT_FILE_MODE = 0o644
 DEFAULT_DIRECTORY_MODE = 0o755
 
+_CONTINUE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -39,18 +41,25 @@ class Maker:
         self._mover = mover
 
     def stage(
-        self, op: OpId, directory: RemotePath, fd: int, size: int, attributes: Attributes
+        self,
+        op: OpId,
+        directory: RemotePath,
+        fd: int,
+        size: int,
+        attributes: Attributes,
+        start: int,
+        token: bytes,
     ) -> Entry:
         """``Remote.stage``. Nobody else may read the file before its mode is set."""
         with self._tree.directory(directory) as parent:
             place = Place(parent, staged_name(op))
-            # Unlinked, not truncated: it may be a second name of what is public by now.
-            self._mover.drop(place)
-            target = os.open(place.name, _CREATE, 0o600, dir_fd=parent)
+            target = self._continued(place, fd, start, token) if start else None
+            if target is None:
+                target, start = self._begun(place), 0
             try:
                 reach("stage.created")
                 self._learn_clock(target)
-                stage_content(fd, target, size)
+                stage_content(fd, target, start, size)
                 reach("stage.written")
                 mode = DEFAULT_FILE_MODE if attributes.mode is None else attributes.mode
                 apply(target, replace(attributes, mode=mode))
@@ -58,6 +67,52 @@ class Maker:
                 return self._tree.entry(target, place.name, linux.statx(target, fresh=True))
             finally:
                 os.close(target)
+
+    def stage_part(
+        self, op: OpId, directory: RemotePath, fd: int, start: int, end: int, token: bytes
+    ) -> Entry | None:
+        """``Remote.stage_part``."""
+        with self._tree.directory(directory) as parent:
+            place = Place(parent, staged_name(op))
+            target = self._continued(place, fd, start, token) if start else self._begun(place)
+            if target is None:
+                return None
+            try:
+                reach("part.begun")
+                stage_content(fd, target, start, end)
+                reach("part.written")
+                sync(target)
+                reach("part.synced")
+                return self._tree.entry(target, place.name, linux.statx(target, fresh=True))
+            finally:
+                os.close(target)
+
+    def _begun(self, place: Place) -> int:
+        """A new file. What is there is unlinked, not truncated: it may be a second name of what
+        is public by now."""
+        self._mover.drop(place)
+        return os.open(place.name, _CREATE, 0o600, dir_fd=place.directory)
+
+    def _continued(self, place: Place, fd: int, start: int, token: bytes) -> int | None:
+        """What is staged, open for writing, if its first ``start`` bytes are those of ``fd``."""
+        standing = self._mover.look(place)
+        if standing is None or standing.kind is not Kind.FILE:
+            return None
+        try:
+            target = os.open(place.name, _CONTINUE, dir_fd=place.directory)
+        except OSError:  # it went, or may not be written to
+            return None
+        there = linux.statx(target, fresh=True)
+        entry = self._tree.entry(target, place.name, there)
+        if (
+            entry.kind is Kind.FILE
+            and there.nlink == 1
+            and continues(entry, start, token, fd, tail_of(target, start))
+        ):
+            os.ftruncate(target, start)
+            return target
+        os.close(target)
+        return None
 
     def discard_staged(self, op: OpId, directory: RemotePath) -> None:
         """``Remote.discard_staged``; fine if the directory is gone as well."""

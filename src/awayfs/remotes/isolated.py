@@ -17,9 +17,7 @@ import logging
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -39,26 +37,19 @@ from awayfs.core.types import (
 )
 from awayfs.ports.remote import Connected, Fetched, Intent, Landed, Listing, Piece
 from awayfs.ports.wallet import NoWallet, Wallet
+from awayfs.remotes import pacing
 from awayfs.remotes import protocol as p
 from awayfs.remotes.channel import Channel
+from awayfs.remotes.slots import Slots
+from awayfs.remotes.spawning import COMMAND, spawn
 
 CONNECT_DEADLINE_S = 5.0
 CLOSE_DEADLINE_S = 0.5
 MOST_LEFTOVERS = 4
-BULK_IN_FLIGHT = 4
-BACKGROUND_IN_FLIGHT = 8
-SENDING_IN_FLIGHT = 512
 LONGEST_QUEUE_S = 30.0
 """So long a transfer may wait behind others that move: a slow link is no dead server."""
-COMMAND = (sys.executable, "-m", os.environ.get("AWAYFS_WORKER", "awayfs.remotes.worker"))
-"""How a worker is started; a test may name ``awayfs.testing.faulty`` instead."""
 
 log = logging.getLogger(__name__)
-
-# PR_SET_PDEATHSIG fires when the *thread* that started the worker ends, so that thread must
-# stay: it is this one, for all workers. Starting a process takes some milliseconds, which the
-# event loop has better uses for.
-_starter = ThreadPoolExecutor(1, "worker-starter")
 
 
 class _Pending:
@@ -102,6 +93,10 @@ class _Process:
         """Say what to serve."""
         self._channel.send(p.encode(p.Open(url, dict(options))))
 
+    def limit(self, limits: p.Limits) -> None:
+        """How fast content may move."""
+        self._channel.send(p.encode(limits))
+
     async def call(self, call: p.Call, deadline: float, fds: Sequence[int] = ()) -> Any:
         """Run one call; raises what it raised there, or ``Unreachable``."""
         if not self.alive:
@@ -110,7 +105,8 @@ class _Process:
         pending = _Pending(self._loop, call, deadline)
         self._pending[request] = pending
         self._watch(pending)
-        frame = p.encode(p.Request(request, call, len(fds)))  # type: ignore[arg-type]
+        unasked = pacing.unasked.get()
+        frame = p.encode(p.Request(request, call, len(fds), unasked))  # type: ignore[arg-type]
         self._channel.send(frame, list(fds))
         try:
             return await asyncio.shield(pending.future)
@@ -253,10 +249,8 @@ class IsolatedRemote:
         self._process: _Process | None = None
         self._leftovers: list[_Process] = []
         self._connecting = asyncio.Lock()
-        self._bulk = asyncio.Semaphore(BULK_IN_FLIGHT)
-        self._background = asyncio.Semaphore(BACKGROUND_IN_FLIGHT)
-        self._metadata = asyncio.Semaphore(1)
-        self._sending = asyncio.Semaphore(SENDING_IN_FLIGHT)
+        self._limits = p.Limits(None, None)
+        self._slots = Slots()
 
     @property
     def worker_pid(self) -> int | None:
@@ -267,6 +261,12 @@ class IsolatedRemote:
     def last_sign(self) -> float:
         """When anything moved last, on the event loop's clock: an answer, a part, or progress."""
         return self._process.sign if self._process is not None else 0.0
+
+    def limit(self, up: int | None, down: int | None) -> None:
+        """Bytes of content a second at most, now and for the workers to come."""
+        self._limits = p.Limits(up, down)
+        if self._process is not None and self._process.alive:
+            self._process.limit(self._limits)
 
     async def connect(self) -> Connected:
         """Start a worker if there is none that lives, and connect its adapter (again).
@@ -283,7 +283,7 @@ class IsolatedRemote:
                         raise
                     continue
                 self.wallet.accepted()
-                self._metadata = asyncio.Semaphore(max(1, connected.capabilities.in_flight))
+                self._slots.allow(connected.capabilities.in_flight)
                 return connected
 
     async def _log_in(self, secrets: Secrets) -> Connected:
@@ -350,10 +350,26 @@ class IsolatedRemote:
         return digest
 
     async def stage(
-        self, op: OpId, directory: RemotePath, fd: int, size: int, attributes: Attributes
+        self,
+        op: OpId,
+        directory: RemotePath,
+        fd: int,
+        size: int,
+        attributes: Attributes,
+        start: int = 0,
+        token: bytes = b"",
     ) -> Entry:
         """See the port; the worker itself reads ``fd``. ``OSError`` when that fails."""
-        entry: Entry = await self._call(p.StageCall(op, directory, size, attributes), fd)
+        call = p.StageCall(op, directory, size, attributes, start, token)
+        entry: Entry = await self._call(call, fd)
+        return entry
+
+    async def stage_part(
+        self, op: OpId, directory: RemotePath, fd: int, start: int, end: int, token: bytes = b""
+    ) -> Entry | None:
+        """See the port; the worker itself reads ``fd``. ``OSError`` when that fails."""
+        call = p.StagePartCall(op, directory, start, end, token)
+        entry: Entry | None = await self._call(call, fd)
         return entry
 
     async def replace(self, op: OpId, path: RemotePath, expected: Expected) -> Outcome:
@@ -439,18 +455,11 @@ class IsolatedRemote:
     async def _call(self, call: p.Call, *fds: int) -> Any:
         """One call. It waits for its turn here, where no deadline runs: the worker only ever
         gets as many as it works on at once."""
-        async with self._slots(call):
+        async with self._slots.of(call):
             process = self._process
             if process is None:
                 raise Unreachable("not connected")
             return await process.call(call, self._stall, fds)
-
-    def _slots(self, call: p.Call) -> asyncio.Semaphore:
-        if call.sends:
-            return self._sending
-        if call.background:
-            return self._background
-        return self._bulk if call.bulk else self._metadata
 
     async def _start(self, secrets: Secrets) -> _Process:
         self.abandon("replaced")
@@ -461,9 +470,7 @@ class IsolatedRemote:
                 "be ended; the server or mount behind them does not answer"
             )
         ours, theirs = socket.socketpair()
-        starting = asyncio.get_running_loop().run_in_executor(
-            _starter, _spawn, self.command, theirs
-        )
+        starting = spawn(self.command, theirs)
         try:
             popen = await asyncio.wait_for(asyncio.shield(starting), self._connect_deadline)
         except BaseException as error:
@@ -474,16 +481,5 @@ class IsolatedRemote:
         self._process = _Process(popen, ours, lambda why: self.on_lost(why))
         self._secrets = secrets
         self._process.open(self._url, {**self._options, **secrets.named()})
+        self._process.limit(self._limits)
         return self._process
-
-
-def _spawn(command: Sequence[str], sock: socket.socket) -> subprocess.Popen[bytes]:
-    """Start a worker with its end of the socket; by exec, so that it shares nothing else."""
-    with sock:
-        return subprocess.Popen(
-            [*command, "--socket", str(sock.fileno())],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=[sock.fileno()],
-            cwd="/",
-        )

@@ -12,7 +12,10 @@ from collections.abc import Callable
 from contextvars import ContextVar
 
 Listener = Callable[[float], None]
-"""Gets the seconds that the step now beginning may take; 0 means the usual deadline."""
+"""Gets the seconds that the step now beginning may take, or ``KEEP``; 0 is the usual deadline."""
+
+KEEP = -1.0
+"""Instead of seconds: what the step under way may take stays as it is."""
 
 listener: ContextVar[Listener | None] = ContextVar("progress_listener", default=None)
 

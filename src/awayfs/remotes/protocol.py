@@ -5,7 +5,7 @@ descriptor sends it along as SCM_RIGHTS (unix(7)) with the first byte of its fra
 descriptors arrive in the order they were sent, and ``Request.descriptors`` says how many
 belong to a frame.
 
-    daemon → worker    Open (once), Request, Cancel
+    daemon → worker    Open (once), Limits, Request, Cancel
     worker → daemon    Part* then Answer or Failure, and Ticks, for each request; Lost
 
 Every class below with a ``run`` is one method of ``Remote``: its fields are the arguments,
@@ -188,6 +188,8 @@ class StageCall(Call, frozen=True, tag="stage"):
     directory: bytes
     size: int
     attributes: Attributes
+    start: int
+    token: bytes
     Result = Entry
     bulk = True
 
@@ -196,7 +198,22 @@ class StageCall(Call, frozen=True, tag="stage"):
         return self.size <= SMALL_STAGE
 
     async def run(self, remote: Remote, fds: list[int]) -> Entry:
-        return await remote.stage(self.op, self.directory, fds[0], self.size, self.attributes)
+        given = self.size, self.attributes, self.start, self.token
+        return await remote.stage(self.op, self.directory, fds[0], *given)
+
+
+class StagePartCall(Call, frozen=True, tag="stage_part"):
+    op: str
+    directory: bytes
+    start: int
+    end: int
+    token: bytes
+    Result = Entry | None
+    bulk = True
+
+    async def run(self, remote: Remote, fds: list[int]) -> Entry | None:
+        given = self.start, self.end, self.token
+        return await remote.stage_part(self.op, self.directory, fds[0], *given)
 
 
 class ReplaceCall(_Sending, frozen=True, tag="replace"):
@@ -337,6 +354,7 @@ AnyCall = (
     | FetchManyCall
     | DigestCall
     | StageCall
+    | StagePartCall
     | ReplaceCall
     | DiscardCall
     | MakeCall
@@ -359,12 +377,20 @@ class Open(msgspec.Struct, frozen=True, array_like=True, tag="open"):
     options: dict[str, str]
 
 
+class Limits(msgspec.Struct, frozen=True, array_like=True, tag="limits"):
+    """Bytes of content a second at most from now on (``pacing``)."""
+
+    up: int | None
+    down: int | None
+
+
 class Request(msgspec.Struct, frozen=True, array_like=True, tag="request"):
-    """Run a call."""
+    """Run a call; ``unasked`` when nobody waits for it (``pacing``)."""
 
     id: int
     call: AnyCall
     descriptors: int = 0
+    unasked: bool = False
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag="cancel"):
@@ -409,7 +435,7 @@ class Lost(msgspec.Struct, frozen=True, array_like=True, tag="lost"):
     why: str
 
 
-ToWorker = Open | Request | Cancel
+ToWorker = Open | Limits | Request | Cancel
 FromWorker = Part | Answer | Failure | Tick | Lost
 
 ERRORS: dict[str, type[RemoteError] | type[UsageError]] = {

@@ -67,7 +67,7 @@ from awayfs.remotes.sftp_paths import Paths, check
 from awayfs.remotes.sftp_revisions import Contents, Revisions
 from awayfs.remotes.sftp_settle import Settler
 from awayfs.remotes.sftp_stagers import Stagers
-from awayfs.remotes.sftp_transfer import Transfer
+from awayfs.remotes.sftp_transfer import Begun, Transfer
 from awayfs.remotes.sftp_view import View
 
 IN_FLIGHT = 32
@@ -214,14 +214,30 @@ class SftpRemote:
             return digest
 
     async def stage(
-        self, op: OpId, directory: RemotePath, fd: int, size: int, attributes: Attributes
+        self,
+        op: OpId,
+        directory: RemotePath,
+        fd: int,
+        size: int,
+        attributes: Attributes,
+        start: int = 0,
+        token: bytes = b"",
     ) -> Entry:
         """See the port. Durable where the server offers fsync@openssh.com."""
         staged = join(directory, staged_name(op))
         async with self._at(staged) as parts:
             may_chown = _is_root(parts.session)
+            there = Begun(start, token)
             with parts.stagers.one(size) as transfer:
-                return await transfer.stage(staged, fd, size, attributes, may_chown)
+                return await transfer.stage(staged, fd, size, attributes, may_chown, there)
+
+    async def stage_part(
+        self, op: OpId, directory: RemotePath, fd: int, start: int, end: int, token: bytes = b""
+    ) -> Entry | None:
+        """See the port. Durable where the server offers fsync@openssh.com."""
+        staged = join(directory, staged_name(op))
+        async with self._at(staged) as parts:
+            return await parts.transfer.stage_part(staged, fd, end, Begun(start, token))
 
     async def replace(self, op: OpId, path: RemotePath, expected: Expected) -> Outcome:
         """See the port and ``sftp_guard``. Of a weak revision, ask for the digest first."""

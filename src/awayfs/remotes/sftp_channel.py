@@ -19,6 +19,7 @@ from asyncssh.sftp import SFTPClientHandler
 
 from awayfs.core.errors import Implausible, NotFound, Refused
 from awayfs.core.types import RemotePath
+from awayfs.remotes import pacing, progress
 from awayfs.remotes.sftp_entries import Named
 from awayfs.remotes.sftp_errors import BadMessage, Failed, Unsupported, from_exception
 from awayfs.remotes.sftp_names import decode_at_once
@@ -33,9 +34,10 @@ OpenSSH answers each with at most 100 names."""
 KIB = 1024
 SMALLEST_WINDOW = 16 * KIB
 LARGEST_WINDOW = 4096 * KIB
+CHUNKS_AHEAD = 32
 FIRST_WINDOW = 64 * KIB
-QUEUED_LITTLE_S = 0.25
-QUEUED_MUCH_S = 0.6
+QUEUED_LITTLE_S = 0.1
+QUEUED_MUCH_S = 0.25
 
 ALL_ATTRIBUTES = asyncssh.FILEXFER_ATTR_DEFINED_V4
 """Which attributes are wanted; v3 has no such field and ignores it."""
@@ -55,7 +57,7 @@ class Window:
     link a fixed window of megabytes would hold the keepalive's answer back for longer than
     the three seconds after which the server counts as gone. So the window follows the time
     that data waits beyond the link's own round trip: it grows below QUEUED_LITTLE_S and
-    halves above QUEUED_MUCH_S.
+    halves above QUEUED_MUCH_S. What somebody waits for goes before the rest that waits for room.
     """
 
     def __init__(self, largest_io: int) -> None:
@@ -64,23 +66,35 @@ class Window:
         self._used = 0
         self._fastest_s = float("inf")
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._first: deque[asyncio.Future[None]] = deque()
 
     @property
     def chunk(self) -> int:
         """Bytes worth putting into one request now."""
         return max(SMALLEST_WINDOW, min(self._largest_io, self.allowed // 4))
 
+    @property
+    def ahead(self) -> int:
+        """Requests of one file worth having on the way, or in wait for room: no more than fill it.
+
+        What waits here is served in its order, and others would have to wait for all of it.
+        """
+        return min(CHUNKS_AHEAD, self.allowed // self.chunk + 1)
+
     @asynccontextmanager
-    async def room(self, count: int) -> AsyncIterator[None]:
+    async def room(self, count: int, *, first: bool = False) -> AsyncIterator[None]:
         """Hold ``count`` bytes of the window for one request; its duration is the measure."""
-        while self._used and self._used + count > self.allowed:
+        while self._is_full(count) or (self._first and not first):
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(future)
+            (self._first if first else self._waiting).append(future)
             try:
                 await future
             except asyncio.CancelledError:
                 self._wake()  # the turn given to us goes to the next one
                 raise
+            progress.tick(
+                progress.KEEP
+            )  # a request ended: who lets others go first is no less alive
         self._used += count
         started = time.monotonic()
         took_s = None
@@ -92,7 +106,7 @@ class Window:
 
     def take(self, count: int) -> bool:
         """Hold ``count`` bytes, if there is room at this moment; ``give`` has to follow."""
-        if self._used and self._used + count > self.allowed:
+        if self._is_full(count):
             return False
         self._used += count
         return True
@@ -104,6 +118,9 @@ class Window:
         self._used -= count
         self._wake()
 
+    def _is_full(self, count: int) -> bool:
+        return self._used > 0 and self._used + count > self.allowed
+
     def _learn(self, took_s: float, count: int) -> None:
         self._fastest_s = min(self._fastest_s, took_s)
         queued = took_s - self._fastest_s
@@ -114,10 +131,11 @@ class Window:
 
     def _wake(self) -> None:
         # All are woken and look again: few wait at a time, since who asks keeps few requests.
-        while self._waiting:
-            future = self._waiting.popleft()
-            if not future.done():
-                future.set_result(None)
+        for waiting in (self._first, self._waiting):
+            while waiting:
+                future = waiting.popleft()
+                if not future.done():
+                    future.set_result(None)
 
 
 class _Corked:
@@ -186,7 +204,7 @@ class Channel:
         return time.monotonic() - self._quiet_since if self._waiting else 0.0
 
     async def ask(self, request: Coroutine[Any, Any, T], path: bytes = b"") -> T:
-        """Await one request; ``path`` is for the error's text."""
+        """Await one request; ``path`` is for the error's text. Each reply is a sign of life."""
         if not self._waiting:
             self._quiet_since = time.monotonic()
         self._waiting += 1
@@ -197,6 +215,7 @@ class Channel:
         finally:
             self._waiting -= 1
             self._quiet_since = time.monotonic()
+            progress.tick(progress.KEEP)
 
     @staticmethod
     def _explained(error: Exception, path: bytes) -> Exception:
@@ -298,7 +317,8 @@ class Channel:
 
     async def read(self, handle: bytes, offset: int, count: int) -> bytes:
         """READ: at most ``count`` bytes; ``b""`` at the end of the file."""
-        async with self.window.room(count):
+        await pacing.down(count)
+        async with self.window.room(count, first=not pacing.unasked.get()):
             data, _ = await self.ask(self._read(handle, offset, count))
         if len(data) > count:
             raise Implausible("more data than was asked for")

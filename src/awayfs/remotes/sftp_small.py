@@ -21,6 +21,7 @@ import asyncssh
 from awayfs.core.errors import Implausible, NotFound, Refused, RemoteError, Unreachable
 from awayfs.core.types import Kind
 from awayfs.ports.remote import Landed, Piece
+from awayfs.remotes import pacing
 from awayfs.remotes import sftp_packets as packets
 from awayfs.remotes.sftp_channel import Channel, Window
 from awayfs.remotes.sftp_entries import kind_of, parent, token_of
@@ -217,6 +218,8 @@ class _Batch:
         self._looking = 0
         self._left = len(self._to_look)
         self._over = False
+        self._flow = pacing.pacer.get().down  # replies come in another context
+        self._turn: asyncio.TimerHandle | None = None
         self.done: asyncio.Future[list[Landed | None]] = asyncio.get_running_loop().create_future()
 
     def go_on(self) -> None:
@@ -225,7 +228,7 @@ class _Batch:
         if self._over:
             return
         self._tick()  # what waits for its turn behind others is no less alive
-        while self._to_read and session.window.take(self._piece(self._to_read[0][0]).length):
+        while self._to_read and self._may_read(self._piece(self._to_read[0][0]).length):
             self._read(*self._to_read.popleft())
         while self._to_open and session.may_open():
             self._open(self._to_open.popleft())
@@ -233,6 +236,22 @@ class _Batch:
             self._look(self._to_look.popleft())
         if not self._left and not self.done.done():
             self.done.set_result(self._landed)
+
+    def _may_read(self, length: int) -> bool:
+        """Whether there is room, and it is our turn; room is held then, and else we look again."""
+        if self._turn is not None or not self._session.window.take(length):
+            return False
+        wait_s = self._flow.wait_s(length, yields=True)
+        if not wait_s:
+            return True
+        self._session.window.give(length, None)
+        later = asyncio.get_running_loop().call_later
+        self._turn = later(min(wait_s, pacing.LOOK_S), self._look_again)
+        return False
+
+    def _look_again(self) -> None:
+        self._turn = None
+        self.go_on()
 
     def fail(self, error: RemoteError | OSError) -> None:
         """Nothing more comes."""
@@ -243,6 +262,8 @@ class _Batch:
     def end(self) -> None:
         """The caller has what it gets: its descriptor is written no more."""
         self._over = True
+        if self._turn is not None:
+            self._turn.cancel()
         for _, handle in self._to_read:
             self._close(handle)
         self._to_read.clear()

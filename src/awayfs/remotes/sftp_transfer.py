@@ -8,14 +8,16 @@ import hashlib
 import os
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 
 import asyncssh
 
 from awayfs.core.errors import Implausible, NotFound, Refused
 from awayfs.core.types import Attributes, Digest, Entry, Kind, RemotePath
 from awayfs.ports.remote import Fetched
-from awayfs.remotes import faults
+from awayfs.remotes import faults, pacing
+from awayfs.remotes.continuing import TAIL, continues
 from awayfs.remotes.sftp_channel import SMALLEST_WINDOW, Channel
 from awayfs.remotes.sftp_clock import ServerClock
 from awayfs.remotes.sftp_connection import READ_ONLY_FLAG
@@ -29,8 +31,16 @@ PRIVATE = 0o600
 FSYNC_S = 30.0
 """How long an fsync of a big file may take before the server counts as gone."""
 
-CHUNKS_AHEAD = 32
-"""Requests of one file on the way at once; the channel's window bounds the bytes."""
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What an earlier call staged of a content, and the token that the file had after it."""
+
+    length: int
+    token: bytes
+
+
+NOT_BEGUN = Begun(0, b"")
 
 
 STAMP_EVERY_S = 0.2
@@ -105,10 +115,15 @@ class Transfer:
         if end is None:  # asking far beyond the end would cost requests that find nothing
             end = (await self._channel.fstat(handle)).size or 0
         try:
-            at, ended = start, False
+            at, ended, flow = start, False, pacing.pacer.get().down
             while ahead or (at < end and not ended):
-                while at < end and not ended and len(ahead) < CHUNKS_AHEAD:
-                    size = min(self._channel.largest_read, self._channel.window.chunk, end - at)
+                chunk = flow.chunk(min(self._channel.largest_read, self._channel.window.chunk))
+                while (
+                    at < end
+                    and not ended
+                    and len(ahead) < flow.ahead(self._channel.window.ahead, chunk)
+                ):
+                    size = min(chunk, end - at)
                     ahead.append((size, self._channel.spawn(self._whole(handle, at, size))))
                     at += size
                 size, task = ahead[0]
@@ -135,45 +150,111 @@ class Transfer:
         return data
 
     async def stage(
-        self, staged: RemotePath, fd: int, size: int, attributes: Attributes, may_chown: bool
+        self,
+        staged: RemotePath,
+        fd: int,
+        size: int,
+        attributes: Attributes,
+        may_chown: bool,
+        begun: Begun = NOT_BEGUN,
     ) -> Entry:
-        """Write ``size`` bytes of ``fd`` to a new file ``staged``, durable, attributes set."""
+        """Write ``size`` bytes of ``fd`` to the file ``staged``, durable, attributes set.
+
+        A new file, unless what ``begun`` says is there.
+        """
+
+        async def fill(handle: bytes, start: int) -> Entry:
+            return await self._fill(handle, staged, fd, start, size, attributes, may_chown)
+
+        private = attributes.mode is not None
         try:
-            return await self._stage(staged, fd, size, attributes, may_chown)
+            if begun.length and (entry := await self._continue(staged, fd, begun, fill)):
+                return entry
+            return await self._anew(staged, private, lambda handle: fill(handle, 0))
         except Failed as error:
             raise await self._why_not_written(staged, size, error) from error
 
-    async def _stage(
-        self, staged: RemotePath, fd: int, size: int, attributes: Attributes, may_chown: bool
+    async def stage_part(self, staged: RemotePath, fd: int, end: int, begun: Begun) -> Entry | None:
+        """Write ``fd`` up to ``end`` from where what is there ends; see the port."""
+
+        async def fill(handle: bytes, start: int) -> Entry:
+            return await self._fill_part(handle, staged, fd, start, end)
+
+        try:
+            if begun.length:
+                return await self._continue(staged, fd, begun, fill)
+            return await self._anew(staged, True, lambda handle: fill(handle, 0))
+        except Failed as error:
+            raise await self._why_not_written(staged, end - begun.length, error) from error
+
+    async def _anew(
+        self, staged: RemotePath, private: bool, fill: Callable[[bytes], Awaitable[Entry]]
     ) -> Entry:
         # Never truncate what is there: after a replace that was cut short it may be the
         # target itself under a second name. It is unlinked, and a new file made.
         flags = asyncssh.FXF_WRITE | asyncssh.FXF_CREAT | asyncssh.FXF_EXCL
-        mode = None if attributes.mode is None else PRIVATE
-        create = asyncssh.SFTPAttrs(permissions=mode)
+        create = asyncssh.SFTPAttrs(permissions=PRIVATE if private else None)
         made = False
         try:
             async with self._channel.opened(staged, flags, create) as handle:
                 made = True
-                return await self._fill(handle, staged, fd, size, attributes, may_chown)
+                return await fill(handle)
         except Failed:
             if made:
                 raise
         await self._clear(staged)
         async with self._channel.opened(staged, flags, create) as handle:
-            return await self._fill(handle, staged, fd, size, attributes, may_chown)
+            return await fill(handle)
+
+    async def _continue(
+        self,
+        staged: RemotePath,
+        fd: int,
+        begun: Begun,
+        fill: Callable[[bytes, int], Awaitable[Entry]],
+    ) -> Entry | None:
+        """Go on where an earlier try ended; None where what is there is not its."""
+        try:
+            await self._must_be_file(staged)
+        except (NotFound, Refused):
+            return None
+        flags, start = asyncssh.FXF_READ | asyncssh.FXF_WRITE, begun.length
+        async with self._channel.opened(staged, flags) as handle:
+            there = await self._entry_of(handle, staged)
+            count = min(TAIL, start)
+            tail = await self._whole(handle, start - count, count)
+            if len(tail) != count or not continues(there, start, begun.token, fd, tail):
+                return None
+            if there.size > start:
+                await self._channel.fsetstat(handle, asyncssh.SFTPAttrs(size=start))
+            return await fill(handle, start)
+
+    async def _fill_part(
+        self, handle: bytes, staged: RemotePath, fd: int, start: int, end: int
+    ) -> Entry:
+        faults.reach("part.begun")
+        await self._send(handle, fd, start, end)
+        faults.reach("part.written")
+        self._tick(FSYNC_S)
+        await self._channel.fsync(handle)
+        faults.reach("part.synced")
+        entry = await self._entry_of(handle, staged)
+        if entry.size < end:
+            raise Implausible(f"sent {end} bytes, the server has {entry.size}")
+        return entry
 
     async def _fill(
         self,
         handle: bytes,
         staged: RemotePath,
         fd: int,
+        start: int,
         size: int,
         attributes: Attributes,
         may_chown: bool,
     ) -> Entry:
         faults.reach("stage.created")
-        await self._send(handle, fd, size)
+        await self._send(handle, fd, start, size)
         faults.reach("stage.written")
         self._tick(FSYNC_S)
         if may_chown and (attributes.uid is not None or attributes.gid is not None):
@@ -212,14 +293,15 @@ class Transfer:
         except NotFound:
             pass
 
-    async def _send(self, handle: bytes, fd: int, size: int) -> None:
-        """Write the first ``size`` bytes of ``fd``; all of it or an error."""
+    async def _send(self, handle: bytes, fd: int, start: int, size: int) -> None:
+        """Write ``fd`` from ``start`` to ``size``; all of it or an error."""
         ahead: deque[asyncio.Task[None]] = deque()
-        at = 0
+        at, flow = start, pacing.pacer.get().up
         try:
             while at < size or ahead:
-                while at < size and len(ahead) < CHUNKS_AHEAD:
-                    count = min(self._channel.largest_write, self._channel.window.chunk, size - at)
+                chunk = flow.chunk(min(self._channel.largest_write, self._channel.window.chunk))
+                while at < size and len(ahead) < flow.ahead(self._channel.window.ahead, chunk):
+                    count = min(chunk, size - at)
                     ahead.append(self._channel.spawn(self._copy(handle, fd, at, count)))
                     at += count
                 await ahead.popleft()
@@ -229,6 +311,7 @@ class Transfer:
                 task.cancel()
 
     async def _copy(self, handle: bytes, fd: int, offset: int, count: int) -> None:
+        await pacing.up(count)
         async with self._channel.window.room(count):  # read no sooner than it can go out
             data = os.pread(fd, count, offset)
             if len(data) != count:

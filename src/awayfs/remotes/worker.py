@@ -22,7 +22,7 @@ import msgspec
 
 from awayfs.core.errors import AwayfsError
 from awayfs.ports.remote import Listing, Remote
-from awayfs.remotes import faults, linux, notices, progress
+from awayfs.remotes import faults, linux, notices, pacing, progress
 from awayfs.remotes.channel import Channel
 from awayfs.remotes.opening import build_adapter
 from awayfs.remotes.protocol import (
@@ -31,6 +31,7 @@ from awayfs.remotes.protocol import (
     Answer,
     Cancel,
     Failure,
+    Limits,
     Lost,
     Open,
     Part,
@@ -57,6 +58,7 @@ class Worker:
         self._build = build
         self._remote: Remote | None = None
         self._refusal: AwayfsError | None = None
+        self._pacer = pacing.Pacer()
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._channel = Channel(sock, self._on_frame, _leave)
         notices.listener = lambda why: self._send(Lost(why))
@@ -72,6 +74,8 @@ class Worker:
             running = self._tasks.get(message.id)
             if running is not None:
                 running.cancel()
+        elif isinstance(message, Limits):
+            self._pacer.limit(message.up, message.down)
         elif isinstance(message, Open):
             try:
                 self._remote = self._build(message.url, message.options)
@@ -80,6 +84,8 @@ class Worker:
 
     async def _serve(self, request: Request, fds: list[int]) -> None:
         progress.listener.set(Ticker(self._loop, self._channel, request.id))
+        pacing.pacer.set(self._pacer)
+        pacing.unasked.set(request.unasked)
         try:
             if self._remote is None:
                 raise self._refusal or RuntimeError("a request came before its volume")
@@ -129,6 +135,8 @@ class Ticker:
     def __call__(self, allow: float) -> None:
         """One tick. One that changes the allowance is never held back."""
         now = time.monotonic()
+        if allow == progress.KEEP:
+            allow = self._allowed
         if allow == self._allowed and now - self._last < TICK_INTERVAL_S:
             return
         self._last, self._allowed = now, allow

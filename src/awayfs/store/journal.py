@@ -38,6 +38,10 @@ _USES_TO_NAME: Final = (
 )
 _UNPARKED: Final = "SELECT 1 FROM journal WHERE state != ? AND seq <= ? LIMIT 1"
 _UNPARKED_AFTER: Final = "SELECT count(*) FROM journal WHERE state != ? AND seq > ?"
+_FIRST_SINCE: Final = (
+    "SELECT seq, at_ns FROM journal"
+    " WHERE seq > ? AND at_ns > ? AND at_ns <= ? AND state = ? ORDER BY seq LIMIT 1"
+)
 _MOVES: Final = f"{_SELECT} WHERE to_parent != 0 AND to_parent != parent ORDER BY seq"
 _KINDS: Final = {str(kind): kind for kind in RecordKind}
 _LAST_FROZEN: Final = "SELECT seq FROM journal WHERE state = ? ORDER BY seq DESC LIMIT 1"
@@ -230,6 +234,14 @@ class Journal:
         if not self._states[RecordState.FROZEN]:
             return set()
         return {seq for (seq,) in self._db.rows(_FROZEN, (str(RecordState.FROZEN),))}
+
+    def first_since(self, since_ns: int, until_ns: int, after: int) -> tuple[int, int] | None:
+        """(seq, at_ns) of the first record above ``after`` that is not sent, and was made later
+        than ``since_ns`` and not after ``until_ns``.
+        """
+        pending = str(RecordState.PENDING)
+        row = self._db.row(_FIRST_SINCE, (after, since_ns, until_ns, pending))
+        return None if row is None else (row[0], row[1])
 
     def moves(self) -> list[Record]:
         """Records that take a name to another directory, in order."""

@@ -121,6 +121,8 @@ class Context:
     events: EventLog = field(default_factory=EventLog)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     on_journal: Callable[[], None] = lambda: None
+    want_sent: Callable[[], None] = lambda: None
+    """Somebody waits until what is in the journal now is sent."""
     before_sending: Callable[[], Awaitable[None]] = nothing_to_do
     tidy: Callable[[], Awaitable[None]] = nothing_to_do
     on_content_gone: Callable[[NodeId], None] = lambda _node: None

@@ -22,6 +22,7 @@ NAMES = (
     "replay.settled",
     "replay.decided",
     "replay.intended",
+    "replay.part",
     "replay.staged",
     "replay.frozen",
     "replay.acted",

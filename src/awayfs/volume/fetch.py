@@ -34,6 +34,7 @@ from awayfs.store.nodes import Node
 from awayfs.store.server import ServerNode
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
+from awayfs.volume.meter import Way
 from awayfs.volume.observe import Observer
 from awayfs.volume.room import Room
 from awayfs.volume.slices import Slices
@@ -43,6 +44,9 @@ log = logging.getLogger(__name__)
 
 FIRST_WINDOW = 256 << 10
 LARGEST_WINDOW = 8 << 20
+SMALLEST_WINDOW = 64 << 10
+AHEAD_S = 2.0
+"""What is read ahead over a thin link comes within so long."""
 TRIES = 4
 COMMITTED_TOGETHER = 32
 """Small files in one transaction; it is a few milliseconds' work."""
@@ -178,14 +182,19 @@ class Fetcher:
             progress.window = min(progress.window * 2, LARGEST_WINDOW)
         else:
             progress.window = FIRST_WINDOW
-        most = self._room.window()
-        if most is not None:
-            progress.window = min(progress.window, most)
+        for most in (self._room.window(), self._shortly()):
+            if most is not None:
+                progress.window = min(progress.window, most)
         current = self._context.node(node)
         size = current.size if current else end
         end = max(end, min(start + progress.window, size))
         progress.next_offset = end
         return end
+
+    def _shortly(self) -> int | None:
+        """Bytes that a reader does not wait long for; None where that is not known."""
+        speed = self._context.link.meter.bytes_s(Way.DOWN)
+        return None if speed is None else max(SMALLEST_WINDOW, int(speed * AHEAD_S))
 
     async def _fill(self, node: NodeId, start: int, end: int) -> None:
         for _ in range(TRIES):
@@ -230,9 +239,11 @@ class Fetcher:
         try:
             try:
                 began = time.monotonic()
-                fetched = await self._context.link.call(
-                    lambda remote: remote.fetch(path, start, end - start, fd)
-                )
+                with self._context.link.meter.moving(Way.DOWN) as moved:
+                    fetched = await self._context.link.call(
+                        lambda remote: remote.fetch(path, start, end - start, fd)
+                    )
+                    moved.bytes = fetched.length
                 self._room.fetched(fetched.length, time.monotonic() - began)
             except RemoteError as error:
                 if await self._is_elsewhere(node, path, error):
@@ -280,7 +291,10 @@ class Fetcher:
 
     async def _land(self, pieces: list[Piece], fd: int) -> Sequence[Landed | None]:
         try:
-            return await self._context.link.call(lambda remote: remote.fetch_many(pieces, fd))
+            with self._context.link.meter.moving(Way.DOWN) as moved:
+                came = await self._context.link.call(lambda remote: remote.fetch_many(pieces, fd))
+                moved.bytes = sum(one.length for one in came if one is not None)
+            return came
         except (Unreachable, AuthenticationRequired) as error:
             raise OSError(EDISCONDATA, f"the server is away: {error}") from error
         except RemoteError as error:  # asking for each of them tells what is wrong with which

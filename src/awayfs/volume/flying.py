@@ -31,10 +31,9 @@ class Flying:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    @property
-    def room(self) -> int:
-        """How many more may be on their way."""
-        return self._limit - len(self._tasks)
+    def room(self, *, weak: bool) -> int:
+        """How many more may be on their way, over a link that is ``weak`` or not."""
+        return max(0, flight.at_most(self._limit, weak) - len(self._tasks))
 
     def start(self, seq: int, work: Coroutine[Any, Any, None]) -> None:
         """A record is on its way from now on, until ``landed`` is called for it."""

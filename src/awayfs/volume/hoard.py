@@ -18,8 +18,10 @@ from itertools import count
 from typing import Any
 
 from awayfs.core.errors import EDISCONFULL, RemoteError, UsageError
-from awayfs.core.hoarding import FIRST_PIECE, SMALL, Pace, batches, next_piece
+from awayfs.core.hoarding import FIRST_PIECE, SMALL, batches, next_piece
+from awayfs.core.pacing import Pace
 from awayfs.core.types import Kind, NodeId
+from awayfs.remotes import pacing
 from awayfs.store.nodes import Node
 from awayfs.volume.adopt import XATTRS_LOADED
 from awayfs.volume.context import Context
@@ -346,7 +348,8 @@ class Hoard:
             end = min(missing[0].end, start + piece)
             await self._turn(end - start)
             began = time.monotonic()
-            await self._fetcher.ensure(node_id, start, end)
+            with pacing.nobody_waits():
+                await self._fetcher.ensure(node_id, start, end)
             piece = next_piece(piece, time.monotonic() - began)
             fetched += end - start
         return fetched

@@ -31,6 +31,7 @@ from awayfs.core.modes import Event, Mode, ModeState, asks_server, step
 from awayfs.core.noticing import PROBES
 from awayfs.core.types import Entry, RemotePath
 from awayfs.ports.remote import Capabilities, Connected, Remote
+from awayfs.volume.meter import Meter
 from awayfs.volume.pulse import Pulse
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class Link:
         self.on_change: Callable[[ModeState, ModeState], None] = lambda _old, _new: None
         self._now = now
         self._clock = clock
-        self._pulse = Pulse(clock)
+        self._pulse = Pulse(clock, self._judge)
         self._up = False
         self._failures = 0  # attempts in a row that led to nothing
         self._session = 0  # counts connections: an answer of an old one says nothing of the new
@@ -102,8 +103,23 @@ class Link:
 
     @property
     def weak(self) -> bool:
-        """Whether the link should be spared: it is slow, or metered."""
+        """Whether the link should be spared: it is slow, thin, or metered."""
         return bool(self._pulse.weak)
+
+    @property
+    def why_weak(self) -> str:
+        """What is wrong with a weak link; empty when it is not."""
+        return self._pulse.weak
+
+    @property
+    def meter(self) -> Meter:
+        """How fast content moves; who moves it says so."""
+        return self._pulse.meter
+
+    def weak_when(self, above_s: Callable[[], float], below: Callable[[], int | None]) -> None:
+        """Where a link begins to be weak: above a round trip, below so many bytes a second."""
+        self._pulse.slow_above_s = above_s
+        self._pulse.meter.thin_below = below
 
     @property
     def round_trip_s(self) -> float | None:

@@ -8,13 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from awayfs.core.noticing import RECENT, RoundTrips, flaps_after, hold_s
+from awayfs.volume.meter import Meter
+
+SLOW_S = 0.4
 
 
 class Pulse:
     """``clock`` gives seconds that never run backwards."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], on_measured: Callable[[], None]) -> None:
         self.trips = RoundTrips()
+        self.meter = Meter(clock, on_measured)
+        self.slow_above_s: Callable[[], float] = lambda: SLOW_S
         self.slow = False
         self.metered = False
         self.doubt = ""
@@ -31,7 +36,7 @@ class Pulse:
             return "the network is metered"
         if self.slow:
             return f"round trips take {min(self.trips.recent, default=0):.1f} s"
-        return ""
+        return self.meter.thin
 
     @property
     def measured(self) -> bool:
@@ -53,8 +58,8 @@ class Pulse:
         self.heard_s = self._clock()
         self.doubt = ""
         if took_s is not None:
-            self.trips = self.trips.after(took_s)
-            self.slow = self.trips.slow(self.slow)
+            self.trips = self.trips.after(took_s, self.meter.busy)
+            self.slow = self.trips.slow(self.slow, self.slow_above_s())
 
     def up(self) -> None:
         """A session begins."""
@@ -69,5 +74,6 @@ class Pulse:
 
     def moved(self) -> None:
         """The machine is in another network: what was measured tells nothing of this one."""
+        self.meter.moved_on()
         self.trips = RoundTrips()
         self.slow = False

@@ -21,7 +21,7 @@ import errno
 import logging
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from awayfs.core.decide import (
     AlreadyDone,
@@ -40,6 +40,7 @@ from awayfs.core.pace import Estimate
 from awayfs.core.records import Record, RecordState
 from awayfs.core.types import Committed, Kind, NodeId
 from awayfs.ports.remote import Intent
+from awayfs.volume.ageing import Ageing
 from awayfs.volume.being_written import BeingWritten
 from awayfs.volume.context import SECOND_NS, Context
 from awayfs.volume.fault import fault
@@ -52,6 +53,7 @@ from awayfs.volume.replay_act import Actor, Torn, Version
 from awayfs.volume.replay_commit import Committer
 from awayfs.volume.replay_facts import FactFinder
 from awayfs.volume.replay_optimise import Optimiser
+from awayfs.volume.replay_progress import Progress
 from awayfs.volume.replay_queue import Queue
 from awayfs.volume.revive import Reviver
 
@@ -64,38 +66,10 @@ FAILURES = 3
 FAILED_PAUSE_S = 1.0
 LONG_S = 2.0
 """When nothing came back for so long, what is new since need not wait for it."""
+LONGEST_REST_S = 10.0
+"""What rests is looked at again after no longer: the clock or the setting may be another then."""
 FULL_PAUSE_NS = 10 * SECOND_NS
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-
-
-def _told(record: Record) -> str:
-    """A record in one line, for the log."""
-    places = f"{record.parent}/{record.name!r} {record.to_parent}/{record.to_name!r}"
-    return f"record {record.seq} {record.kind} of {record.node} ({record.state}) {places}"
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a drain stands; ``stuck`` when what is left cannot go out by waiting a moment: it needs
-    a decision, or, with ``full``, room on the server.
-
-    ``mapped``: what would tell of writes through a mapping, of which there need not be any; it
-    goes out when the file is closed. 0 while something is on its way. ``held``: what waits until it
-    is asked for, or until the mount is idle (``core.sending``).
-    """
-
-    records: int
-    bytes: int
-    parked: int
-    mapped: int
-    stuck: bool
-    full: bool = False
-    held: int = 0
-
-    @property
-    def over(self) -> bool:
-        """Whether all is sent that was known to be changed, and may go."""
-        return self.records <= self.mapped + self.held
 
 
 class Replay:
@@ -133,6 +107,8 @@ class Replay:
         self._settled = asyncio.Condition()
         self.active = False
         self._being_written = BeingWritten(context)
+        self.ageing = Ageing(context)
+        context.effective.on_change.append(self.wake)
 
     def is_flying(self, seq: int) -> bool:
         """Whether a record is being worked on at this moment."""
@@ -143,13 +119,14 @@ class Replay:
         self._woken.set()
 
     def hurry(self) -> None:
-        """Send what there is, files that are still being written included.
+        """Send what there is, files that are still being written and what rests included.
 
         A server that was full is asked once more.
         """
         self._full_until_ns = 0
         self._being_written.hurry()
         self._sending.ask_for_all()
+        self.ageing.want_all()
         self.wake()
 
     def hurry_first(self, seqs: Collection[int]) -> None:
@@ -203,14 +180,17 @@ class Replay:
         busy, held_up = self._is_busy(), self._is_held_up()
         mapped = 0 if busy else self._count_mapped()
         held = self._sending.held_back(self._queue.count_first)
+        resting = self.ageing.resting(self._queue.count_first)
+        left = total - mapped - max(held, resting.records)
         return Progress(
             records=total,
             bytes=self._store.journal.pending_bytes(),
             parked=counts[RecordState.PARKED],
             mapped=mapped,
-            stuck=total > mapped + held and self._context.link.usable and (held_up or not busy),
+            stuck=left > 0 and self._context.link.usable and (held_up or not busy),
             full=held_up,
             held=held,
+            resting=resting,
         )
 
     def estimate(self) -> Estimate | None:
@@ -247,6 +227,7 @@ class Replay:
 
     async def _wait_until(self, settled: Callable[[], bool]) -> None:
         """Or until the server is away, or full, or all that is left waits for a decision."""
+        self.ageing.want_all()
         self.wake()
 
         def is_over() -> bool:
@@ -276,9 +257,17 @@ class Replay:
             self.active = False
             await self._cancel_flying()
             await self._tell()
-        if (self._waiting or self._is_full()) and self._context.link.usable:
-            pause = WAIT_S if self._is_patient() else FAILED_WAIT_S
-            asyncio.get_running_loop().call_later(pause, self.wake)
+        self._plan()
+
+    def _plan(self) -> None:
+        """When to look again at what did not go out."""
+        if not self._context.link.usable:
+            return
+        later = asyncio.get_running_loop().call_later
+        if self._waiting or self._is_full():
+            later(WAIT_S if self._is_patient() else FAILED_WAIT_S, self.wake)
+        elif resting := self.ageing.resting().left_s:
+            later(min(resting, LONGEST_REST_S), self.wake)
 
     def _is_busy(self) -> bool:
         """Whether something may go out without anything else happening first."""
@@ -336,12 +325,13 @@ class Replay:
     def _begin_pass(self) -> None:
         self._waiting.clear()
         self._mapped.clear()
-        self._queue.begin_pass()
+        self._queue.begin_pass(self.ageing.until())
 
     async def _send_ready(self) -> None:
         if self._is_full():
             return
-        for seq in await self._queue.start(self._in_flight.room, self._sending.choice()):
+        room = self._in_flight.room(weak=self._context.link.weak)
+        for seq in await self._queue.start(room, self._sending.choice()):
             self._in_flight.start(seq, self._guarded(seq))
 
     def _after(self, seq: int) -> bool:
@@ -398,8 +388,9 @@ class Replay:
         if self._being_written.is_unfinished(record):
             self._waiting.add(seq)
             return
-        earlier = self._store.intents.get(seq)
-        settled = await self._tidy(seq)
+        earlier, settled = self._store.intents.get(seq), None
+        if earlier is None or not self._actor.resumes(record, earlier[0]):
+            settled = await self._tidy(seq)
         if earlier is not None:
             fault("replay.settled")
         unsure_of_parent = earlier is not None
@@ -414,7 +405,7 @@ class Replay:
             if not revived:
                 facts = replace(facts, parent=Parent.REPLACED)
             decision = await self._decide(facts)
-            log.debug("%s: %s", _told(record), decision)
+            log.debug("%s: %s", record, decision)
             fault("replay.decided")
             if not isinstance(decision, Apply):
                 await self._tidy(seq)

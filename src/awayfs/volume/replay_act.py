@@ -26,18 +26,20 @@ from awayfs.core.types import (
     NodeId,
     Outcome,
 )
-from awayfs.ports.remote import Intent
+from awayfs.ports.remote import Intent, Sent
 from awayfs.store.intents import REFUSED
 from awayfs.store.nodes import Node
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
 from awayfs.volume.fetch import Fetcher
 from awayfs.volume.journaling import Journaling
+from awayfs.volume.meter import Way
 from awayfs.volume.op_ids import move_op, own_op
 from awayfs.volume.relinking import Relinker
 from awayfs.volume.replay_facts import FactFinder, Places
 from awayfs.volume.suspects import digest_soon
 from awayfs.volume.together import Together
+from awayfs.volume.uploading import Uploads, is_begun
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +78,7 @@ class Actor:
         self._finder = finder
         self._client = client
         self.relinker = Relinker(context, finder, client)
+        self._uploads = Uploads(context.link, context.store.intents)
 
     def op_id(self, record: Record) -> str:
         """The operation id of a record: the same at every try, unlike any other client's."""
@@ -210,11 +213,11 @@ class Actor:
         if not self._store.content.covers(node.id, 0, node.size):
             await self._fetcher.whole_to_send(node.id)
         op, directory = self.op_id(record), path.rpartition(b"/")[0]
-        intent = Intent(op=op, path=path, expected=expected)
+        intent = Intent(op=op, path=path, expected=expected, sent=await self._sent(record, path))
         stage = REFUSED if self._store.intents.is_refused(record.seq) else "staging"
         await self._together.do(lambda: self._store.intents.set(record.seq, intent, stage))
         fault("replay.intended")
-        staged, digest, sent = await self._stage(op, directory, node.id)
+        staged, digest, sent = await self._stage(record.seq, op, directory, node.id)
         fault("replay.staged")
         full = Intent(op, path, expected, staged=staged, staged_digest=digest)
         try:
@@ -227,8 +230,24 @@ class Actor:
             self._store.intents.set(record.seq, full, REFUSED)
         return outcome
 
+    def resumes(self, record: Record, intent: Intent) -> bool:
+        """Whether an upload that was cut off may go on: it lies where it is wanted."""
+        ours = is_begun(intent) and intent.op == self.op_id(record)
+        return ours and self._finder.where_now(record, intent) == intent
+
+    async def _sent(self, record: Record, path: bytes) -> Sent | None:
+        """How far an earlier try came; one that was to go elsewhere is tidied up."""
+        found = self._store.intents.get(record.seq)
+        if found is None or not is_begun(found[0]):
+            return None
+        if (found[0].op, found[0].path) == (self.op_id(record), path):
+            return found[0].sent
+        intent = self._finder.where_now(record, found[0])
+        await self._context.link.call(lambda remote: remote.settle(intent))
+        return None
+
     async def _stage(
-        self, op: str, directory: bytes, node_id: NodeId
+        self, seq: int, op: str, directory: bytes, node_id: NodeId
     ) -> tuple[Entry, bytes | None, Version]:
         """Upload to the staged name. The content's digest, where the entry has no id to know it by
         after a lost answer, and which content was there before: the file may have changed since.
@@ -238,13 +257,24 @@ class Actor:
         assert node is not None
         fd = self._store.content.open(node_id)
         try:
-            before = self.version(node_id)
-            staged = await self._context.link.call(
-                lambda remote: remote.stage(op, directory, fd, node.size, self._attributes(node))
-            )
-            digest = None
-            if staged.file_id is None:
-                digest = await digest_soon(self._store.content.fd_path(node_id), node.size)
+            before, path = self.version(node_id), self._store.content.fd_path(node_id)
+
+            async def still_same() -> None:
+                if self.version(node_id) != before:
+                    await self._context.link.call(lambda r: r.discard_staged(op, directory))
+                    raise Torn
+
+            begun = await self._uploads.begin(seq, path, fd, node.size, still_same)
+            start = (begun.length, begun.token) if begun else ()
+            given = node.size, self._attributes(node), *start
+            with self._context.link.meter.moving(Way.UP) as moved:
+                staged = await self._context.link.call(lambda r: r.stage(op, directory, fd, *given))
+                moved.bytes = node.size - (begun.length if begun else 0)
+            digest = begun.digest if begun else None
+            if staged.file_id is not None:
+                digest = None
+            elif digest is None:
+                digest = await digest_soon(path, node.size)
         finally:
             os.close(fd)
         return staged, digest, before

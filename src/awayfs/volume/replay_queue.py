@@ -30,10 +30,10 @@ class Queue:
         self._choice: Choice | None = None  # what the order was told
         journal.on_change.append(self._note)
 
-    def begin_pass(self) -> None:
-        """Go through what is in the journal now; what waited may be tried again."""
+    def begin_pass(self, until: int) -> None:
+        """Go through the journal up to this seq; what waited may be tried again."""
         self._order.end_waiting()
-        self._until = self._journal.last_seq()
+        self._until = until
         self._choice = None  # what the first need may be other records by now
 
     @property

@@ -71,11 +71,15 @@ class KeepExchange:
                 self._check_home_since(side, record.seq)
             for side, node in zip(sides, standing, strict=True):
                 self._giving_up.name(*side.to, node)
+            left: list[_Side] = []
             for side, node in zip(sides, standing, strict=True):
                 if node and (node != side.node or side.stands or self._has_work(node)):
                     self._check_home(side)
                     self._returning.name(*side.home, node)
-                elif not self._store.nodes.names(side.node):
+                else:
+                    left.append(side)
+            for side in left:  # the other side may have given its node a name
+                if not self._store.nodes.names(side.node):
                     self._come_back(side)
         await self._steps.look([record.parent, record.to_parent])
 

@@ -9,7 +9,7 @@ from awayfs.core.decide import same_object
 from awayfs.core.earlier_names import name_after, names_before
 from awayfs.core.errors import UsageError
 from awayfs.core.namespace import Slot
-from awayfs.core.records import Record, RecordKind
+from awayfs.core.records import Record, RecordKind, brings_name
 from awayfs.core.types import Attributes, Entry, Kind, NodeId
 from awayfs.store.conflicts import Conflict
 from awayfs.volume.adopt import XATTRS_LOADED
@@ -172,8 +172,7 @@ class KeepLocal:
             if not now:
                 self._remove_displaced(record)
                 return
-            for child in self._below(record.node):
-                self._store.server.forget(child)
+            self._forget_below(record.node)
             parent, name = names[0]
             self._store.journal.replace(
                 Record(
@@ -243,28 +242,36 @@ class KeepLocal:
     def _recreate_below(self, directory: NodeId) -> None:
         """What is whole here comes back with its directory; the rest's deletion stands.
 
-        What the server has elsewhere was renamed to here, and the record of that stands.
+        What was renamed to here is brought by the record of that. A further name of what the server
+        has, or gets, is linked.
         """
         for name, child in self._store.nodes.children(directory):
-            records = self._store.journal.of_node(child.id)
-            comes = any(r.kind in (RecordKind.CREATE, RecordKind.LINK) for r in records)
-            if not comes and self._store.server.get(child.id) is None:
-                is_file = child.kind is Kind.FILE
-                if is_file and not self._store.content.covers(child.id, 0, child.size):
+            place, records = (directory, name), self._store.journal.of_node(child.id)
+            made = any(r.kind is RecordKind.CREATE for r in records)
+            kind = RecordKind.CREATE
+            if made or self._store.server.get(child.id) is not None:
+                kind = RecordKind.LINK
+            if not any(brings_name(r, child.id, place) for r in records):
+                whole = self._store.content.covers(child.id, 0, child.size)
+                if child.kind is Kind.FILE and kind is RecordKind.CREATE and not whole:
                     self._giving_up.name(directory, name, child.id)
                     continue
-                self._journaling.append(RecordKind.CREATE, child.id, parent=directory, name=name)
+                self._journaling.append(kind, child.id, parent=directory, name=name)
             if child.kind is Kind.DIRECTORY:
                 self._recreate_below(child.id)
 
-    def _below(self, node: NodeId) -> list[NodeId]:
-        found: list[NodeId] = []
-        pending = [node]
+    def _forget_below(self, node: NodeId) -> None:
+        """What was in a lost directory on the server is not there any more; a file with names
+        elsewhere, too, has those.
+        """
+        server, pending = self._store.server, [node]
         while pending:
-            for _, child in self._store.server.children(pending.pop()):
-                found.append(child)
+            directory = pending.pop()
+            for name, child in server.children(directory):
+                server.remove_name(directory, name)
+                if not server.names(child):
+                    server.forget(child)
                 pending.append(child)
-        return found
 
     async def _win_name(self, record: Record) -> str | None:
         """Our object gets the name; the server's is moved to a conflict copy beside it."""

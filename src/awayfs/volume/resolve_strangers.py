@@ -102,5 +102,7 @@ class Strangers:
             nodes.move_name(*old, *new)
             for place in (old, new):
                 self._context.kernel.forget_entry(*place)
-        elif not any(takes_name(r, node, old) for r in self._store.journal.of_node(node)):
-            self._adopter.show_again(*new)  # one of several names, which was another's here
+        elif len(server.names(node)) > 1 and not any(
+            takes_name(record, node, old) for record in self._store.journal.of_node(node)
+        ):
+            self._adopter.show_again(*new)  # here the name was another's

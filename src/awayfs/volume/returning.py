@@ -6,8 +6,9 @@ for what the server has: the base shows again, as far as it is here.
 
 from __future__ import annotations
 
+from awayfs.core.records import fields_set
 from awayfs.core.types import Kind, NodeId
-from awayfs.volume.adopt import Adopter
+from awayfs.volume.adopt import XATTRS_LOADED, Adopter
 from awayfs.volume.context import Context
 
 
@@ -26,6 +27,22 @@ class Returning:
             nodes.add_name(parent, name, node)
             self._context.kernel.forget_entry(parent, name)
             self.content(node)
+            self._attributes(node)
+
+    def _attributes(self, node: NodeId) -> None:
+        """What was set before is not sent any more, since the node was to go: the base's shows."""
+        store = self._store
+        base = store.server.get(node)
+        if base is None:
+            return
+        dirty = fields_set(store.journal.of_node(node))
+        uid, gid = self._context.local_owner(base.entry())
+        values = {"mode": base.mode, "uid": uid, "gid": gid}
+        if base.kind is Kind.FILE and not store.journal.has_store(node):
+            values["mtime_ns"] = base.mtime_ns
+        store.nodes.update(node, **{k: value for k, value in values.items() if k not in dirty})
+        store.nodes.set_xattr(node, XATTRS_LOADED, None)
+        self._context.kernel.forget_node(node)
 
     def content(self, node: NodeId) -> None:
         """What was written without a name goes (``Journaling.nameless``)."""

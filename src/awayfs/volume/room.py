@@ -114,6 +114,7 @@ class Room:
             if not self._context.link.usable:
                 break
             unsent = self._unsent()
+            self._context.want_sent()
             self._context.sending.ask_for_all()
             await asyncio.sleep(LOOK_S)
             if self._unsent() < unsent:

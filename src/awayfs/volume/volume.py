@@ -160,6 +160,9 @@ class Volume:
         self.link.on_change = self._mode_changed
         self.link.on_history = lambda: mode_history.keep(self.store.facts, self.link)
         context.on_journal = self._journaled
+        setting = context.effective.value
+        self.link.weak_when(lambda: float(setting("weak-latency")), lambda: setting("weak-rate"))
+        context.want_sent = self.replay.ageing.want_all
         context.before_sending = self._admission.count
         context.sending.on_more = self.replay.wake
         context.tidy = self.replay.tidy

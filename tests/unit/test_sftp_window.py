@@ -1,0 +1,74 @@
+"""Who has the next place in SFTP's window, and that waiting for it is no silence."""
+
+from __future__ import annotations
+
+import asyncio
+
+from awayfs.remotes import progress
+from awayfs.remotes.sftp_channel import FIRST_WINDOW, Window
+
+ALL = FIRST_WINDOW
+
+
+def test_what_somebody_waits_for_goes_before_what_waited_longer() -> None:
+    async def play() -> None:
+        window, order = Window(ALL), list[str]()
+
+        async def one(name: str, *, first: bool) -> None:
+            async with window.room(ALL, first=first):
+                order.append(name)
+                await asyncio.sleep(0)
+
+        async with window.room(ALL):
+            tasks = [asyncio.ensure_future(one(f"upload{n}", first=False)) for n in range(3)]
+            await asyncio.sleep(0)
+            tasks.append(asyncio.ensure_future(one("read", first=True)))
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
+        assert order == ["read", "upload0", "upload1", "upload2"]
+
+    asyncio.run(play())
+
+
+def test_who_is_cancelled_keeps_nobody_waiting() -> None:
+    async def play() -> None:
+        window = Window(ALL)
+
+        async def one(*, first: bool) -> None:
+            async with window.room(ALL, first=first):
+                pass
+
+        async with window.room(ALL):
+            upload = asyncio.ensure_future(one(first=False))
+            read = asyncio.ensure_future(one(first=True))
+            await asyncio.sleep(0)
+            read.cancel()
+        await asyncio.wait_for(upload, 10)
+
+    asyncio.run(play())
+
+
+def test_an_upload_that_lets_reads_go_first_is_alive_as_long_as_they_move() -> None:
+    async def play() -> None:
+        window, signs = Window(ALL), list[float]()
+
+        async def upload() -> None:
+            progress.listener.set(signs.append)
+            async with window.room(ALL):
+                pass
+
+        async def read() -> None:
+            async with window.room(ALL, first=True):
+                await asyncio.sleep(0)
+
+        async with window.room(ALL, first=True):
+            waiting = asyncio.ensure_future(upload())
+            reads = [asyncio.ensure_future(read()) for _ in range(5)]
+            await asyncio.sleep(0.05)
+            assert signs == []
+        await asyncio.gather(*reads)
+        assert signs == [progress.KEEP] * len(signs)
+        assert len(signs) >= 2
+        await asyncio.wait_for(waiting, 10)
+
+    asyncio.run(play())
