@@ -23,6 +23,7 @@ from bench.hoarding import hoarding_cases
 from bench.latency import latency_cases
 from bench.learned import learned_cases
 from bench.noticing import noticing_cases
+from bench.reintegration import reintegration_cases
 from bench.shares import make_tree, sshfs
 from bench.timing import Result, compare
 
@@ -175,6 +176,7 @@ CASES = {
     "learned": learned_cases,
     "noticing": noticing_cases,
     "culling": culling_case,
+    "reintegration": reintegration_cases,
 }
 
 

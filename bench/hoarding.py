@@ -14,11 +14,12 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 
-from tests.harness import Client, SftpServer
+from tests.harness import Client
 from tests.sshd import free_port
 
 from awayfs import cachectl
 from bench.delay import delayed
+from bench.far import Far
 from bench.timing import Result, compare
 
 FILES = 2_000
@@ -26,45 +27,14 @@ SIZE = 4 << 10
 ONE_WAY_S = 0.010
 
 
-class Far:
-    """An SSH server behind the proxy; each ``tree`` is a directory that nobody has seen yet."""
-
-    def __init__(self, base: str, port: int) -> None:
-        self.server = SftpServer(base)
-        self.port = port
-        at, direct = f"127.0.0.1:{port}", f"127.0.0.1:{self.server.sshd.port}"
-        self.server.url = self.server.url.replace(direct, at)
-        known = self.server.sshd.known_hosts
-        with open(known) as file:
-            text = file.read()
-        with open(known, "w") as file:
-            file.write(text + text.replace(str(self.server.sshd.port), str(port)))
-        self._numbers = itertools.count()
-
-    @property
-    def ssh(self) -> list[str]:
-        """ssh to it, as the peers call it."""
-        options = self.server.sshd.options
-        return [
-            *("ssh", "-F", os.devnull, "-p", str(self.port), "-i", options["identity"]),
-            *("-o", f"UserKnownHostsFile={options['known_hosts']}", "-o", "BatchMode=yes"),
-        ]
-
-    @property
-    def login(self) -> str:
-        """Account and host."""
-        return f"{self.server.sshd.user}@127.0.0.1"
-
-    def tree(self) -> str:
-        """A new directory with files; its name."""
-        name = f"tree{next(self._numbers)}"
-        for number in range(FILES):
-            directory = f"{self.server.root}/{name}/d{number // 100:02}"
-            if number % 100 == 0:
-                os.makedirs(directory)
-            with open(f"{directory}/f{number % 100:02}", "wb") as file:
-                file.write(os.urandom(SIZE))
-        return name
+def fresh_tree(far: Far, name: str) -> None:
+    """A new directory with files, which nobody has seen yet."""
+    for number in range(FILES):
+        directory = f"{far.server.root}/{name}/d{number // 100:02}"
+        if number % 100 == 0:
+            os.makedirs(directory)
+        with open(f"{directory}/f{number % 100:02}", "wb") as file:
+            file.write(os.urandom(SIZE))
 
 
 def hoarding_cases(base: str) -> Iterator[Result]:
@@ -72,13 +42,14 @@ def hoarding_cases(base: str) -> Iterator[Result]:
     port = free_port()
     far = Far(base, port)
     client = Client(base, far.server)
-    tree = ""
+    tree, numbers = "", itertools.count()
 
     def fresh() -> None:
         nonlocal tree
         shutil.rmtree(f"{base}/copy", ignore_errors=True)
         os.mkdir(f"{base}/copy")
-        tree = far.tree()
+        tree = f"tree{next(numbers)}"
+        fresh_tree(far, tree)
 
     def hoard() -> None:
         fd = os.open(client.path(tree), os.O_RDONLY | os.O_DIRECTORY)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from awayfs.core import flight
 from awayfs.core.sending import IDLE_S
 from tests.acceptance.test_merge_rules import configure, configured
 from tests.acceptance.test_noticing import narrow
@@ -32,7 +33,7 @@ pytestmark = [*needs_fuse]
 
 QUIET_S = 1.5
 """Enough for everything to be sent that is going to be sent by itself."""
-AT_MOST_ON_THEIR_WAY = 8
+AT_MOST_ON_THEIR_WAY = flight.FIRST + flight.FEWEST
 
 
 def write(path: str, data: str = "content\n") -> None:
@@ -313,7 +314,7 @@ def test_a_subtree_goes_first_over_a_slow_link(tmp_path: Path) -> None:
             sent = names(server.files)
             assert {f"wanted/deep/f{number}" for number in range(5)} <= sent
             others = [name for name in sent if name.startswith("long/")]
-            assert len(others) <= 3 * AT_MOST_ON_THEIR_WAY, "those before it was asked for"
+            assert len(others) <= AT_MOST_ON_THEIR_WAY, "those before it was asked for"
             client.sync()
             assert len(names(server.files)) == 60 + 5 + 3
         finally:

@@ -225,6 +225,25 @@ def test_status(daemon: Daemon) -> None:
     assert data("status") == [STATUS]
 
 
+@pytest.mark.parametrize(
+    ("sending", "text"),
+    [
+        (None, "1 parked (see 'awayfs journal list'), being sent\n"),
+        (
+            {"records_per_s": 12.4, "bytes_per_s": 2048, "left_s": 75.2},
+            "being sent: 12/s, 2.0 KiB/s, about 1 min 15 s left",
+        ),
+        ({"records_per_s": 3.0, "bytes_per_s": 0, "left_s": None}, "being sent: 3/s, 0 B/s\n"),
+        ({"records_per_s": 0.0, "bytes_per_s": 0, "left_s": None}, "being sent\n"),
+    ],
+)
+def test_status_while_changes_are_sent(
+    daemon: Daemon, sending: dict[str, Any] | None, text: str
+) -> None:
+    daemon.replies["status"] = {**STATUS, "replaying": True, "sending": sending}
+    assert text in worked("status")
+
+
 def test_status_of_a_path(daemon: Daemon) -> None:
     reply = data("status", M + "/dir/f")
     assert reply["path"]["path"] == "dir/f" and reply["mode"] == "disconnected"
@@ -827,6 +846,21 @@ def test_printable(text: str | bytes | None, safe: str) -> None:
 def test_ago(seconds: int, text: str) -> None:
     now = 2_000_000_000 * 10**9
     assert show.ago(now - seconds * 10**9, now) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.2, "1 s"),
+        (59.4, "59 s"),
+        (60, "1 min"),
+        (75, "1 min 15 s"),
+        (1234, "20 min"),
+        (7260, "2 h 1 min"),
+    ],
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert show.duration(seconds) == text
 
 
 @pytest.mark.parametrize(

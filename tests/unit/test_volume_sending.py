@@ -139,6 +139,7 @@ def test_what_is_asked_for_while_others_go_is_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also what was changed since the pass began."""
+    monkeypatch.setattr("awayfs.core.flight.FIRST", 8)
 
     async def play(world: World) -> None:
         volume, order, go_on = world.volume, list[str](), asyncio.Event()
@@ -223,6 +224,8 @@ def test_a_mount_that_is_never_idle_sends_now_and_then(tmp_path: Path) -> None:
 def test_work_under_way_stops_when_the_mount_is_used_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("awayfs.core.flight.FIRST", 8)
+
     async def play(world: World) -> None:
         clock, volume = Clock(world), world.volume
         for number in range(30):

@@ -72,6 +72,18 @@ def ago(then_ns: int | None, now_ns: int | None = None) -> str:
     return time.strftime("%Y-%m-%d", time.localtime(then_ns / 1e9))
 
 
+def duration(seconds: float) -> str:
+    """A length of time in two units at most."""
+    whole = max(1, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min" + (f" {rest} s" if rest and minutes < 10 else "")
+    hours, rest = divmod(minutes, 60)
+    return f"{hours} h" + (f" {rest} min" if rest else "")
+
+
 def moment(when_ns: int, now_ns: int | None = None) -> str:
     """A moment by the clock on the wall; with the date unless it is today."""
     now = time.localtime((time.time_ns() if now_ns is None else now_ns) / 1e9)

@@ -149,7 +149,16 @@ def _pending(reply: dict[str, Any]) -> str:
     if pending.get("resting"):
         soon = f"the first for {pending['resting_s']:.0f} s more"
         text += f", {pending['resting']} resting, {soon} ('awayfs sync' sends them now)"
-    return text + (", being sent" if reply.get("replaying") else "")
+    return text + (_sending(reply.get("sending") or {}) if reply.get("replaying") else "")
+
+
+def _sending(sending: dict[str, Any]) -> str:
+    """That it is, and how fast, where that is known."""
+    if not sending.get("records_per_s"):
+        return ", being sent"
+    text = f", being sent: {sending['records_per_s']:.0f}/s, {show.size(sending['bytes_per_s'])}/s"
+    left_s = sending.get("left_s")
+    return text if left_s is None else f"{text}, about {show.duration(left_s)} left"
 
 
 def _reintegrate(reply: dict[str, Any]) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from awayfs.core.conflicts import ConflictKind
-from awayfs.core.records import Record
+from awayfs.core.records import Record, RecordKind
 from awayfs.core.types import ABSENT, Attributes, Entry, Expected, Kind
 
 
@@ -58,6 +58,21 @@ class Facts:
     read_only: bool = False
     name_max: int = 255
     unsupported: bool = False  # the server cannot hold this kind of object or attribute
+
+
+LOOK_FIRST = 64 << 10
+"""Bytes that are not sent before it is known that their name is free."""
+
+
+def may_assume_free(record: Record, kind: Kind, size: int, retried: bool) -> bool:
+    """Whether a CREATE may be decided as if nothing stood at its name, without a look there.
+
+    The operation is exclusive: it answers what stands there, having changed nothing, and then the
+    record is decided anew on that. So a wrong guess costs what was sent for nothing.
+    """
+    if record.kind is not RecordKind.CREATE or retried:
+        return False
+    return kind is not Kind.FILE or size <= LOOK_FIRST
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,11 @@ class Record:
     reason: str = ""  # why it is parked
     at_ns: int = 0
 
+    def __str__(self) -> str:
+        """In one line, for the log."""
+        places = f"{self.parent}/{self.name!r} {self.to_parent}/{self.to_name!r}"
+        return f"record {self.seq} {self.kind} of {self.node} ({self.state}) {places}"
+
 
 def takes_name(record: Record, node: NodeId, place: tuple[NodeId, bytes]) -> bool:
     """Whether an unsent record takes a name away from the node."""

@@ -16,6 +16,7 @@ from awayfs.control.urls import server_of
 from awayfs.core.errors import DISCONNECTED_NAME, RemoteError, UsageError
 from awayfs.core.events import EventReader
 from awayfs.core.modes import Mode
+from awayfs.core.pace import Estimate
 from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.sending import Policy
 from awayfs.daemon.api_conflicts import ConflictApi
@@ -139,6 +140,7 @@ class Api:
             "last_contact_ns": volume.link.last_contact_ns,
             "server": server_of(self._request.url),
             "replaying": volume.replay.active,
+            "sending": _sending(volume.replay.estimate()),
             "event_socket": paths.event_socket_file(self._request.volume),
             "history": told(list(volume.link.history)[-SHOWN_MODES:]),
         }
@@ -455,3 +457,14 @@ class Api:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, lambda: mounting.unmount(mountpoint, lazy=lazy))
         return {"pending": pending, "reintegrate": str(self.volume.context.sending.policy)}
+
+
+def _sending(estimate: Estimate | None) -> dict[str, Any] | None:
+    """Rates and the time left, while changes are sent and something is known of it."""
+    if estimate is None:
+        return None
+    return {
+        "records_per_s": round(estimate.records_per_s, 1),
+        "bytes_per_s": round(estimate.bytes_per_s),
+        "left_s": None if estimate.left_s is None else round(estimate.left_s, 1),
+    }

@@ -14,6 +14,10 @@ from awayfs.remotes.protocol import LARGEST_FRAME
 
 READ_SIZE = 256 << 10
 MOST_DESCRIPTORS = 16
+"""With one ``sendmsg``; a descriptor more begins another one."""
+
+MOST_FRAMES = 64
+"""With one ``sendmsg``: few enough for IOV_MAX."""
 
 _LENGTH = struct.Struct("<I")
 
@@ -40,19 +44,24 @@ class Channel:
         self._read = bytearray()
         self._received: deque[int] = deque()
         self._unsent: deque[tuple[memoryview, list[int]]] = deque()
+        self._flushing = False
         self._open = True
         self._loop.add_reader(sock.fileno(), self._on_readable)
 
     def send(self, document: bytes, descriptors: list[int] | None = None) -> None:
-        """Send one frame, now or as soon as there is room; the caller keeps its descriptors."""
+        """Send one frame, with all others of this turn of the loop, or as soon as there is room.
+
+        The caller keeps its descriptors.
+        """
         if not self._open:
             return
         # The caller may close its own before there is room to send.
         own = [os.dup(fd) for fd in descriptors or []]
         frame = memoryview(_LENGTH.pack(len(document)) + document)
         self._unsent.append((frame, own))
-        if len(self._unsent) == 1:
-            self._on_writable()
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._on_writable)
 
     def take_descriptors(self, count: int) -> list[int]:
         """The next ``count`` descriptors that arrived, now the caller's to close."""
@@ -116,23 +125,40 @@ class Channel:
         del self._read[:position]
 
     def _on_writable(self) -> None:
+        if not self._open:
+            return
         try:
             while self._unsent:
-                frame, own = self._unsent[0]
-                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", own))]
-                sent = self._sock.sendmsg([frame], rights if own else [])
-                _close_all(own)
-                if sent < len(frame):
-                    self._unsent[0] = (frame[sent:], [])
-                else:
-                    self._unsent.popleft()
+                self._send_some()
         except (BlockingIOError, InterruptedError):
             self._loop.add_writer(self._sock.fileno(), self._on_writable)
             return
         except OSError:
             self._loop.call_soon(self._end)
             return
+        self._flushing = False
         self._loop.remove_writer(self._sock.fileno())
+
+    def _send_some(self) -> None:
+        """Several frames at once, as far as their descriptors fit; the other end takes these in
+        the order of the frames."""
+        frames: list[memoryview] = []
+        own: list[int] = []
+        for frame, descriptors in self._unsent:
+            if len(frames) == MOST_FRAMES or len(own) + len(descriptors) > MOST_DESCRIPTORS:
+                break
+            frames.append(frame)
+            own += descriptors
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", own))]
+        sent = self._sock.sendmsg(frames, rights if own else [])
+        for _frame in frames:  # descriptors are gone with the first byte
+            _close_all(self._unsent.popleft()[1])
+        while frames and sent >= len(frames[0]):
+            sent -= len(frames.pop(0))
+        left: list[tuple[memoryview, list[int]]] = [(frame, []) for frame in frames]
+        if left:
+            left[0] = (left[0][0][sent:], [])
+        self._unsent.extendleft(reversed(left))
 
 
 def _close_all(descriptors: list[int]) -> None:

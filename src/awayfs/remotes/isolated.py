@@ -40,16 +40,12 @@ from awayfs.ports.wallet import NoWallet, Wallet
 from awayfs.remotes import pacing
 from awayfs.remotes import protocol as p
 from awayfs.remotes.channel import Channel
+from awayfs.remotes.slots import Slots
 from awayfs.remotes.spawning import COMMAND, spawn
 
 CONNECT_DEADLINE_S = 5.0
 CLOSE_DEADLINE_S = 0.5
 MOST_LEFTOVERS = 4
-BULK_IN_FLIGHT = 4
-READS_IN_FLIGHT = 4
-WALKS_IN_FLIGHT = 2
-"""Slots of their own for what somebody reads, and for hoard walks: uploads may have long to go."""
-BACKGROUND_IN_FLIGHT = 8
 LONGEST_QUEUE_S = 30.0
 """So long a transfer may wait behind others that move: a slow link is no dead server."""
 
@@ -254,11 +250,7 @@ class IsolatedRemote:
         self._leftovers: list[_Process] = []
         self._connecting = asyncio.Lock()
         self._limits = p.Limits(None, None)
-        self._bulk = asyncio.Semaphore(BULK_IN_FLIGHT)
-        self._reads = asyncio.Semaphore(READS_IN_FLIGHT)
-        self._walks = asyncio.Semaphore(WALKS_IN_FLIGHT)
-        self._background = asyncio.Semaphore(BACKGROUND_IN_FLIGHT)
-        self._metadata = asyncio.Semaphore(1)
+        self._slots = Slots()
 
     @property
     def worker_pid(self) -> int | None:
@@ -291,7 +283,7 @@ class IsolatedRemote:
                         raise
                     continue
                 self.wallet.accepted()
-                self._metadata = asyncio.Semaphore(max(1, connected.capabilities.in_flight))
+                self._slots.allow(connected.capabilities.in_flight)
                 return connected
 
     async def _log_in(self, secrets: Secrets) -> Connected:
@@ -463,18 +455,11 @@ class IsolatedRemote:
     async def _call(self, call: p.Call, *fds: int) -> Any:
         """One call. It waits for its turn here, where no deadline runs: the worker only ever
         gets as many as it works on at once."""
-        async with self._slots(call):
+        async with self._slots.of(call):
             process = self._process
             if process is None:
                 raise Unreachable("not connected")
             return await process.call(call, self._stall, fds)
-
-    def _slots(self, call: p.Call) -> asyncio.Semaphore:
-        if isinstance(call, p.FetchCall):
-            return self._walks if pacing.unasked.get() else self._reads
-        if call.background:
-            return self._background
-        return self._bulk if call.bulk else self._metadata
 
     async def _start(self, secrets: Secrets) -> _Process:
         self.abandon("replaced")

@@ -49,6 +49,9 @@ LIST_PART = 512
 
 LARGEST_FRAME = 64 << 20
 
+SMALL_STAGE = 64 << 10
+"""Bytes of an upload that counts as a step among others, and not as a transfer."""
+
 
 class Call(msgspec.Struct, frozen=True, array_like=True):
     """One method of ``Remote`` with its arguments."""
@@ -57,6 +60,12 @@ class Call(msgspec.Struct, frozen=True, array_like=True):
     Part: ClassVar[Any] = None  # of a value that may come in several frames
     bulk: ClassVar[bool] = False  # moves content: few at a time
     background: ClassVar[bool] = False  # has few slots of its own: nobody waits for it
+
+    @property
+    def sends(self) -> bool:
+        """A step of a change of ours: has slots of its own, of which there are many, since what
+        they cost over a long link is round trips."""
+        return False
 
     async def run(self, remote: Remote, fds: list[int]) -> Any:
         """Call the method on ``remote``; the value is sent as ``Result``."""
@@ -84,6 +93,12 @@ class Ended(msgspec.Struct, frozen=True, array_like=True):
     def outcome(self) -> Outcome:
         """Unpack."""
         return Committed(self.entry) if self.committed else Mismatch(self.entry)
+
+
+class _Sending(Call, frozen=True):
+    @property
+    def sends(self) -> bool:
+        return True
 
 
 class ConnectCall(Call, frozen=True, tag="connect"):
@@ -160,6 +175,10 @@ class DigestCall(Call, frozen=True, tag="digest"):
     Result = Digest
     bulk = True
 
+    @property
+    def sends(self) -> bool:
+        return True  # it decides about a change; how many bytes come at once, the adapter bounds
+
     async def run(self, remote: Remote, fds: list[int]) -> Digest:
         return await remote.digest(self.path)
 
@@ -173,6 +192,10 @@ class StageCall(Call, frozen=True, tag="stage"):
     token: bytes
     Result = Entry
     bulk = True
+
+    @property
+    def sends(self) -> bool:
+        return self.size <= SMALL_STAGE
 
     async def run(self, remote: Remote, fds: list[int]) -> Entry:
         given = self.size, self.attributes, self.start, self.token
@@ -193,7 +216,7 @@ class StagePartCall(Call, frozen=True, tag="stage_part"):
         return await remote.stage_part(self.op, self.directory, fds[0], *given)
 
 
-class ReplaceCall(Call, frozen=True, tag="replace"):
+class ReplaceCall(_Sending, frozen=True, tag="replace"):
     op: str
     path: bytes
     expected: Expected
@@ -203,7 +226,7 @@ class ReplaceCall(Call, frozen=True, tag="replace"):
         return Ended.of(await remote.replace(self.op, self.path, self.expected))
 
 
-class DiscardCall(Call, frozen=True, tag="discard_staged"):
+class DiscardCall(_Sending, frozen=True, tag="discard_staged"):
     op: str
     directory: bytes
 
@@ -211,7 +234,7 @@ class DiscardCall(Call, frozen=True, tag="discard_staged"):
         await remote.discard_staged(self.op, self.directory)
 
 
-class MakeCall(Call, frozen=True, tag="make"):
+class MakeCall(_Sending, frozen=True, tag="make"):
     op: str
     path: bytes
     kind: Kind
@@ -228,7 +251,7 @@ class MakeCall(Call, frozen=True, tag="make"):
         )
 
 
-class LinkCall(Call, frozen=True, tag="link"):
+class LinkCall(_Sending, frozen=True, tag="link"):
     op: str
     source: bytes
     path: bytes
@@ -238,7 +261,7 @@ class LinkCall(Call, frozen=True, tag="link"):
         return Ended.of(await remote.link(self.op, self.source, self.path))
 
 
-class RemoveCall(Call, frozen=True, tag="remove"):
+class RemoveCall(_Sending, frozen=True, tag="remove"):
     op: str
     path: bytes
     expected: Expected
@@ -248,7 +271,7 @@ class RemoveCall(Call, frozen=True, tag="remove"):
         return Ended.of(await remote.remove(self.op, self.path, self.expected))
 
 
-class RenameCall(Call, frozen=True, tag="rename"):
+class RenameCall(_Sending, frozen=True, tag="rename"):
     op: str
     source: bytes
     path: bytes
@@ -264,7 +287,7 @@ class RenameCall(Call, frozen=True, tag="rename"):
         )
 
 
-class ExchangeCall(Call, frozen=True, tag="exchange"):
+class ExchangeCall(_Sending, frozen=True, tag="exchange"):
     op: str
     a: bytes
     b: bytes
@@ -278,7 +301,7 @@ class ExchangeCall(Call, frozen=True, tag="exchange"):
         )
 
 
-class SetAttributesCall(Call, frozen=True, tag="set_attributes"):
+class SetAttributesCall(_Sending, frozen=True, tag="set_attributes"):
     path: bytes
     attributes: Attributes
     expected: Expected
@@ -296,7 +319,7 @@ class XattrsCall(Call, frozen=True, tag="xattrs"):
         return await remote.xattrs(self.path)
 
 
-class SetXattrCall(Call, frozen=True, tag="set_xattr"):
+class SetXattrCall(_Sending, frozen=True, tag="set_xattr"):
     path: bytes
     name: bytes
     value: bytes | None
@@ -313,7 +336,7 @@ class SpaceCall(Call, frozen=True, tag="space"):
         return await remote.space()
 
 
-class SettleCall(Call, frozen=True, tag="settle"):
+class SettleCall(_Sending, frozen=True, tag="settle"):
     intent: Intent
 
     async def run(self, remote: Remote, fds: list[int]) -> None:

@@ -2,9 +2,10 @@
 
 Reading order: ``sftp_connection`` (who we talk to), ``sftp_channel`` (requests),
 ``sftp_clock`` (when a token is strong), ``sftp_paths`` (staying inside), ``sftp_view``
-(looking), ``sftp_transfer`` (content), ``sftp_small`` with ``sftp_packets`` (many small files),
-``sftp_revisions``, ``sftp_moves``, ``sftp_guard`` and ``sftp_settle`` (mutations that could
-destroy something), ``sftp_changes`` (those that cannot), ``sftp_errors``, ``sftp_entries``.
+(looking), ``sftp_transfer`` with ``sftp_stagers`` (content), ``sftp_small`` with
+``sftp_packets`` (many small files), ``sftp_revisions``, ``sftp_moves``, ``sftp_guard`` and
+``sftp_settle`` (mutations that could destroy something), ``sftp_changes`` (those that cannot),
+``sftp_errors``, ``sftp_entries``.
 
 Sources: draft-ietf-secsh-filexfer-02 and OpenSSH's PROTOCOL. What v3 lacks is said by
 ``Capabilities``: no file ids, tokens of whole seconds, no xattrs, no special files.
@@ -50,6 +51,7 @@ from awayfs.remotes import progress
 from awayfs.remotes.fingerprint import listing
 from awayfs.remotes.names import staged_name
 from awayfs.remotes.sftp_changes import Changes
+from awayfs.remotes.sftp_channel import Channel
 from awayfs.remotes.sftp_connection import (
     CONNECT_TIMEOUT_S,
     LOGIN_TIMEOUT_S,
@@ -64,6 +66,7 @@ from awayfs.remotes.sftp_moves import Moves
 from awayfs.remotes.sftp_paths import Paths, check
 from awayfs.remotes.sftp_revisions import Contents, Revisions
 from awayfs.remotes.sftp_settle import Settler
+from awayfs.remotes.sftp_stagers import Stagers
 from awayfs.remotes.sftp_transfer import Begun, Transfer
 from awayfs.remotes.sftp_view import View
 
@@ -80,6 +83,7 @@ class _Parts:
     paths: Paths
     view: View
     transfer: Transfer
+    stagers: Stagers
     contents: Contents
     changes: Changes
     guarded: Guarded
@@ -125,7 +129,12 @@ class SftpRemote:
         quick, bulk, clock = session.quick, session.bulk, session.clock
         paths = Paths(quick)
         view = View(quick, clock, paths, self._tick, self._options.get("client", ""))
-        transfer = Transfer(bulk, View(bulk, clock, paths, self._tick), clock, self._tick)
+
+        def transfer_over(channel: Channel) -> Transfer:
+            return Transfer(channel, View(channel, clock, paths, self._tick), clock, self._tick)
+
+        transfer = transfer_over(bulk)
+        stagers = Stagers(session, transfer, transfer_over)
         moves = Moves(quick, view, session.extensions, transfer.digest)
         may_chown = _is_root(session)
         contents = Contents()
@@ -133,7 +142,7 @@ class SftpRemote:
         guarded = Guarded(quick, view, moves, revisions, may_chown, bulk.sync_directory)
         settler = Settler(view, moves, bulk.sync_directory)
         changes = Changes(quick, view, clock, session.extensions)
-        return _Parts(session, paths, view, transfer, contents, changes, guarded, settler)
+        return _Parts(session, paths, view, transfer, stagers, contents, changes, guarded, settler)
 
     def _tick(self, allow: float) -> None:
         self.on_progress()
@@ -149,7 +158,7 @@ class SftpRemote:
         """Drop the session; never raises."""
         parts, self._open = self._open, None
         if parts is not None:
-            self._own_uid = parts.transfer.own_uid
+            self._own_uid = parts.stagers.own_uid
             await parts.session.close()
 
     @asynccontextmanager
@@ -219,7 +228,8 @@ class SftpRemote:
         async with self._at(staged) as parts:
             may_chown = _is_root(parts.session)
             there = Begun(start, token)
-            return await parts.transfer.stage(staged, fd, size, attributes, may_chown, there)
+            with parts.stagers.one(size) as transfer:
+                return await transfer.stage(staged, fd, size, attributes, may_chown, there)
 
     async def stage_part(
         self, op: OpId, directory: RemotePath, fd: int, start: int, end: int, token: bytes = b""

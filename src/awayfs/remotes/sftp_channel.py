@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import asyncssh
 from asyncssh.sftp import SFTPClientHandler
@@ -138,6 +138,32 @@ class Window:
                     future.set_result(None)
 
 
+class _Corked:
+    """The writer of a session, through which all requests of one turn of the loop go out at once.
+
+    asyncssh makes an SSH packet and a ``write(2)`` of each request; for small ones that is most
+    of what they cost, at both ends.
+    """
+
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+        self._unsent: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """As ``asyncssh.SSHWriter``, a little later."""
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._unsent.append(data)
+
+    def _flush(self) -> None:
+        data, self._unsent = b"".join(self._unsent), []
+        if not self._writer.channel.is_closing():
+            self._writer.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)
+
+
 class Channel:
     """Requests of one SFTP session below one root directory.
 
@@ -151,8 +177,11 @@ class Channel:
         # symlinks where we must not.
         self._handler: SFTPClientHandler = client._handler
         decode_at_once(self._handler)
+        if self._handler._writer is not None and not isinstance(self._handler._writer, _Corked):
+            self._handler._writer = cast(Any, _Corked(self._handler._writer))
         self._client = client
         self._root = root
+        self.handles = handles
         self._open_handles = asyncio.Semaphore(handles)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._waiting = 0

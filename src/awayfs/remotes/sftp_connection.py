@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -47,6 +47,9 @@ FAST_CIPHERS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
 """Tried first: with AES instructions twice as fast as asyncssh's first choice, ChaCha20."""
 
 HANDLES = 64
+MOST_HANDLES = 256
+"""Files open at once in a session, where the server does not tell what it allows, and at most."""
+
 PREFERRED = (
     *("gssapi-keyex", "gssapi-with-mic", "hostbased", "publickey"),
     *("keyboard-interactive", "password"),
@@ -82,7 +85,7 @@ class Extensions:
 
 @dataclass
 class Session:
-    """One connection: two channels, so that a user's ``stat`` never waits behind an fsync.
+    """One connection: two channels or more, so that a ``stat`` never waits behind an fsync.
 
     OpenSSH serves each channel with a process that does one request after the other.
     """
@@ -96,6 +99,9 @@ class Session:
     clock: ServerClock
     watch: asyncio.Task[None]
     witness: Witness
+    channels: list[Channel]
+    """All that are open, of which ``one_more_channel`` makes more."""
+
     small: SmallFiles | None = None
     has_room: bool = True
     starting: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -118,6 +124,19 @@ class Session:
                 self.small = small
             return self.small
 
+    async def one_more_channel(self) -> Channel | None:
+        """One channel more, None where the server lets us have no further one."""
+        if not self.has_room:
+            return None
+        try:
+            client = await self.connection.start_sftp_client(path_encoding=None)
+        except (asyncssh.Error, OSError):
+            self.has_room = False
+            return None
+        channel = Channel(client, self.root, self.bulk.handles)
+        self.channels.append(channel)
+        return channel
+
     @property
     def addresses(self) -> tuple[str, str] | None:
         """Ours and the server's; None where a proxy or another host stands between."""
@@ -135,9 +154,8 @@ class Session:
         """Drop it all, within a second."""
         self.witness.waits_for_end = False
         self.watch.cancel()
-        await self.quick.end()
-        if self.bulk is not self.quick:
-            await self.bulk.end()
+        for channel in self.channels:
+            await channel.end()
         self.connection.close()
         try:
             await asyncio.wait_for(self.connection.wait_closed(), 1.0)
@@ -289,12 +307,13 @@ async def _start(
         other = await connection.start_sftp_client(path_encoding=None)
     except (asyncssh.Error, OSError):
         other = client  # MaxSessions 1: one channel does it all
-    handles = max(1, min(HANDLES, (client.limits.max_open_handles or HANDLES) // 2))
+    handles = max(1, min(MOST_HANDLES, (client.limits.max_open_handles or 2 * HANDLES) // 2))
     quick = Channel(client, root, handles)
     bulk = quick if other is client else Channel(other, root, handles)
     key = connection.get_server_host_key()
     stall = float(options.get("stall_timeout", STALL_TIMEOUT_S))
     extensions = await _probe_extensions(quick)
+    channels = [quick] if bulk is quick else [quick, bulk]
     witness.waits_for_end = True
     return Session(
         connection=connection,
@@ -304,8 +323,9 @@ async def _start(
         fingerprint=key.get_fingerprint() if key is not None else "",
         extensions=extensions,
         clock=ServerClock(),
-        watch=asyncio.ensure_future(_watch(connection, (quick, bulk), stall)),
+        watch=asyncio.ensure_future(_watch(connection, channels, stall)),
         witness=witness,
+        channels=channels,
     )
 
 
@@ -357,7 +377,7 @@ async def _answer(request: Any) -> object:
 
 
 async def _watch(
-    connection: asyncssh.SSHClientConnection, channels: tuple[Channel, ...], stall_s: float
+    connection: asyncssh.SSHClientConnection, channels: Sequence[Channel], stall_s: float
 ) -> None:
     """End the connection when requests wait and no reply comes (keepalives see only sshd)."""
     while True:

@@ -9,10 +9,12 @@
     5  look at O again, unlink O      what was written into it meanwhile is kept
     6  unlink N
 
-``remove`` is 1 to 3 and 5. ``rename`` of a source S makes N by a hard link to S, looks at N,
-goes through 1 to 5, then removes the name S in the same way, and last unlinks N. So N never
-holds the only name of somebody's revision, and whoever finds it may unlink it at any time;
-O is never unlinked unseen. Directories are moved in one step that the server guards.
+Where nothing is expected at P, it begins with 4, which tells as well whether anything is there;
+only if that cannot be done are there looks before. ``remove`` is 1 to 3 and 5. ``rename`` of a
+source S makes N by a hard link to S, looks at N, goes through 1 to 5, then removes the name S in
+the same way, and last unlinks N. So N never holds the only name of somebody's revision, and
+whoever finds it may unlink it at any time; O is never unlinked unseen. Directories are moved in
+one step that the server guards.
 
 To compare is to compare tokens, and contents under weak ones (``sftp_revisions``). To *keep*
 is to give a conflict name beside P. ``sftp_settle`` tidies up after a cut at any point.
@@ -67,6 +69,12 @@ class Guarded:
     async def replace(self, op: OpId, path: RemotePath, expected: Expected) -> Outcome:
         """``Remote.replace``."""
         own, aside = own_names(op, path)
+        if expected.token is None and (placed := await self._moves.place_at_once(own, path)):
+            reach("over.placed")
+            await self._moves.drop(own)
+            reach("replace.tidied")
+            await self._sync(parent(path))
+            return Committed(replace(placed, name=basename(path)))
         current, staged, left = await asyncio.gather(
             self._view.find(path), self._view.find(own), self._view.find(aside)
         )

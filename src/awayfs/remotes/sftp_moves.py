@@ -95,6 +95,22 @@ class Moves:
         assert not isinstance(there, BaseException)
         return there if there is not None else await self._view.stat(source)
 
+    async def place_at_once(self, own: RemotePath, path: RemotePath) -> Entry | None:
+        """A hard link of what is at our name, looked at there: who else may write at ``path`` is
+        not taken for us. None where it could not be made, for whatever reason."""
+        if not self._extensions.hard_link:
+            return None
+        linked, ours = await asyncio.gather(
+            self._channel.hard_link(own, path), self._view.find(own), return_exceptions=True
+        )
+        if isinstance(linked, Refused):
+            return None
+        for answer in (linked, ours):
+            if isinstance(answer, BaseException):
+                raise answer
+        assert not isinstance(ours, BaseException)
+        return ours
+
     async def put_back(self, own: RemotePath, path: RemotePath, op: OpId) -> None:
         """Give a revision its name back, or a conflict name beside it if that is taken."""
         entry = await self._view.find(own)

@@ -7,6 +7,7 @@ where a directory really is; it is asked before a directory is used and believed
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import time
 
@@ -28,6 +29,7 @@ class Paths:
         self._channel = channel
         self._seen: dict[RemotePath, float] = {}
         self._fsid: int | None = None
+        self._next_look: asyncio.Future[None] | None = None
 
     async def inside(self, directory: RemotePath) -> None:
         """Raise unless ``directory`` is reached without a symlink.
@@ -51,15 +53,46 @@ class Paths:
         """Raise ``Unreachable`` unless the root is the directory that we connected to.
 
         Called before an absence is believed: an export that is not mounted shows no root, or
-        an empty one on another file system.
+        an empty one on another file system. Many absences share a look: one that begins after
+        they were told.
         """
+        loop = asyncio.get_running_loop()
+        waiting = self._next_look
+        if waiting is None:
+            waiting = self._next_look = loop.create_future()
+            waiting.add_done_callback(_seen)
+            loop.call_soon(self._begin_look)
+        await asyncio.shield(waiting)
+
+    def _begin_look(self) -> None:
+        told, self._next_look = self._next_look, None
+        assert told is not None
+        self._channel.spawn(self._look(told))
+
+    async def _look(self, told: asyncio.Future[None]) -> None:
         try:
-            kind = kind_of(await self._channel.lstat(b""))
-        except (NotFound, Refused) as error:
-            raise Unreachable("the volume's root is not there: is it mounted?") from error
-        if kind is not Kind.DIRECTORY:
+            await self._look_at_root()
+        except asyncio.CancelledError:
+            told.cancel()
+            raise
+        except Exception as error:
+            told.set_exception(error)
+        else:
+            told.set_result(None)
+
+    async def _look_at_root(self) -> None:
+        attrs, fsid = await asyncio.gather(
+            self._channel.lstat(b""), self._file_system(), return_exceptions=True
+        )
+        if isinstance(attrs, NotFound | Refused):
+            text = "the volume's root is not there: is it mounted?"
+            raise Unreachable(text) from attrs
+        for answer in (attrs, fsid):
+            if isinstance(answer, BaseException):
+                raise answer
+        assert not isinstance(attrs, BaseException) and not isinstance(fsid, BaseException)
+        if kind_of(attrs) is not Kind.DIRECTORY:
             raise Unreachable("the volume's root is no directory any more")
-        fsid = await self._file_system()
         if self._fsid is None:
             self._fsid = fsid
         elif fsid is not None and fsid != self._fsid:
@@ -70,6 +103,12 @@ class Paths:
             return (await self._channel.statvfs(b"")).fsid
         except (Failed, Refused, NotFound):
             return None
+
+
+def _seen(future: asyncio.Future[None]) -> None:
+    """Take note of an exception that everybody who waited was cancelled before."""
+    if not future.cancelled():
+        future.exception()
 
 
 def check(*paths: RemotePath) -> None:

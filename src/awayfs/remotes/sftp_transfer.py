@@ -18,7 +18,7 @@ from awayfs.core.types import Attributes, Digest, Entry, Kind, RemotePath
 from awayfs.ports.remote import Fetched
 from awayfs.remotes import faults, pacing
 from awayfs.remotes.continuing import TAIL, continues
-from awayfs.remotes.sftp_channel import Channel
+from awayfs.remotes.sftp_channel import SMALLEST_WINDOW, Channel
 from awayfs.remotes.sftp_clock import ServerClock
 from awayfs.remotes.sftp_connection import READ_ONLY_FLAG
 from awayfs.remotes.sftp_entries import SECOND, kind_of, parent, seconds
@@ -43,6 +43,10 @@ class Begun:
 NOT_BEGUN = Begun(0, b"")
 
 
+STAMP_EVERY_S = 0.2
+"""How often a file made here is asked for the time that the server's clock gave it."""
+
+
 class Transfer:
     """Content in and out over one channel."""
 
@@ -53,6 +57,7 @@ class Transfer:
         self._view = view
         self._clock = clock
         self._tick = tick
+        self._stamped_s = 0.0
         self.own_uid: int | None = None  # of files that we make here; learned by ``stage``
 
     async def fetch(self, path: RemotePath, offset: int, length: int, fd: int) -> Fetched:
@@ -70,14 +75,25 @@ class Transfer:
         await self._must_be_file(path)
         hashed = hashlib.blake2b(digest_size=32)
         async with self._channel.opened(path, asyncssh.FXF_READ) as handle:
-            length = 0
-            async for data in self._chunks(handle, 0, None):
-                hashed.update(data)
-                length += len(data)
-            entry = await self._entry_of(handle, path)
+            entry, data = await self._small(handle, path)
+            length = len(data)
+            hashed.update(data)
+            if entry is None:
+                async for data in self._chunks(handle, length, None):
+                    hashed.update(data)
+                    length += len(data)
+                entry = await self._entry_of(handle, path)
         if entry.size != length:
             raise Implausible("the file changed its length while it was read")
         return Digest(entry, hashed.digest())
+
+    async def _small(self, handle: bytes, path: RemotePath) -> tuple[Entry | None, bytes]:
+        """The first bytes, and the entry after the read if these are all. In one round trip."""
+        data, entry = await asyncio.gather(
+            self._channel.read(handle, 0, SMALLEST_WINDOW), self._entry_of(handle, path)
+        )
+        self._tick(0)
+        return (entry if entry.size <= len(data) else None), data
 
     async def _must_be_file(self, path: RemotePath) -> None:
         """Refuse anything but a file before it is opened.
@@ -247,20 +263,29 @@ class Transfer:
         # All leave at once, in an order in which OpenSSH answers them: the stamp that the
         # server's clock gave, our own attributes over it, and both made durable.
         made, _, _, entry = await asyncio.gather(
-            self._channel.fstat(handle),
+            self._stamp(handle),
             self._set(handle, wanted),
             self._channel.fsync(handle),
             self._entry_of(handle, staged),
         )
-        if made.size != size or entry.size != size:
+        if entry.size != size:
             raise Implausible(f"staged {size} bytes, the server has {entry.size}")
-        self.own_uid = made.uid
-        if wanted.mtime is None or int(made.mtime or 0) != wanted.mtime:
-            self._clock.stamped(int(made.mtime or 0), time.monotonic_ns())
+        if made is not None:
+            self.own_uid = made.uid
+            if wanted.mtime is None or int(made.mtime or 0) != wanted.mtime:
+                self._clock.stamped(int(made.mtime or 0), time.monotonic_ns())
         if wanted.mtime is not None and entry.mtime_ns // SECOND != wanted.mtime:
             entry = await self._entry_of(handle, staged)  # a server with another order
         faults.reach("stage.synced")
         return entry
+
+    async def _stamp(self, handle: bytes) -> asyncssh.SFTPAttrs | None:
+        """Attributes as the server made them; None where one of the last second told enough."""
+        now = time.monotonic()
+        if self._clock.known and now - self._stamped_s < STAMP_EVERY_S:
+            return None
+        self._stamped_s = now
+        return await self._channel.fstat(handle)
 
     async def _clear(self, staged: RemotePath) -> None:
         try:

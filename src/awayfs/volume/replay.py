@@ -36,6 +36,7 @@ from awayfs.core.decide import (
 )
 from awayfs.core.decide import Refused as RefusedDecision
 from awayfs.core.errors import NotFound, Refused, RemoteError, Unreachable
+from awayfs.core.pace import Estimate
 from awayfs.core.records import Record, RecordState
 from awayfs.core.types import Committed, Kind, NodeId
 from awayfs.ports.remote import Intent
@@ -43,6 +44,7 @@ from awayfs.volume.ageing import Ageing
 from awayfs.volume.being_written import BeingWritten
 from awayfs.volume.context import SECOND_NS, Context
 from awayfs.volume.fault import fault
+from awayfs.volume.flying import Flying
 from awayfs.volume.left_names import LeftNames
 from awayfs.volume.observe import Observer
 from awayfs.volume.parking import Parking
@@ -57,7 +59,6 @@ from awayfs.volume.revive import Reviver
 
 log = logging.getLogger(__name__)
 
-IN_FLIGHT = 8
 ROUNDS = 8
 WAIT_S = 0.3
 FAILED_WAIT_S = 2.0
@@ -69,12 +70,6 @@ LONGEST_REST_S = 10.0
 """What rests is looked at again after no longer: the clock or the setting may be another then."""
 FULL_PAUSE_NS = 10 * SECOND_NS
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-
-
-def _told(record: Record) -> str:
-    """A record in one line, for the log."""
-    places = f"{record.parent}/{record.name!r} {record.to_parent}/{record.to_name!r}"
-    return f"record {record.seq} {record.kind} of {record.node} ({record.state}) {places}"
 
 
 class Replay:
@@ -104,7 +99,7 @@ class Replay:
         self._queue = Queue(context.store.journal, self._is_directory)
         self._optimiser = Optimiser(context.store, committer.discard_if_unused, self._is_directory)
         self._optimising = asyncio.Lock()
-        self._in_flight: dict[int, asyncio.Task[None]] = {}
+        self._in_flight = Flying(context.store.journal)
         self._waiting: set[int] = set()
         self._mapped: set[int] = set()  # what waits for its file to be closed
         self._failed: dict[int, int] = {}
@@ -197,6 +192,10 @@ class Replay:
             held=held,
             resting=resting,
         )
+
+    def estimate(self) -> Estimate | None:
+        """How fast it goes, and how long what is left may take; None while nothing is sent."""
+        return self._in_flight.estimate() if self.active else None
 
     def _count_mapped(self) -> int:
         """How many records wait for no more than that their file is closed."""
@@ -308,19 +307,18 @@ class Replay:
         What is changed meanwhile, or waits, has its turn as well when all the rest takes long.
         """
         self._begin_pass()
+        self._in_flight.look()
         moved = False
         while self._context.link.usable:
             await self._send_ready()
             if not self._in_flight:
                 break
-            done, _ = await asyncio.wait(
-                self._in_flight.values(), timeout=LONG_S, return_when=asyncio.FIRST_COMPLETED
-            )
-            if not done:
+            through = await self._in_flight.next_through(LONG_S)
+            if not through:
                 self._begin_pass()
-            for seq in [s for s, task in self._in_flight.items() if task in done]:
-                self._in_flight.pop(seq)
+            for seq in through:
                 moved |= self._after(seq)
+            self._in_flight.look()
             await self._tell()
         return moved
 
@@ -332,16 +330,17 @@ class Replay:
     async def _send_ready(self) -> None:
         if self._is_full():
             return
-        limit = IN_FLIGHT - len(self._in_flight)
-        for seq in await self._queue.start(limit, self._sending.choice()):
-            task = asyncio.get_running_loop().create_task(self._guarded(seq))
-            self._in_flight[seq] = task
+        room = self._in_flight.room(weak=self._context.link.weak)
+        for seq in await self._queue.start(room, self._sending.choice()):
+            self._in_flight.start(seq, self._guarded(seq))
 
     def _after(self, seq: int) -> bool:
         """A record came back; whether that changed anything."""
-        moved = self._queue.back(seq, waits=seq in self._waiting or seq in self._mapped)
-        if self._store.journal.get(seq) is None:
-            self._failed.pop(seq, None)
+        waits = seq in self._waiting or seq in self._mapped
+        self._in_flight.landed(seq, waits=waits)
+        moved = self._queue.back(seq, waits=waits)
+        if seq in self._failed and self._store.journal.get(seq) is None:
+            del self._failed[seq]
         return moved
 
     async def _guarded(self, seq: int) -> None:
@@ -395,17 +394,18 @@ class Replay:
         if earlier is not None:
             fault("replay.settled")
         unsure_of_parent = earlier is not None
+        free = self._finder.may_assume_free(record, earlier)
         for _ in range(ROUNDS):
             revived = not unsure_of_parent or await self._reviver.revive_for(record)
             before = self._actor.version(record.node)
-            facts = await self._finder.gather(record, earlier)
+            facts = await self._finder.gather(record, earlier, free=free)
             if settled is not None and self._finder.where_now(record, settled) != settled:
                 settled = await self._tidy(seq)  # the look around found its directory elsewhere
                 continue
             if not revived:
                 facts = replace(facts, parent=Parent.REPLACED)
             decision = await self._decide(facts)
-            log.debug("%s: %s", _told(record), decision)
+            log.debug("%s: %s", record, decision)
             fault("replay.decided")
             if not isinstance(decision, Apply):
                 await self._tidy(seq)
@@ -414,14 +414,17 @@ class Replay:
             try:
                 outcome = await self._actor.act(record, facts, decision)
             except NotFound:
-                unsure_of_parent = True
+                unsure_of_parent, free = True, False
                 continue
             if isinstance(outcome, Committed):
                 fault("replay.acted")
                 left = await self._left_names.look(record, facts, acted=True)
-                self._committer.commit(record, facts, outcome.entry, left=left)
+                await self._committer.commit(record, facts, outcome.entry, left=left)
                 return
             settled = await self._tidy(seq)
+            if free:  # what was tried did nothing, and was no more than a way to look
+                free, settled = False, None
+                self._actor.thaw(record)
             earlier = self._store.intents.get(seq)
         log.warning("record %d: the server keeps changing; later again", seq)
         self._waiting.add(seq)
@@ -431,7 +434,8 @@ class Replay:
 
         What was settled; None where no operation was begun.
         """
-        started, record = self._store.intents.get(seq), self._store.journal.get(seq)
+        started = self._store.intents.get(seq)
+        record = self._store.journal.get(seq) if started is not None else None
         if started is None or record is None:
             return None
         intent = self._finder.where_now(record, started[0])
@@ -455,7 +459,7 @@ class Replay:
                 self._actor.freeze_as_sent(record, before)
                 entry = await self._actor.complete(record, facts, entry)
                 left = await self._left_names.look(record, facts, acted=False)
-                self._committer.commit(record, facts, entry, by_others=True, left=left)
+                await self._committer.commit(record, facts, entry, by_others=True, left=left)
             case Conflict():
                 await self._parking.conflict(record, facts, decision)
             case RefusedDecision(code, reason):
@@ -486,11 +490,7 @@ class Replay:
         return found is None or found.kind is Kind.DIRECTORY
 
     async def _cancel_flying(self) -> None:
-        flying, self._in_flight = self._in_flight, {}
-        for task in flying.values():
-            task.cancel()
-        await asyncio.gather(*flying.values(), return_exceptions=True)
-        for seq in flying:
+        for seq in await self._in_flight.cancel():
             self._queue.back(seq, waits=False)
 
     async def _tell(self) -> None:

@@ -7,7 +7,6 @@ change under it, which is then noticed (``Torn``).
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import logging
 import os
@@ -38,7 +37,8 @@ from awayfs.volume.meter import Way
 from awayfs.volume.op_ids import move_op, own_op
 from awayfs.volume.relinking import Relinker
 from awayfs.volume.replay_facts import FactFinder, Places
-from awayfs.volume.suspects import digest_of_file
+from awayfs.volume.suspects import digest_soon
+from awayfs.volume.together import Together
 from awayfs.volume.uploading import Uploads, is_begun
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,9 @@ class Actor:
         fetcher: Fetcher,
         finder: FactFinder,
         client: str,
+        together: Together,
     ) -> None:
+        self._together = together
         self._context = context
         self._store = context.store
         self._journaling = Journaling(context)
@@ -108,15 +110,32 @@ class Actor:
             case RecordKind.SETXATTR:
                 return await self._set_xattr(record, places)
 
-    def freeze(self, record: Record, intent: Intent, stage: str) -> None:
-        """The record goes out now: never again merged, and what it wants is on record."""
+    async def freeze(
+        self, record: Record, intent: Intent, stage: str, sent: Version | None = None
+    ) -> None:
+        """The record goes out now: never again merged, and what it wants is on record.
+
+        ``Torn`` when the content is not the one that was ``sent`` any more.
+        """
+        await self._together.do(lambda: self._freeze(record, intent, stage, sent))
+        fault("replay.frozen")
+
+    def _freeze(self, record: Record, intent: Intent, stage: str, sent: Version | None) -> None:
+        if sent is not None and self.version(record.node) != sent:
+            raise Torn
         with self._store.transaction():
             self._store.intents.set(record.seq, intent, stage)
             self._store.journal.set_state(record.seq, RecordState.FROZEN)
             for other in self._stores(record):
                 self._store.journal.set_state(other.seq, RecordState.FROZEN)
             self._follow_mapped(record)
-        fault("replay.frozen")
+
+    def thaw(self, record: Record) -> None:
+        """A creation found its name taken and did nothing; that is settled: it is as before."""
+        with self._store.transaction():
+            self._store.intents.clear(record.seq)
+            for one in (record, *self.carried(record)):
+                self._store.journal.set_state(one.seq, RecordState.PENDING)
 
     def freeze_as_sent(self, record: Record, before: Version) -> None:
         """What stands on the server is found to be what is here; what follows is new.
@@ -196,15 +215,19 @@ class Actor:
         op, directory = self.op_id(record), path.rpartition(b"/")[0]
         intent = Intent(op=op, path=path, expected=expected, sent=await self._sent(record, path))
         stage = REFUSED if self._store.intents.is_refused(record.seq) else "staging"
-        self._store.intents.set(record.seq, intent, stage)
+        await self._together.do(lambda: self._store.intents.set(record.seq, intent, stage))
         fault("replay.intended")
-        staged, digest = await self._stage(record.seq, op, directory, node.id)
+        staged, digest, sent = await self._stage(record.seq, op, directory, node.id)
         fault("replay.staged")
-        intent = Intent(op, path, expected, staged=staged, staged_digest=digest)
-        self.freeze(record, intent, "replacing")
+        full = Intent(op, path, expected, staged=staged, staged_digest=digest)
+        try:
+            await self.freeze(record, full, "replacing", sent)
+        except Torn:
+            await self._context.link.call(lambda remote: remote.discard_staged(op, directory))
+            raise
         outcome = await self._context.link.call(lambda remote: remote.replace(op, path, expected))
         if isinstance(outcome, Mismatch):  # what we know, seen elsewhere, has moved (``adopt``)
-            self._store.intents.set(record.seq, intent, REFUSED)
+            self._store.intents.set(record.seq, full, REFUSED)
         return outcome
 
     def resumes(self, record: Record, intent: Intent) -> bool:
@@ -225,10 +248,9 @@ class Actor:
 
     async def _stage(
         self, seq: int, op: str, directory: bytes, node_id: NodeId
-    ) -> tuple[Entry, bytes | None]:
-        """Upload to the staged name; ``Torn`` when the file changed meanwhile.
-
-        Also the content's digest, where the entry has no id to know it by after a lost answer.
+    ) -> tuple[Entry, bytes | None, Version]:
+        """Upload to the staged name. The content's digest, where the entry has no id to know it by
+        after a lost answer, and which content was there before: the file may have changed since.
         """
         self._save_open(node_id)
         node = self._context.node(node_id)
@@ -242,22 +264,20 @@ class Actor:
                     await self._context.link.call(lambda r: r.discard_staged(op, directory))
                     raise Torn
 
-            sent = await self._uploads.begin(seq, path, fd, node.size, still_same)
-            begun = (sent.length, sent.token) if sent else ()
-            given = node.size, self._attributes(node), *begun
+            begun = await self._uploads.begin(seq, path, fd, node.size, still_same)
+            start = (begun.length, begun.token) if begun else ()
+            given = node.size, self._attributes(node), *start
             with self._context.link.meter.moving(Way.UP) as moved:
                 staged = await self._context.link.call(lambda r: r.stage(op, directory, fd, *given))
-                moved.bytes = node.size - (sent.length if sent else 0)
-            digest = sent.digest if sent else None
+                moved.bytes = node.size - (begun.length if begun else 0)
+            digest = begun.digest if begun else None
             if staged.file_id is not None:
                 digest = None
             elif digest is None:
-                loop = asyncio.get_running_loop()
-                digest = await loop.run_in_executor(None, digest_of_file, path)
-            await still_same()
+                digest = await digest_soon(path, node.size)
         finally:
             os.close(fd)
-        return staged, digest
+        return staged, digest, before
 
     async def _save_for_readers(self, node: NodeId) -> None:
         """Who has a file open reads on after it is removed: what is not here would go with it."""
@@ -349,7 +369,7 @@ class Actor:
         target = places.target
         assert node is not None and target is not None
         op = self.op_id(record)
-        self.freeze(record, Intent(op=op, path=target, expected=ABSENT), "making")
+        await self.freeze(record, Intent(op=op, path=target, expected=ABSENT), "making")
         return await self._context.link.call(
             lambda remote: remote.make(
                 op, target, node.kind, self._attributes(node), node.target or b"", node.rdev
@@ -360,14 +380,14 @@ class Actor:
         source, target = places.path, places.target
         assert source is not None and target is not None
         op = self.op_id(record)
-        self.freeze(record, Intent(op=op, path=target, expected=ABSENT), "linking")
+        await self.freeze(record, Intent(op=op, path=target, expected=ABSENT), "linking")
         return await self._context.link.call(lambda remote: remote.link(op, source, target))
 
     async def _remove(self, record: Record, places: Places, decision: Apply) -> Outcome:
         path = places.path
         assert path is not None
         op = self.op_id(record)
-        self.freeze(record, Intent(op=op, path=path, expected=decision.expected), "removing")
+        await self.freeze(record, Intent(op=op, path=path, expected=decision.expected), "removing")
         return await self._context.link.call(
             lambda remote: remote.remove(op, path, decision.expected)
         )
@@ -383,7 +403,7 @@ class Actor:
             other_path=source,
             other_expected=decision.expected,
         )
-        self.freeze(record, intent, "moving")
+        await self.freeze(record, intent, "moving")
         if record.kind is RecordKind.EXCHANGE:
             return await self._context.link.call(
                 lambda r: r.exchange(op, source, target, decision.expected, decision.target)
@@ -397,7 +417,7 @@ class Actor:
         assert path is not None
         wanted = self.possible(decision.attributes or record.attributes)
         intent = Intent(op=self.op_id(record), path=path, expected=decision.expected)
-        self.freeze(record, intent, "setting")
+        await self.freeze(record, intent, "setting")
         return await self._context.link.call(
             lambda remote: remote.set_attributes(path, wanted, decision.expected)
         )
@@ -424,7 +444,7 @@ class Actor:
         path = places.path
         assert path is not None
         intent = Intent(op=self.op_id(record), path=path, expected=ABSENT)
-        self.freeze(record, intent, "setting")
+        await self.freeze(record, intent, "setting")
         entry = await self._context.link.call(
             lambda remote: remote.set_xattr(path, record.xattr_name, record.xattr_value)
         )

@@ -1,7 +1,8 @@
 """Writing down that a record is on the server: server view, content tokens, journal.
 
-One transaction a record. What the server returned is adopted as the new base, so that a
-server which rewrites what it stores never makes a conflict with oneself.
+One transaction for the records that come back together (``together``). What the server returned
+is adopted as the new base, so that a server which rewrites what it stores never makes a conflict
+with oneself.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from awayfs.volume.fault import fault
 from awayfs.volume.left_names import Left, LeftNames
 from awayfs.volume.observe import Observer
 from awayfs.volume.replay_act import Actor
+from awayfs.volume.together import Together
 
 
 class Committer:
@@ -31,7 +33,9 @@ class Committer:
         observer: Observer,
         changes: Changes,
         actor: Actor,
+        together: Together,
     ) -> None:
+        self._together = together
         self._context = context
         self._store = context.store
         self._server = context.store.server
@@ -45,7 +49,7 @@ class Committer:
         """Drop a node that nothing refers to any more."""
         self._changes.discard_if_unused(node)
 
-    def commit(
+    async def commit(
         self,
         record: Record,
         facts: Facts,
@@ -59,6 +63,12 @@ class Committer:
         ``by_others``: it stood there already, made by an earlier try or by somebody else.
         ``left``: a file that lost a name to it and has others.
         """
+        await self._together.do(lambda: self._commit(record, facts, entry, by_others, left))
+        fault("replay.committed")
+
+    def _commit(
+        self, record: Record, facts: Facts, entry: Entry | None, by_others: bool, left: Left | None
+    ) -> None:
         carried = self._actor.carried(record) if self._carries(record, facts, by_others) else []
         started = self._store.intents.get(record.seq)
         with self._store.transaction():
@@ -74,12 +84,16 @@ class Committer:
                 self._take_for_new(record.node)
             for place in self._server.names(record.node):
                 self._server.seen(*place)
-        if not self._store.journal.has_store(record.node):
-            self._context.opened.sent(record.node)
-        self._observer.committed(*self._directories(record))
-        fault("replay.committed")
-        for node in {record.node, record.replaced} - {0}:
-            self._changes.discard_if_unused(node)
+            directories = self._directories(record)
+            self._store.db.on_commit(lambda: self._tell(record.node, directories))
+            for node in {record.node, record.replaced} - {0}:
+                self._changes.discard_if_unused(node)
+
+    def _tell(self, node: NodeId, directories: set[NodeId]) -> None:
+        """It is committed at this moment: what was listed before is outdated."""
+        if not self._store.journal.has_store(node):
+            self._context.opened.sent(node)
+        self._observer.committed(*directories)
 
     def _note_digest(self, node: NodeId, entry: Entry, intent: Intent) -> None:
         """What was sent is known byte by byte, whatever becomes of the file here."""

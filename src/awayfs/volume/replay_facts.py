@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from awayfs.core.decide import Facts, Parent, same_object
 from awayfs.core.errors import NotFound
+from awayfs.core.facts import may_assume_free
 from awayfs.core.naming import folded
 from awayfs.core.records import Record, RecordKind
 from awayfs.core.types import ROOT, Entry, Kind, NodeId, Range
@@ -18,7 +18,7 @@ from awayfs.store.server import ServerNode
 from awayfs.volume.context import Context
 from awayfs.volume.fetch import Fetcher
 from awayfs.volume.observe import Observer, join
-from awayfs.volume.suspects import digest_of_file
+from awayfs.volume.suspects import CHUNK, digest_soon
 
 ONE_NAME = (RecordKind.CREATE, RecordKind.LINK, RecordKind.REMOVE)
 MOVING = (RecordKind.RENAME, RecordKind.EXCHANGE)
@@ -61,13 +61,25 @@ class FactFinder:
         path, directory = self._path_of(record.node)
         return Places(path, None, directory)
 
-    async def gather(self, record: Record, earlier: tuple[Intent, str] | None) -> Facts:
-        """Everything ``decide`` looks at, digests left out."""
+    def may_assume_free(self, record: Record, earlier: tuple[Intent, str] | None) -> bool:
+        """Whether a first try may do without a look at the wanted name (``core.facts``)."""
+        node = self._context.node(record.node)
+        if node is None:
+            return False
+        return may_assume_free(record, node.kind, node.size, retried=earlier is not None)
+
+    async def gather(
+        self, record: Record, earlier: tuple[Intent, str] | None, *, free: bool = False
+    ) -> Facts:
+        """Everything ``decide`` looks at, digests left out.
+
+        ``free``: the wanted name is taken for free without a look.
+        """
         places = self.places(record)
         current = await self._stat(places.path)
         if self._is_elsewhere(record, places, current):
             places, current = await self._look_for(record, places, current)
-        target_current = await self._stat(places.target)
+        target_current = None if free else await self._stat(places.target)
         node = self._context.node(record.node)
         base = self._store.server.get(record.node)
         replaced = self._store.server.get(record.replaced) if record.replaced else None
@@ -101,7 +113,7 @@ class FactFinder:
         """The facts with one digest more."""
         if which == "local":
             file = self._store.content.fd_path(facts.record.node)
-            return replace(facts, local_digest=await self._hash(file))
+            return replace(facts, local_digest=await self._hash(file, facts.local_size))
         places = self.places(facts.record)
         path = places.path if which == "current" else places.target
         assert path is not None
@@ -301,11 +313,11 @@ class FactFinder:
             whole = content.covers(base.node, 0, base.size)
             whole = whole and not self._store.journal.has_store(base.node)
             token = content.token(base.node)
-        return await self._hash(path) if whole and token == base.token else None
+        return await self._hash(path, base.size) if whole and token == base.token else None
 
-    async def _hash(self, path: str) -> bytes | None:
+    async def _hash(self, path: str, size: int | None) -> bytes | None:
         try:
-            return await asyncio.get_running_loop().run_in_executor(None, digest_of_file, path)
+            return await digest_soon(path, CHUNK if size is None else size)
         except FileNotFoundError:
             return None
 

@@ -16,6 +16,7 @@ from awayfs.volume.adopt import Adopter
 from awayfs.volume.context import Context
 
 CHUNK = 1 << 20
+SMALL = 64 << 10
 
 
 def stands_for(base: ServerNode, now: ServerNode) -> bool:
@@ -33,6 +34,16 @@ def digest_of_file(path: str) -> bytes:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
     return digest.digest()
+
+
+async def digest_soon(path: str, size: int) -> bytes:
+    """``digest_of_file`` of a file of about ``size`` bytes, without keeping the event loop.
+
+    What is small is read sooner than a thread would begin with it.
+    """
+    if size <= SMALL:
+        return digest_of_file(path)
+    return await asyncio.get_running_loop().run_in_executor(None, digest_of_file, path)
 
 
 class Suspects:

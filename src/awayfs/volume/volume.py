@@ -53,6 +53,7 @@ from awayfs.volume.share_rules import ShareRules
 from awayfs.volume.shown import Shown
 from awayfs.volume.states import States
 from awayfs.volume.sweep import Sweep
+from awayfs.volume.together import Together
 from awayfs.volume.tree import Tree
 from awayfs.volume.undo import Undo
 from awayfs.volume.virtual import VirtualTree
@@ -107,13 +108,14 @@ class Volume:
         """What brings the journal to the server."""
         context = self.context
         finder = FactFinder(context, self.observer, self.fetcher)
-        actor = Actor(context, self.fetcher, finder, client)
+        together = Together(context.store)
+        actor = Actor(context, self.fetcher, finder, client, together)
         self.replay = Replay(
             context,
             self.observer,
             finder,
             actor,
-            Committer(context, self.observer, self.changes, actor),
+            Committer(context, self.observer, self.changes, actor, together),
             Parking(context, finder, self.virtual.server_variants),
             Reviver(context, self.observer, client),
         )

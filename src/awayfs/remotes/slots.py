@@ -1,0 +1,44 @@
+"""How many calls a worker has at once: more of what is short, and of each kind some.
+
+What waits for its turn waits here, where no deadline runs. Uploads may have long to go, so what
+somebody reads, and what hoard walks fetch, have slots of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from awayfs.remotes import pacing
+from awayfs.remotes import protocol as p
+
+BULK_IN_FLIGHT = 4
+READS_IN_FLIGHT = 4
+WALKS_IN_FLIGHT = 2
+BACKGROUND_IN_FLIGHT = 8
+SENDING_IN_FLIGHT = 512
+
+
+class Slots:
+    """A semaphore for each kind of call."""
+
+    def __init__(self) -> None:
+        self._bulk = asyncio.Semaphore(BULK_IN_FLIGHT)
+        self._reads = asyncio.Semaphore(READS_IN_FLIGHT)
+        self._walks = asyncio.Semaphore(WALKS_IN_FLIGHT)
+        self._background = asyncio.Semaphore(BACKGROUND_IN_FLIGHT)
+        self._sending = asyncio.Semaphore(SENDING_IN_FLIGHT)
+        self._metadata = asyncio.Semaphore(1)
+
+    def allow(self, in_flight: int) -> None:
+        """So many questions at once is what the adapter takes."""
+        self._metadata = asyncio.Semaphore(max(1, in_flight))
+
+    def of(self, call: p.Call) -> asyncio.Semaphore:
+        """What a call waits for."""
+        if isinstance(call, p.FetchCall):
+            return self._walks if pacing.unasked.get() else self._reads
+        if call.sends:
+            return self._sending
+        if call.background:
+            return self._background
+        return self._bulk if call.bulk else self._metadata
