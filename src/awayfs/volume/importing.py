@@ -27,6 +27,7 @@ from awayfs.core.types import ROOT, Attributes, Kind, NodeId, Range
 from awayfs.store.files import unlink_quietly
 from awayfs.store.nodes import Node
 from awayfs.volume.adopt import Adopter
+from awayfs.volume.archived_bases import ArchivedBases
 from awayfs.volume.changes import RENAME_EXCHANGE
 from awayfs.volume.fault import fault
 from awayfs.volume.replacing import Replacing
@@ -60,6 +61,7 @@ class Importer:
         self._here: dict[int, NodeId] = {0: 0}
         self._stored: set[int] = set()
         self._mine: set[NodeId] = {ROOT}
+        self._bases = ArchivedBases(self._store.server)
         self._moved_on: list[str] = []
         self._skipped: list[dict[str, str]] = []
         self._applied = 0
@@ -116,7 +118,7 @@ class Importer:
                 f"{text_of(base.path)}: has unsent changes of its own here; "
                 "send or discard them first"
             )
-        if about and self._has_moved_on(node, base) and self._matters(facts.id):
+        if about and self._bases.moved_on(node, base) and self._matters(facts.id):
             self._moved_on.append(text_of(base.path))
 
     async def _find(self, base: BaseFacts) -> NodeId | None:
@@ -146,12 +148,6 @@ class Importer:
             for r in records
         )
 
-    def _has_moved_on(self, node: NodeId, base: BaseFacts) -> bool:
-        now = self._store.server.get(node)
-        if now is None or now.kind is Kind.DIRECTORY or now.token == base.token:
-            return False
-        return base.digest is None or now.digest != base.digest
-
     # -- changing -------------------------------------------------------------------------
 
     async def apply(self) -> AsyncIterator[int]:
@@ -162,6 +158,8 @@ class Importer:
                 self._claim(record)
                 await self._play(record)
                 self._mine.update(self._touched(record))
+                if record.kind == RecordKind.STORE or record.mtime_ns is not None:
+                    self._bases.rewritten(self._here.get(record.node, 0))
                 self._applied += 1
             except Skipped as skipped:
                 self._skip(record, str(skipped))
@@ -340,7 +338,7 @@ class Importer:
         To be followed by the change, with nothing in between: what is observed then is left to
         replay, which finds that the server has another revision.
         """
-        if base is None or not self._has_moved_on(node, base):
+        if base is None or not self._bases.moved_on(node, base):
             return
         now = self._store.server.get(node)
         assert now is not None
@@ -366,7 +364,7 @@ class Importer:
         whole = facts.ranges == ([(0, facts.size)] if facts.size else [])
         if whole:
             await self._replace(node, facts)
-        elif facts.base is not None and self._has_moved_on(node, facts.base):
+        elif facts.base is not None and self._bases.moved_on(node, facts.base):
             raise Skipped("only a part of it is in the archive, and the server has another version")
         else:
             await self._write_to(node, facts)
@@ -406,7 +404,7 @@ class Importer:
                 raise Skipped("it was changed here meanwhile")
             self._check_free(node)
             with store.transaction():
-                if facts.base is not None and self._has_moved_on(node, facts.base):
+                if facts.base is not None and self._bases.moved_on(node, facts.base):
                     self._set_back(node, facts.base)
                     self._keep_base(node, facts)
                 self._volume.journaling.store(node)

@@ -44,6 +44,8 @@ class Replacing:
         except FileNotFoundError:
             return "none"
         edits = self._context.opened.edits(node_id)
+        if not edits and not status.st_size:
+            return "none"  # replay opens the cache file of what it makes
         return f"{edits}.{status.st_ino}.{status.st_size}.{status.st_mtime_ns}"
 
     def replace(self, node_id: NodeId, staged: str, token: bytes | None) -> None:

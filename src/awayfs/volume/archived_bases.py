@@ -1,0 +1,34 @@
+"""Whether the server has moved on from the revisions that an archive's changes were made to."""
+
+from __future__ import annotations
+
+from awayfs.control.manifest import BaseFacts
+from awayfs.core.types import Kind, NodeId
+from awayfs.store.server import ServerView
+
+
+class ArchivedBases:
+    """Asked of each node before an import changes anything, and again when its turn comes.
+
+    What the import itself changes goes out while it is under way: a rename alone makes another
+    token, and new content another size and time.
+    """
+
+    def __init__(self, server: ServerView) -> None:
+        self._server = server
+        self._first: dict[NodeId, bool] = {}
+        self._rewritten: set[NodeId] = set()
+
+    def rewritten(self, node: NodeId) -> None:
+        """The import changed its content, or its time."""
+        self._rewritten.add(node)
+
+    def moved_on(self, node: NodeId, base: BaseFacts) -> bool:
+        """Whether the server has another version than ``base``, by somebody else's change."""
+        now = self._server.get(node)
+        if now is None or now.kind is Kind.DIRECTORY:
+            return False
+        same = now.token == base.token or (base.digest is not None and now.digest == base.digest)
+        if self._first.setdefault(node, not same) or node in self._rewritten:
+            return self._first[node]
+        return not same and (now.size, now.mtime_ns) != (base.size, base.mtime_ns)
