@@ -119,7 +119,7 @@ def what_is_meant(scope: str | None) -> Scoped:
             raise UsageError(str(error)) from None
     from awayfs.control.urls import server_of
 
-    here = [mount for mount in find_mounts() if not mount.elsewhere]
+    here = [mount for mount in find_mounts() if mount.volume]
     if not scope:
         return Scoped(Scope.ALL, here)
     server = scope.removeprefix("server:").rpartition("@")[2].strip("[]").lower()
