@@ -11,31 +11,30 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.test_merge_rules import configured
-from tests.acceptance.test_undo import client, here, kinds, plain, there
+from tests.acceptance.test_undo import here, kinds
 from tests.harness import Client, eventually, needs_fuse
 
 pytestmark = needs_fuse
-__all__ = ["client", "plain"]
 
 
 def test_one_more_name_of_a_file_elsewhere(plain: Client) -> None:
     """The file stays under its other name, with what was written and its own conflict."""
-    there(plain, "a").write_text("known\n")
+    plain.on_server("a").write_text("known\n")
     here(plain, "a").read_text()
     plain.offline()
     here(plain, "a").write_text("unsent\n")
     os.mkdir(plain.path("d"))
     os.link(plain.path("a"), plain.path("d/b"))
-    there(plain, "d").write_text("theirs\n")
-    there(plain, "a").write_text("theirs, too\n")
+    plain.on_server("d").write_text("theirs\n")
+    plain.on_server("a").write_text("theirs, too\n")
     assert kinds(plain) == {"a": "update/update", "d": "type"}
     plain.awayfs("resolve", plain.path("d"), "--keep", "server")
     assert here(plain, "a").read_text() == "unsent\n"
     assert [c["path"] for c in plain.conflicts()] == ["a"]
     plain.awayfs("resolve", plain.path("a"), "--keep", "local")
     plain.sync()
-    assert there(plain, "a").read_text() == "unsent\n"
-    assert there(plain, "d").read_text() == "theirs\n"
+    assert plain.on_server("a").read_text() == "unsent\n"
+    assert plain.on_server("d").read_text() == "theirs\n"
 
 
 def test_a_file_made_inside_that_got_a_name_elsewhere(plain: Client) -> None:
@@ -44,7 +43,7 @@ def test_a_file_made_inside_that_got_a_name_elsewhere(plain: Client) -> None:
     os.mkdir(plain.path("d"))
     here(plain, "d/b").write_text("unsent\n")
     os.link(plain.path("d/b"), plain.path("a"))
-    there(plain, "d").write_text("theirs\n")
+    plain.on_server("d").write_text("theirs\n")
     assert kinds(plain) == {"d": "type"}
     said = plain.fails("resolve", plain.path("d"), "--keep", "server")
     assert "a is one more name of d/b" in said
@@ -56,26 +55,26 @@ def test_a_file_made_inside_that_got_a_name_elsewhere(plain: Client) -> None:
     assert [c["path"] for c in plain.conflicts()] == ["a"]
     plain.awayfs("resolve", plain.path("a"), "--keep", "local")
     plain.sync()
-    assert there(plain, "a").read_text() == "unsent\n"
+    assert plain.on_server("a").read_text() == "unsent\n"
 
 
 def test_a_part_of_a_file_is_no_file(client: Client) -> None:
     """What was moved into the directory, and was never here, is not made of holes by an undo."""
-    there(client, "x").write_bytes(b"x" * 5000)
+    client.on_server("x").write_bytes(b"x" * 5000)
     os.stat(client.path("x"))
     client.offline()
     os.mkdir(client.path("d"))
     here(client, "d/own").write_text("own\n")
     os.rename(client.path("x"), client.path("d/x"))
-    there(client, "d").write_text("theirs\n")
+    client.on_server("d").write_text("theirs\n")
     assert kinds(client) == {"d": "type"}
     client.awayfs("resolve", client.path("d"), "--keep", "server")
     client.sync()
     os.unlink(client.path("d"))
     client.awayfs("resolve", "--undo", client.path("d"))
     client.sync()
-    assert os.listdir(there(client, "d")) == ["own"]
-    assert there(client, "x").read_bytes() == b"x" * 5000
+    assert os.listdir(client.on_server("d")) == ["own"]
+    assert client.on_server("x").read_bytes() == b"x" * 5000
     said = client.fails("resolve", "--undo", client.path("d/x"))
     assert "only a part of that version was ever here" in said
 
@@ -85,7 +84,7 @@ def test_a_file_inside_that_is_mapped(plain: Client) -> None:
     plain.offline()
     os.mkdir(plain.path("d"))
     here(plain, "d/f").write_bytes(b"a" * 8192)
-    there(plain, "d").write_text("theirs\n")
+    plain.on_server("d").write_text("theirs\n")
     with mapped(plain, "d/f") as pages:
         assert kinds(plain) == {"d": "type"}
         pages[:4] = b"late"
@@ -98,47 +97,47 @@ def test_a_file_inside_that_is_mapped(plain: Client) -> None:
 @pytest.mark.parametrize("keep", ["server", "both"])
 def test_a_mapped_file(keep: str, client: Client) -> None:
     """Its pages are not written over what was decided for."""
-    there(client, "f").write_bytes(b"b" * 10000)
+    client.on_server("f").write_bytes(b"b" * 10000)
     here(client, "f").read_bytes()
     client.offline()
     with open(client.path("f"), "r+b") as file:
         file.write(b"OURS")
-    there(client, "f").write_bytes(b"t" * 12000)
+    client.on_server("f").write_bytes(b"t" * 12000)
     assert kinds(client) == {"f": "update/update"}
     with mapped(client, "f") as pages:
         pages[4:10] = b"MAPPED"
         client.awayfs("resolve", client.path("f"), "--keep", keep)
         client.sync()
     client.sync()
-    assert there(client, "f").read_bytes() == b"t" * 12000
+    assert client.on_server("f").read_bytes() == b"t" * 12000
     ours = b"OURSMAPPED" + b"b" * 9990
     if keep == "both":
         (copy,) = set(os.listdir(client.server.root)) - {"f"}
-        assert there(client, copy).read_bytes() == ours
+        assert client.on_server(copy).read_bytes() == ours
     client.awayfs("resolve", "--undo", client.path("f"))
     assert here(client, "f").read_bytes() == ours
 
 
 def test_a_mapped_file_that_is_saved_elsewhere(client: Client) -> None:
     """What was written to its pages meets the newer version as any other edit."""
-    there(client, "f").write_bytes(b"b" * 10000)
+    client.on_server("f").write_bytes(b"b" * 10000)
     here(client, "f").read_bytes()
     with mapped(client, "f") as pages:
         pages[:6] = b"MAPPED"
-        there(client, "f").write_bytes(b"t" * 12000)
+        client.on_server("f").write_bytes(b"t" * 12000)
         os.stat(client.path("f"))
         eventually(lambda: client.conflicts(), "the conflict")
     client.sync(check=False)
-    assert there(client, "f").read_bytes() == b"t" * 12000
+    assert client.on_server("f").read_bytes() == b"t" * 12000
     assert here(client, "f").read_bytes() == b"MAPPED" + b"b" * 9994
 
 
 def test_a_mapped_file_that_nobody_wrote_to(client: Client) -> None:
-    there(client, "f").write_bytes(b"b" * 10000)
+    client.on_server("f").write_bytes(b"b" * 10000)
     here(client, "f").read_bytes()
     with mapped(client, "f") as pages:
         assert pages[:1] == b"b"
-        there(client, "f").write_bytes(b"t" * 12000)
+        client.on_server("f").write_bytes(b"t" * 12000)
         os.stat(client.path("f"))
         eventually(lambda: pages[:1] == b"t", "the newer version")
         assert here(client, "f").read_bytes() == b"t" * 12000
@@ -169,11 +168,11 @@ def test_a_discard_takes_no_other_name_along(plain: Client) -> None:
 def test_a_version_that_would_be_culled_at_once(tmp_path: Path) -> None:
     """Whatever the history takes of one version: all of a decision has to fit."""
     with configured("dir", tmp_path, '[history]\ntotal = "8K"\n') as plain:
-        there(plain, "f").write_text("base\n")
+        plain.on_server("f").write_text("base\n")
         here(plain, "f").read_text()
         plain.offline()
         here(plain, "f").write_text("ours\n" * 2000)
-        there(plain, "f").write_text("theirs\n" * 2000)
+        plain.on_server("f").write_text("theirs\n" * 2000)
         assert kinds(plain) == {"f": "update/update"}
         for keep, which in (("server", "local"), ("local", "server")):
             resolve = ("resolve", plain.path("f"), "--keep", keep)

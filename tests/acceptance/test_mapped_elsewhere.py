@@ -18,11 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.test_undo import client, here, kinds, plain, there
+from tests.acceptance.test_undo import here, kinds
 from tests.harness import Client, eventually, mounted, needs_fuse
 
 pytestmark = needs_fuse
-__all__ = ["client", "plain"]
 
 PAGE = 4096
 LARGE = 24 << 20
@@ -101,7 +100,7 @@ def mapping(client: Client, name: str) -> Iterator[Mapper]:
 
 def a_file(client: Client, size: int) -> Path:
     """One that is known here, and whose content is not."""
-    file = there(client, "f")
+    file = client.on_server("f")
     file.write_bytes(b"b" * size)
     os.stat(client.path("f"))
     return file
@@ -141,7 +140,7 @@ def test_a_part_is_here_and_was_written_to(client: Client) -> None:
         program("write", PAGE, "LATER!")
         program("flush")
     client.sync(check=False)
-    assert there(client, "f").read_bytes() == newer
+    assert client.on_server("f").read_bytes() == newer
     assert variant(client, "server") == newer
     assert "a part of the local version was never here" in client.awayfs(
         "conflicts", client.mountpoint
@@ -151,7 +150,7 @@ def test_a_part_is_here_and_was_written_to(client: Client) -> None:
     client.sync()
     copies = [name for name in os.listdir(client.server.root) if "partial conflict" in name]
     (saved,) = [name for name in copies if not name.endswith("known-ranges.txt")]
-    kept = there(client, saved).read_bytes()
+    kept = client.on_server(saved).read_bytes()
     assert (kept[:6], kept[PAGE : PAGE + 6]) == (b"MAPPED", b"LATER!")
     assert b"t" not in kept and len(kept) == LARGE
 
@@ -166,7 +165,7 @@ def test_the_server_is_first_and_a_missing_part_is_read(client: Client) -> None:
         assert program("read", LARGE - 8192) == ""
         assert program.end() == -signal.SIGBUS
     in_conflict(client)
-    assert there(client, "f").read_bytes() == newer
+    assert client.on_server("f").read_bytes() == newer
     with open(client.path("f"), "rb") as file:
         assert file.read(PAGE) == b"MAPPED" + b"b" * (PAGE - 6)
 
@@ -181,7 +180,7 @@ def test_nobody_wrote_and_a_missing_part_is_read(client: Client) -> None:
         assert program("read", 0) == "tttttt"
         program("write", 0, "MAPPED")
     client.sync()
-    assert there(client, "f").read_bytes() == b"MAPPED" + b"t" * (LARGE - 1)
+    assert client.on_server("f").read_bytes() == b"MAPPED" + b"t" * (LARGE - 1)
     assert client.conflicts() == []
 
 
@@ -202,7 +201,7 @@ def test_a_small_file_is_there_as_a_whole(first: str, client: Client) -> None:
             os.stat(client.path("f"))
         in_conflict(client)
         assert program("read", SMALL - 8192) == "bbbbbb"
-    assert there(client, "f").read_bytes() == newer == variant(client, "server")
+    assert client.on_server("f").read_bytes() == newer == variant(client, "server")
     assert variant(client, "local") == b"MAPPED" + b"b" * (SMALL - 6)
     assert variant(client, "base") == b"b" * SMALL
 
@@ -219,7 +218,7 @@ def test_the_link_is_cut_in_between(client: Client) -> None:
         client.server.restore()
         assert kinds(client) == {"f": "update/update"}
     client.sync(check=False)
-    assert there(client, "f").read_bytes() == newer
+    assert client.on_server("f").read_bytes() == newer
     with open(client.path("f"), "rb") as file:
         assert file.read(6) == b"MAPPED"
         file.seek(PAGE)
@@ -238,7 +237,7 @@ def test_a_missing_part_while_the_link_is_cut(client: Client) -> None:
     client.server.restore()
     client.online()
     client.sync()
-    assert there(client, "f").read_bytes() == b"MAPPED" + b"b" * (LARGE - 6)
+    assert client.on_server("f").read_bytes() == b"MAPPED" + b"b" * (LARGE - 6)
 
 
 def test_it_is_removed_on_the_server(client: Client) -> None:
@@ -246,7 +245,7 @@ def test_it_is_removed_on_the_server(client: Client) -> None:
     with mapping(client, "f") as program:
         program("read", SMALL - 8192)
         program("write", 0, "MAPPED")
-        os.unlink(there(client, "f"))
+        os.unlink(client.on_server("f"))
         with contextlib.suppress(FileNotFoundError):
             os.stat(client.path("f"))
         eventually(lambda: client.conflicts(), "the conflict")
@@ -254,20 +253,20 @@ def test_it_is_removed_on_the_server(client: Client) -> None:
     assert here(client, "f").read_bytes()[:6] == b"MAPPED"
     client.awayfs("resolve", client.path("f"), "--keep", "local")
     client.sync()
-    assert there(client, "f").read_bytes() == b"MAPPED" + b"b" * (SMALL - 6)
+    assert client.on_server("f").read_bytes() == b"MAPPED" + b"b" * (SMALL - 6)
 
 
 def test_its_directory_is_removed_on_the_server(plain: Client) -> None:
-    there(plain, "d").mkdir()
-    there(plain, "d/f").write_bytes(b"b" * SMALL)
-    there(plain, "d/g").write_bytes(b"g")
+    plain.on_server("d").mkdir()
+    plain.on_server("d/f").write_bytes(b"b" * SMALL)
+    plain.on_server("d/g").write_bytes(b"g")
     os.stat(plain.path("d/f"))
     with mapping(plain, "d/f") as program:
         program("read", SMALL - 8192)
         program("write", 0, "MAPPED")
-        os.unlink(there(plain, "d/f"))
-        os.unlink(there(plain, "d/g"))
-        there(plain, "d").rmdir()
+        os.unlink(plain.on_server("d/f"))
+        os.unlink(plain.on_server("d/g"))
+        plain.on_server("d").rmdir()
         os.listdir(plain.mountpoint)
         eventually(lambda: plain.conflicts(), "the conflict")
     assert kinds(plain) == {"d/f": "update/remove"}
@@ -278,7 +277,7 @@ def test_it_is_removed_on_the_server_and_nobody_wrote(client: Client) -> None:
     a_file(client, SMALL)
     with mapping(client, "f") as program:
         program("read", 0)
-        os.unlink(there(client, "f"))
+        os.unlink(client.on_server("f"))
         eventually(lambda: os.listdir(client.mountpoint) == [], "the removal")
     client.sync()
     assert client.conflicts() == [] and os.listdir(client.server.root) == []
@@ -292,15 +291,15 @@ def test_another_takes_its_place_on_the_server(written: bool, client: Client) ->
         program("read", SMALL - 8192)
         if written:
             program("write", 0, "MAPPED")
-        there(client, "new").write_bytes(newer)
-        os.rename(there(client, "new"), there(client, "f"))
+        client.on_server("new").write_bytes(newer)
+        os.rename(client.on_server("new"), client.on_server("f"))
         os.stat(client.path("f"))
         if written:
             in_conflict(client)
         else:
             eventually(lambda: os.stat(client.path("f")).st_size == len(newer), "the other")
     client.sync(check=False)
-    assert there(client, "f").read_bytes() == newer
+    assert client.on_server("f").read_bytes() == newer
     shown = b"MAPPED" + b"b" * (SMALL - 6) if written else newer
     assert here(client, "f").read_bytes() == shown
     assert bool(client.conflicts()) == written
@@ -316,7 +315,7 @@ def test_a_program_that_reads_all_the_time(client: Client) -> None:
         assert program("read", PAGE * 63) == "tttttt"
         program("write", PAGE, "MAPPED")
     client.sync()
-    assert there(client, "f").read_bytes() == newer[:PAGE] + b"MAPPED" + newer[PAGE + 6 :]
+    assert client.on_server("f").read_bytes() == newer[:PAGE] + b"MAPPED" + newer[PAGE + 6 :]
     assert client.conflicts() == []
 
 
@@ -335,7 +334,7 @@ def test_what_the_kernel_keeps_back(size: int, tmp_path: Path) -> None:
         finally:
             os.close(fd)
         client.sync(check=False)
-        assert there(client, "f").read_bytes() == newer
+        assert client.on_server("f").read_bytes() == newer
         with open(client.path("f"), "rb") as file:
             assert file.read(PAGE) == b"WRITTEN" + b"b" * (PAGE - 7)
 
@@ -343,7 +342,7 @@ def test_what_the_kernel_keeps_back(size: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("written", ["before", "first"])
 def test_a_discard_keeps_what_was_mapped(written: str, client: Client) -> None:
     """What a program wrote to its pages goes to the history with the rest."""
-    file = there(client, "f")
+    file = client.on_server("f")
     file.write_bytes(b"b" * SMALL)
     here(client, "f").read_bytes()
     client.offline()

@@ -511,6 +511,7 @@ def test_as_on_a_local_file_system(pair: tuple[str, Client], act: Scenario) -> N
     local, client = pair
     seen = []
     for where in (os.path.join(local, act.__name__), client.path(act.__name__)):
+        shutil.rmtree(where, ignore_errors=True)  # of a try before
         os.mkdir(where)
         seen.append(act(where))
     if act is times_of_operations and client.status()["mode"] != "disconnected":

@@ -21,6 +21,7 @@ from test_volume_review import World, played
 
 from awayfs.core.conflicts import ConflictKind
 from awayfs.core.records import Record, RecordKind, RecordState
+from awayfs.core.sending import Choice
 from awayfs.core.types import ROOT, Attributes
 from awayfs.store.store import Store
 from awayfs.volume import slices
@@ -29,6 +30,7 @@ from awayfs.volume.replay_queue import Queue
 
 MANY = 20_000
 LONGEST_S = 0.3
+ALL = Choice()
 
 
 class Turns:
@@ -80,8 +82,8 @@ def test_the_queue_follows_whoever_changes_the_journal(store: Store) -> None:
     async def play() -> None:
         for turn in range(600):
             if not flying and turn % 3 == 0:
-                queue.begin_pass()
                 until = journal.last_seq()
+                queue.begin_pass(until)
             known = [r.seq for r in journal.all()]
             match draw.randrange(6):
                 case 0 | 1:
@@ -106,7 +108,7 @@ def test_the_queue_follows_whoever_changes_the_journal(store: Store) -> None:
                         journal.remove([seq])
             seen = [r for r in journal.all() if r.seq <= until]
             expected = [r.seq for r in ready(seen, flying, limit=2, is_directory=is_file)]
-            assert await queue.start(2) == expected
+            assert await queue.start(2, ALL) == expected
             flying.update(expected)
 
     asyncio.run(play())
@@ -118,14 +120,14 @@ def test_a_record_that_comes_back_as_it_went_has_not_moved(store: Store) -> None
     second = journal.append(RecordKind.STORE, 11)
 
     async def play() -> None:
-        queue.begin_pass()
-        assert await queue.start(8) == [first.seq, second.seq]
+        queue.begin_pass(journal.last_seq())
+        assert await queue.start(8, ALL) == [first.seq, second.seq]
         journal.set_state(first.seq, RecordState.FROZEN)
         assert queue.back(first.seq, waits=True)
         assert not queue.back(second.seq, waits=True)
-        assert await queue.start(8) == []
-        queue.begin_pass()
-        assert await queue.start(8) == [first.seq, second.seq]
+        assert await queue.start(8, ALL) == []
+        queue.begin_pass(journal.last_seq())
+        assert await queue.start(8, ALL) == [first.seq, second.seq]
         journal.set_state(first.seq, RecordState.FROZEN)
         assert not queue.back(first.seq, waits=True)
 
@@ -143,8 +145,8 @@ def test_a_long_journal_behind_a_conflict_lets_others_have_their_turn(store: Sto
 
     async def play() -> None:
         with turns.counted():
-            queue.begin_pass()
-            assert await queue.start(8) == [last.seq]
+            queue.begin_pass(last.seq)
+            assert await queue.start(8, ALL) == [last.seq]
 
     asyncio.run(play())
     assert turns.worst_s < LONGEST_S

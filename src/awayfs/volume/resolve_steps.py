@@ -81,11 +81,13 @@ class Steps:
 
         Which name a chain of renames, exchanges and decisions leaves free is known in the end only.
         """
+        nodes, server = self._store.nodes, self._store.server
         with self._store.transaction():
-            shown = {name for name, _ in self._store.nodes.children(directory)}
-            for name, _ in self._store.server.children(directory):
-                if name not in shown:
-                    self._adopter.show_again(directory, name)
+            shown = {name for name, _ in nodes.children(directory)}
+            for name, node in server.children(directory):
+                if name in shown or (nodes.names(node) and len(server.names(node)) == 1):
+                    continue  # a rename of ours is on its way
+                self._adopter.show_again(directory, name)
 
     @asynccontextmanager
     async def together(self) -> AsyncIterator[None]:
