@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Many tests wait for servers and links, so more at a time than there are processors. In the order
 # of their folders, so that the slow ones of acceptance/ do not come last and alone; what goes
 # together is said in tests/conftest.py.
-TEST_WORKERS ?= 3
+TEST_WORKERS ?= 4
 # A test starts some programs of ours: that each compiles all modules anew is a third of the time.
 unexport PYTHONDONTWRITEBYTECODE
 
