@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -115,3 +116,32 @@ def test_a_long_row_of_them_leaves_others_their_turn(
 
     asyncio.run(play())
     assert len(turns) >= 10
+
+
+def test_who_waits_is_told_when_no_transaction_can_begin(store: Store) -> None:
+    """What was closed is written down at its begin, for which a full disk has no room."""
+    steps = Steps(store)
+
+    def written_down() -> None:
+        store.db.on_rollback(store.db.defer, written_down)
+        if room:
+            return
+        raise OSError(errno.ENOSPC, "full")
+
+    room: list[str] = []
+
+    async def play() -> list[object]:
+        store.db.defer(written_down)
+        async with asyncio.timeout(10):
+            told = await asyncio.gather(
+                steps.together.do(steps.setting("a")),
+                steps.together.do(steps.setting("b")),
+                return_exceptions=True,
+            )
+            room.append("given up")
+            return [*told, await steps.together.do(steps.setting("c"))]
+
+    first, second, third = asyncio.run(play())
+    assert isinstance(first, OSError) and isinstance(second, OSError)
+    assert third == "c"
+    assert [store.facts.get(name) for name in "abc"] == [None, None, "c"]

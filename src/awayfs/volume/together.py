@@ -55,6 +55,8 @@ class Together:
             with self._store.transaction():
                 self._run_slice(done)
         except Exception as error:
+            if not done and self._waiting:  # it did not even begin: on a full disk, say
+                done.append(self._waiting.popleft())
             if len(done) == 1:
                 self._fail(done[0], error)
             else:
