@@ -231,3 +231,39 @@ def test_a_file_that_changes_meanwhile_is_sent_as_it_is_in_the_end(
         assert (world.share / "large").read_bytes() == wanted
 
     played(tmp_path, play)
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_part_that_went_out_while_the_file_changed_is_not_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies: bool
+) -> None:
+    """A program writes something else for a moment: the file then is what the digest was of."""
+
+    async def play(world: World) -> None:
+        node, place = large(world), 2 * PART + 10
+        remote = world.volume.link.remote
+        stage_part = remote.stage_part
+
+        async def edited_meanwhile(*given: Any) -> Any:
+            if given[3] == 2 * PART:
+                world.write(world.shown(node), place, b"for a moment")
+            return await stage_part(*given)
+
+        async def cut(*_: Any) -> None:
+            raise Unreachable("cut")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(remote, "stage_part", edited_meanwhile)
+            patched.setattr(remote, "discard_staged", cut)
+            await world.drained()
+        assert not world.volume.link.usable
+        world.write(world.shown(node), place, CONTENT[place : place + 12])
+        if dies:
+            world.die()
+            world.open()
+        await world.online()
+        await world.drained()
+        assert os.listdir(world.share) == ["large"]
+        assert (world.share / "large").read_bytes() == CONTENT
+
+    played(tmp_path, play)

@@ -48,10 +48,10 @@ class Uploads:
         digest = await asyncio.get_running_loop().run_in_executor(None, digest_of_file, file)
         sent = self._earlier(seq, digest, size)
         while size - (done := sent.length if sent else 0) > part:
-            await still_same()
             began = time.monotonic()
             end = done + part
             entry = await self._send(seq, fd, end, sent)
+            await still_same()  # what changed on its way is nothing to go on from
             if entry is None:
                 self._note(seq, None)  # what is there is not ours: all of it goes out anew
                 return None
