@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from tests.unit.test_volume_review import World, played
 
 from awayfs.core.ageing import SECOND_NS, rests_s
+from awayfs.core.errors import Unreachable
 from awayfs.core.types import ROOT, Kind
 from awayfs.store.nodes import Node
 
@@ -169,5 +171,48 @@ def test_what_was_made_long_ago_does_not_rest_with_a_clock_that_was_set_back(
         world.volume.link.set_metered(True)
         await drain(world)
         assert os.listdir(world.share) == ["f"]
+
+    played(tmp_path, play)
+
+
+def test_a_move_whose_answer_was_lost_goes_before_what_is_older_though_others_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was asked for by itself; what was removed in the directory before it still is there."""
+
+    async def play(world: World) -> None:
+        (world.share / "d").mkdir()
+        (world.share / "d" / "x").write_bytes(b"x")
+        directory = (await world.find("d")).id
+        await world.find("d/x")
+        clock = Clock(world)
+        world.volume.link.set_metered(True)
+        world.volume.changes.unlink(directory, b"x")
+        clock.ahead_s = 50
+        make(world, b"young")
+        world.volume.changes.rename(ROOT, b"d", ROOT, b"e", 0)
+        remote = world.volume.link.remote
+        rename = remote.rename
+
+        async def unheard(*given: Any) -> Any:
+            await rename(*given)
+            raise Unreachable("cut")
+
+        monkeypatch.setattr(remote, "rename", unheard)
+        world.volume.replay.hurry_first([world.store.journal.last_seq()])
+        await drain(world)
+        assert os.listdir(world.share) == ["e"]
+        world.die()
+        world.open()
+        await world.online()
+        clock = Clock(world)
+        clock.ahead_s = 70
+        world.volume.link.set_metered(True)
+        await drain(world)
+        clock.ahead_s = 200
+        await drain(world)
+        assert world.store.journal.count() == 0
+        assert sorted(os.listdir(world.share)) == ["e", "young"]
+        assert os.listdir(world.share / "e") == []
 
     played(tmp_path, play)

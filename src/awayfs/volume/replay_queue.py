@@ -63,7 +63,7 @@ class Queue:
             while self._changed:
                 self._follow(self._changed.pop())
                 await slices.pause()
-            needed = max(min(self._frozen_to, self._until), choice.first_to)
+            needed = max(self._frozen_to, choice.first_to)  # rest those before it or not
             if self._read_to < needed:
                 self._read_on(needed)
                 await slices.pause()
