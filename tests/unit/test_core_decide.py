@@ -80,6 +80,7 @@ WEAK = entry("base", weak=True)
 DIR, NEW_DIR = directory(), directory(1, file_id=b"2")
 STRANGER = entry("else", file_id=b"2")
 SENT = entry("sent!", weak=True, file_id=None)
+KEPT = entry("base", version=2, file_id=None)  # a size and a time that may have been kept
 LINKED = entry("base", nlink=2)
 
 
@@ -335,6 +336,14 @@ CASES: dict[str, tuple[Facts, Answer]] = {
             retried=True,
         ),
         C.UPDATE_UPDATE,
+    ),
+    "store retried: a strong token proves nothing where the base shows the same": (
+        store(base=KEPT, current=KEPT, ours=KEPT, ours_digest=digest("edit"), retried=True),
+        NeedDigest("current"),
+    ),
+    "store retried: a strong token is enough where the base shows another": (
+        store(current=KEPT, ours=KEPT, ours_digest=digest("edit"), retried=True),
+        AlreadyDone(KEPT),
     ),
     "store retried: by digest": (
         store(current=entry("local"), current_digest=digest("local"), retried=True),

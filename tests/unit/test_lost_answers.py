@@ -14,7 +14,8 @@ from sftp_world import losing
 from sftp_world import played as played_over_sftp
 from test_volume_review import Play, World
 
-from awayfs.core.types import ROOT, Attributes
+from awayfs.core.errors import Unreachable
+from awayfs.core.types import ROOT, Attributes, Kind
 from awayfs.store.nodes import Node
 from sshd import Sshd, needs_sshd, serving
 
@@ -131,6 +132,70 @@ def test_an_edit_of_somebody_elses_right_after_is_not_removed(
         os.utime(world.share / "f", ns=(now_ns, now_ns if hidden else now_ns - 10**10))
         await settled(world)
         assert contents(world.share)["f"] == b"edited"
+        assert world.store.conflicts.count() == 1
+
+    played(play)
+
+
+async def never_asked(*_: Any) -> Any:
+    raise Unreachable("the link was cut before")
+
+
+async def learn_the_clock(world: World, name: bytes) -> None:
+    """Send another file: from now on the server's clock proves that old times are old."""
+    node = world.volume.changes.create(ROOT, name, Kind.FILE, 0o644, os.getuid(), os.getgid())
+    world.write(node, 0, b"another")
+    world.volume.changes.set_attributes(node.id, Attributes(mtime_ns=LONG_AGO_NS))
+    world.volume.replay.hurry_first([r.seq for r in world.store.journal.of_node(node.id)])
+    while world.store.journal.of_node(node.id):
+        await world.volume.replay._pass()
+
+
+async def cut_before_replacing(world: World) -> None:
+    """All is sent but the last request of an upload."""
+    remote: Any = world.volume.link.remote
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(remote, "replace", never_asked)
+        await world.drained()
+
+
+def test_an_edit_that_keeps_size_and_time_is_sent_after_a_cut(
+    played: Callable[[Play], None],
+) -> None:
+    """What stands on the server shows the same as what was staged, and is the old content."""
+
+    async def play(world: World) -> None:
+        (world.share / "f").write_bytes(b"before")
+        os.utime(world.share / "f", ns=(LONG_AGO_NS, LONG_AGO_NS))
+        node = await world.cached("f")
+        await learn_the_clock(world, b"g")
+        world.write(world.shown(node), 0, b"edited")
+        world.volume.changes.set_attributes(node.id, Attributes(mtime_ns=LONG_AGO_NS))
+        await cut_before_replacing(world)
+        await world.online()
+        await learn_the_clock(world, b"h")
+        await settled(world)
+        assert contents(world.share) == {"f": b"edited", "g": b"another", "h": b"another"}
+        assert not world.store.conflicts.count()
+
+    played(play)
+
+
+def test_a_strangers_file_of_the_same_size_and_time_is_not_taken_for_ours_after_a_cut(
+    played: Callable[[Play], None],
+) -> None:
+    async def play(world: World) -> None:
+        await learn_the_clock(world, b"g")
+        node = world.volume.changes.create(ROOT, b"f", Kind.FILE, 0o644, os.getuid(), os.getgid())
+        world.write(node, 0, b"ours..")
+        world.volume.changes.set_attributes(node.id, Attributes(mtime_ns=LONG_AGO_NS))
+        (world.share / "f").write_bytes(b"theirs")
+        os.utime(world.share / "f", ns=(LONG_AGO_NS, LONG_AGO_NS))
+        await cut_before_replacing(world)
+        await world.online()
+        await learn_the_clock(world, b"h")
+        await settled(world)
+        assert contents(world.share) == {"f": b"theirs", "g": b"another", "h": b"another"}
         assert world.store.conflicts.count() == 1
 
     played(play)

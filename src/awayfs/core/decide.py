@@ -26,6 +26,7 @@ from typing import Literal
 
 from awayfs.core.conflicts import ConflictKind
 from awayfs.core.facts import (
+    LOOK_FIRST,
     AlreadyDone,
     Apply,
     Conflict,
@@ -128,7 +129,8 @@ def _is_ours(f: Facts, seen: Entry) -> bool:
 def _came_through(f: Facts, seen: Entry, digest: bytes | None) -> bool | None:
     """``_is_ours`` for content; None where the digest of what stands there would tell.
 
-    Without ids, an equal weak token may be that of somebody's edit within the same second.
+    Without ids, an equal weak token may be that of somebody's edit within the same second, and
+    any that of what stood there before.
     """
     ours = f.ours
     if ours is None or ours.kind is not seen.kind or seen.kind is not Kind.FILE:
@@ -139,9 +141,14 @@ def _came_through(f: Facts, seen: Entry, digest: bytes | None) -> bool | None:
         return _is_ours(f, seen)
     if ours.token != seen.token:
         return False
-    if seen.size == 0 or not (ours.weak or seen.weak):
+    if seen.size == 0 or not (ours.weak or seen.weak or _may_be_from_before(f, ours)):
         return True
     return None if digest is None else digest == f.ours_digest
+
+
+def _may_be_from_before(f: Facts, ours: Entry) -> bool:
+    """Whether what was to be displaced, or never looked at (``may_assume_free``), may look so."""
+    return ours.size <= LOOK_FIRST if f.base is None else ours.token == f.base.token
 
 
 class _Content(enum.Enum):
