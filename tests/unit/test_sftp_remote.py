@@ -13,7 +13,9 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Any
 
+import asyncssh
 import pytest
 
 from awayfs.core.errors import (
@@ -614,3 +616,38 @@ def test_space(server: Sshd, root: bytes) -> None:
         )
 
     run(server, root, test)
+
+
+def test_a_staged_file_that_may_not_be_written_to_any_more_is_made_anew(
+    server: Sshd, root: bytes, tmp_path: os.PathLike[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An earlier try came as far as to set the mode of a read-only file."""
+    content = os.urandom(300_000)
+    source = os.path.join(tmp_path, "source")
+    with open(source, "wb") as file:
+        file.write(content)
+
+    async def body(remote: SftpRemote) -> None:
+        with open(source, "rb") as file:
+            fd = file.fileno()
+            part = await remote.stage_part("op1", b"", fd, 0, 100_000)
+            assert part is not None and remote._open is not None
+            channel: Any = remote._open.transfer._channel
+            opened = channel.opened
+
+            def refusing(path: bytes, flags: int, *rest: Any) -> Any:
+                if flags & asyncssh.FXF_WRITE and not flags & asyncssh.FXF_CREAT:
+                    raise Refused(errno.EACCES, "permission denied")
+                return opened(path, flags, *rest)
+
+            monkeypatch.setattr(channel, "opened", refusing)
+            given = 100_000, part.token
+            assert await remote.stage_part("op1", b"", fd, 100_000, 200_000, part.token) is None
+            staged = await remote.stage(
+                "op1", b"", fd, len(content), Attributes(mode=0o444), *given
+            )
+        assert staged.size == len(content)
+        with open(os.path.join(root, b".awayfs-op1.new"), "rb") as file:
+            assert file.read() == content
+
+    run(server, root, body)

@@ -214,20 +214,29 @@ class Transfer:
         fill: Callable[[bytes, int], Awaitable[Entry]],
     ) -> Entry | None:
         """Go on where an earlier try ended; None where what is there is not its."""
+        flags, found = asyncssh.FXF_READ | asyncssh.FXF_WRITE, False
         try:
             await self._must_be_file(staged)
+            async with self._channel.opened(staged, flags) as handle:
+                found = True
+                if not await self._cut_to(handle, staged, fd, begun):
+                    return None
+                return await fill(handle, begun.length)
         except (NotFound, Refused):
-            return None
-        flags, start = asyncssh.FXF_READ | asyncssh.FXF_WRITE, begun.length
-        async with self._channel.opened(staged, flags) as handle:
-            there = await self._entry_of(handle, staged)
-            count = min(TAIL, start)
-            tail = await self._whole(handle, start - count, count)
-            if len(tail) != count or not continues(there, start, begun.token, fd, tail):
-                return None
-            if there.size > start:
-                await self._channel.fsetstat(handle, asyncssh.SFTPAttrs(size=start))
-            return await fill(handle, start)
+            if found:
+                raise
+            return None  # an earlier try may have come as far as to give it a mode
+
+    async def _cut_to(self, handle: bytes, staged: RemotePath, fd: int, begun: Begun) -> bool:
+        """Whether what is staged begins as it should; it ends there then."""
+        there, start = await self._entry_of(handle, staged), begun.length
+        count = min(TAIL, start)
+        tail = await self._whole(handle, start - count, count)
+        if len(tail) != count or not continues(there, start, begun.token, fd, tail):
+            return False
+        if there.size > start:
+            await self._channel.fsetstat(handle, asyncssh.SFTPAttrs(size=start))
+        return True
 
     async def _fill_part(
         self, handle: bytes, staged: RemotePath, fd: int, start: int, end: int
