@@ -77,6 +77,7 @@ class Wire:
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploading, "SMALLEST_PART", PART)
     monkeypatch.setattr(uploading, "first_part", lambda _weak: PART)
     monkeypatch.setattr(uploading, "next_part", lambda length, _took_s: length)
 
@@ -261,6 +262,38 @@ def test_a_part_that_went_out_while_the_file_changed_is_not_gone_on_with(
         if dies:
             world.die()
             world.open()
+        await world.online()
+        await world.drained()
+        assert os.listdir(world.share) == ["large"]
+        assert (world.share / "large").read_bytes() == CONTENT
+
+    played(tmp_path, play)
+
+
+def test_what_went_out_in_one_go_since_is_not_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In parts, then another content whole, then the first one in parts again; all cut off."""
+
+    async def play(world: World) -> None:
+        wire, node, place = Wire(world, monkeypatch), large(world), PART + 10
+        await cut_off(world, wire, 6 * PART)
+        remote = world.volume.link.remote
+        stage = remote.stage
+
+        async def cut_off_late(op: str, directory: bytes, *given: Any) -> Any:
+            await stage(op, directory, *given)
+            os.truncate(world.share / f".awayfs-{op}.new", 8 * PART)
+            raise Unreachable("cut")
+
+        world.write(world.shown(node), place, b"for a while")
+        await world.online()
+        with monkeypatch.context() as good_link:
+            good_link.setattr(uploading, "first_part", lambda _weak: SIZE)
+            good_link.setattr(remote, "stage", cut_off_late)
+            await world.drained()
+        assert not world.volume.link.usable
+        world.write(world.shown(node), place, CONTENT[place : place + 11])
         await world.online()
         await world.drained()
         assert os.listdir(world.share) == ["large"]

@@ -223,6 +223,7 @@ class Actor:
         try:
             await self.freeze(record, full, "replacing", sent)
         except Torn:
+            self._uploads.forget(record.seq)
             await self._context.link.call(lambda remote: remote.discard_staged(op, directory))
             raise
         outcome = await self._context.link.call(lambda remote: remote.replace(op, path, expected))
@@ -261,6 +262,7 @@ class Actor:
 
             async def still_same() -> None:
                 if self.version(node_id) != before:
+                    self._uploads.forget(seq)
                     await self._context.link.call(lambda r: r.discard_staged(op, directory))
                     raise Torn
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from awayfs.core.parts import first_part, next_part
+from awayfs.core.parts import SMALLEST_PART, first_part, next_part
 from awayfs.core.types import Entry
 from awayfs.ports.remote import Intent, Sent
 from awayfs.store.intents import Intents
@@ -44,6 +44,8 @@ class Uploads:
         """
         part = first_part(self._link.weak)
         if size <= part:
+            if size > SMALLEST_PART:  # else there was no part
+                self.forget(seq)
             return None
         digest = await asyncio.get_running_loop().run_in_executor(None, digest_of_file, file)
         sent = self._earlier(seq, digest, size)
@@ -68,6 +70,12 @@ class Uploads:
             return sent
         self._note(seq, None)  # before anything else is staged there
         return None
+
+    def forget(self, seq: int) -> None:
+        """Nothing goes on from what is staged: it goes, or another content takes its place."""
+        found = self._intents.get(seq)
+        if found is not None and found[0].sent is not None:
+            self._note(seq, None)
 
     async def _send(self, seq: int, fd: int, end: int, sent: Sent | None) -> Entry | None:
         found = self._intents.get(seq)
