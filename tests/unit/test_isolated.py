@@ -482,3 +482,19 @@ def test_close_and_connect_again(tmp_path: Path) -> None:
         assert await remote.remove("op2", b"gone", ABSENT) == Committed(None)
 
     run(tmp_path, body)
+
+
+def test_contents_that_are_compared_wait_for_their_turn_where_no_deadline_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of them than threads, each slow but alive: none is taken for a dead server."""
+    monkeypatch.setattr(isolated, "LONGEST_QUEUE_S", 0.5)
+    for number in range(8):
+        (tmp_path / f"{number}").write_bytes(b"x" * 500_000)
+
+    async def body(remote: IsolatedRemote) -> None:
+        remote.limit(None, 1_000_000)
+        digests = await asyncio.gather(*(remote.digest(b"%d" % n) for n in range(8)))
+        assert len({digest.blake2b for digest in digests}) == 1
+
+    run(tmp_path, body)

@@ -69,6 +69,7 @@ class Capabilities:
     name_max: int
     largest_io: int
     in_flight: int  # requests worth having on the way at once
+    sending: int = 0  # steps of our changes beside those; 0: they count among the others
 
 
 @dataclass(frozen=True, slots=True)

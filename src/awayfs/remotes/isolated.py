@@ -283,7 +283,8 @@ class IsolatedRemote:
                         raise
                     continue
                 self.wallet.accepted()
-                self._slots.allow(connected.capabilities.in_flight)
+                able = connected.capabilities
+                self._slots.allow(able.in_flight, able.sending)
                 return connected
 
     async def _log_in(self, secrets: Secrets) -> Connected:

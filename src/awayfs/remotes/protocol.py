@@ -63,8 +63,8 @@ class Call(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def sends(self) -> bool:
-        """A step of a change of ours: has slots of its own, of which there are many, since what
-        they cost over a long link is round trips."""
+        """A step of a change of ours: over a long link it has slots of its own, of which there are
+        many, since what they cost there is round trips."""
         return False
 
     async def run(self, remote: Remote, fds: list[int]) -> Any:

@@ -71,6 +71,7 @@ from awayfs.remotes.sftp_transfer import Begun, Transfer
 from awayfs.remotes.sftp_view import View
 
 IN_FLIGHT = 32
+SENDING_IN_FLIGHT = 512
 UNKNOWN_SPACE = Space(4096, 1 << 40, 1 << 39, 1 << 39, 1 << 32, 1 << 31)
 """Where the server does not tell: large enough to stand in nobody's way."""
 
@@ -378,4 +379,5 @@ def _capabilities(session: Session) -> Capabilities:
         name_max=255,
         largest_io=session.quick.largest_read,
         in_flight=IN_FLIGHT,
+        sending=SENDING_IN_FLIGHT,
     )

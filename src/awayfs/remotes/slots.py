@@ -1,7 +1,8 @@
 """How many calls a worker has at once: more of what is short, and of each kind some.
 
 What waits for its turn waits here, where no deadline runs. Uploads may have long to go, so what
-somebody reads, and what hoard walks fetch, have slots of their own.
+somebody reads, and what hoard walks fetch, have slots of their own. So have the steps of changes,
+where the adapter works on as many at once (``Capabilities.sending``); one with threads does not.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ BULK_IN_FLIGHT = 4
 READS_IN_FLIGHT = 4
 WALKS_IN_FLIGHT = 2
 BACKGROUND_IN_FLIGHT = 8
-SENDING_IN_FLIGHT = 512
 
 
 class Slots:
@@ -26,18 +26,19 @@ class Slots:
         self._reads = asyncio.Semaphore(READS_IN_FLIGHT)
         self._walks = asyncio.Semaphore(WALKS_IN_FLIGHT)
         self._background = asyncio.Semaphore(BACKGROUND_IN_FLIGHT)
-        self._sending = asyncio.Semaphore(SENDING_IN_FLIGHT)
+        self._sending: asyncio.Semaphore | None = None
         self._metadata = asyncio.Semaphore(1)
 
-    def allow(self, in_flight: int) -> None:
-        """So many questions at once is what the adapter takes."""
+    def allow(self, in_flight: int, sending: int) -> None:
+        """So many questions, and steps of changes, at once is what the adapter takes."""
         self._metadata = asyncio.Semaphore(max(1, in_flight))
+        self._sending = asyncio.Semaphore(sending) if sending else None
 
     def of(self, call: p.Call) -> asyncio.Semaphore:
         """What a call waits for."""
         if isinstance(call, p.FetchCall):
             return self._walks if pacing.unasked.get() else self._reads
-        if call.sends:
+        if call.sends and self._sending is not None:
             return self._sending
         if call.background:
             return self._background
