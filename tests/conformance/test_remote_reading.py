@@ -491,7 +491,7 @@ def test_two_batches_and_a_cancelled_one_share_the_way(run):
         with cache_file() as one, cache_file() as two, cache_file() as three:
             given_up = asyncio.ensure_future(case.remote.fetch_many(pieces, three))
             rest = asyncio.gather(*(case.remote.fetch_many(pieces, fd) for fd in (one, two)))
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0)  # begun, and not over yet
             given_up.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await given_up
