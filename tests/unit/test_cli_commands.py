@@ -427,7 +427,8 @@ def _answer(listening: socket.socket, answer: bytes) -> None:
 
 def test_pin(daemon: Daemon) -> None:
     daemon.replies["pin"] = {"files": 2, "bytes": 2048, "failed": []}
-    assert "2 files (2.0 KiB)" in worked("pin", M + "/a", M + "/b", "--priority", "7", "--no-walk")
+    told = worked("pin", M + "/a", M + "/b", "--priority", "7", "--no-walk")
+    assert told.count("2 files here, 2.0 KiB fetched now") == 2
     assert daemon.asked == [("pin", {"path": p, "priority": 7, "walk": False}) for p in "ab"]
     assert data("pin", M + "/a")["files"] == 2
 

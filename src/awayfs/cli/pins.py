@@ -73,7 +73,20 @@ def _for_each(
 def _fetched(reply: dict[str, Any]) -> str:
     if not reply.get("files"):
         return ""
-    return f", {show.count(reply['files'], 'file')} ({show.size(reply.get('bytes'))}) are here"
+    return f", {_here(reply)}"
+
+
+def _here(reply: dict[str, Any]) -> str:
+    """``files`` are here, of which so many ``bytes`` were fetched just now."""
+    fetched = reply.get("bytes")
+    told = f", {show.size(fetched)} fetched now" if fetched else ""
+    return f"{show.count(reply.get('files', 0), 'file')} here{told}"
+
+
+def _would_be_here(reply: dict[str, Any]) -> str:
+    """``bytes`` are those of the files."""
+    files = show.count(reply.get("files", 0), "file")
+    return f"{files} ({show.size(reply.get('bytes', 0))}) would be here offline"
 
 
 def _all_fetched(name: str, reply: dict[str, Any]) -> bool:
@@ -194,8 +207,7 @@ def _walk(path: bytes | None, check: bool, as_json: bool) -> int:
 
 def _report(reply: dict[str, Any], check: bool) -> None:
     name, missing = reply["mountpoint"], reply.get("missing") or []
-    have = f"{show.count(reply.get('files', 0), 'file')} ({show.size(reply.get('bytes', 0))})"
-    verb = "would be here offline" if check else "are here"
-    click.echo(show.printable(f"{name}: {have} {verb}, {len(missing)} missing"))
+    have = _would_be_here(reply) if check else _here(reply)
+    click.echo(show.printable(f"{name}: {have}, {len(missing)} missing"))
     for item in missing:
         click.echo(f"  {show.printable(item.get('path'))}: {show.printable(item.get('why'))}")
