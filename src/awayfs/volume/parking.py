@@ -25,7 +25,7 @@ from awayfs.volume.server_variants import ServerVariants
 
 log = logging.getLogger(__name__)
 
-PARTIAL = "a part of the local version was never here, and the server has another one now"
+PARTIAL = "a part of the local version was never here, and the server has that version no more"
 
 
 class Parking:
