@@ -491,6 +491,10 @@ CASES: dict[str, tuple[Facts, Answer]] = {
         rename(current=STRANGER, moved=True),
         C.RENAME_RENAME,
     ),
+    "rename: renamed there, its name taken by a directory": (
+        rename(current=NEW_DIR, moved=True),
+        C.RENAME_RENAME,
+    ),
     "rename: a directory there": (rename(current=NEW_DIR), C.TYPE),
     "rename: another directory there": (
         rename(Kind.DIRECTORY, base=DIR, current=NEW_DIR),

@@ -405,17 +405,15 @@ def _rename(f: Facts) -> Decision:
     source, there = f.current, f.target_current
     if _rename_was_done(f):
         return AlreadyDone(there)
+    if f.moved:  # whatever has its name by now
+        return _conflict(ConflictKind.RENAME_RENAME, "renamed on both sides")
     if source is None:
-        if f.moved:
-            return _conflict(ConflictKind.RENAME_RENAME, "renamed on both sides")
         return _conflict(ConflictKind.UPDATE_REMOVE, "renamed here, removed on the server")
     if source.kind is not f.kind:
         return _type_conflict(f.kind, source.kind)
-    if f.base is not None and not same_object(f.base, source):
-        if f.moved:
-            return _conflict(ConflictKind.RENAME_RENAME, "renamed on both sides")
-        if source.kind is Kind.DIRECTORY:
-            return _conflict(ConflictKind.UPDATE_REMOVE, "another directory has its name now")
+    another = f.base is not None and not same_object(f.base, source)
+    if another and source.kind is Kind.DIRECTORY:
+        return _conflict(ConflictKind.UPDATE_REMOVE, "another directory has its name now")
     if there is None:
         return Apply(_identity(source), ABSENT)
     if _only_case_differs(f) and _proved_same(source, there):
