@@ -115,13 +115,14 @@ class Client:
         """A new daemon on the state that there is; its link is down."""
         self.store = Store.open(self.state, create=True)
         recover(self.store, time.time_ns())
-        self.way = Way(os.fsencode(self.share.root), self._on_call, self._seen)
+        own = f"client{self.name}"
+        self.way = Way(os.fsencode(self.share.root), own, self._on_call, self._seen)
         link = Link(self.way, time.time_ns, ModeState(Mode.DISCONNECTED, cause="starting"))  # type: ignore[arg-type]
         options = VolumeOptions(
             fresh_s=0.0, uid=os.getuid(), gid=os.getgid(), host=f"host-{self.name}"
         )
         context = Context(self.store, link, options, time.time_ns)
-        self.volume = Volume(context, f"client{self.name}")
+        self.volume = Volume(context, own)
         self.held = None
 
     def arm(self, name: str, count: int) -> None:

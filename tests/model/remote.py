@@ -46,18 +46,21 @@ class InlineExecutor(ThreadPoolExecutor):
 class Way:
     """Every method of a ``Remote``; ``dead`` once the daemon behind it died."""
 
-    def __init__(self, root: bytes, on_call: Callable[[], None], seen: Callable[[], None]) -> None:
+    def __init__(
+        self, root: bytes, client: str, on_call: Callable[[], None], seen: Callable[[], None]
+    ) -> None:
         self._root = root
+        self._client = client
         self._on_call = on_call
         self._seen = seen
-        self._remote = Inline(root)
+        self._remote = Inline(root, client)
         self.dead = False
         self.cut: tuple[int, str] | None = None
 
     async def connect(self) -> Any:
         """A new session, as a new worker would open it."""
         self._alive()
-        self._remote = Inline(self._root)
+        self._remote = Inline(self._root, self._client)
         return await self._remote.connect()
 
     async def close(self) -> None:
