@@ -15,6 +15,7 @@ The rules come from DESIGN sections 3 and 5:
 * Without ids a file with several names is changed where all of them, in one listing, show the
   same new revision; a name that alone shows another one is another file's (``Replaced``).
 * A new file that was saved over one name, and is linked to others, is that name's node.
+* Of two nodes that turn out to be one hard-linked file, one is to have all names (``Joined``).
 * Any other change of identity under a name is ``Replaced``.
 * An equal token that was weak when we saw it and is strong now proves nothing about the
   moments between: ``SUSPECT``. If it is still weak, the question stays open for next time.
@@ -97,6 +98,15 @@ class Linked:
 
 
 @dataclass(frozen=True, slots=True)
+class Joined:
+    """A name of ``old_node``, as it was; the same file is known as ``node``, too."""
+
+    old_node: NodeId
+    node: NodeId
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
 class Replaced:
     """The name holds another object; ``old_node`` lost it."""
 
@@ -113,7 +123,7 @@ class Unchanged:
     entry: Entry
 
 
-Change = Created | Updated | Removed | Moved | MovedIn | Linked | Replaced | Unchanged
+Change = Created | Updated | Removed | Moved | MovedIn | Linked | Joined | Replaced | Unchanged
 
 
 def _nowhere(_: bytes) -> NodeId | None:
@@ -247,6 +257,9 @@ class _Diff:
         child = self.known_by_name.get(entry.name)
         if child is not None and _same_identity(child.base, entry):
             content = compare_entries(child.base, entry)
+            twin = self._twin(child.node, entry)
+            if twin is not None:
+                return Joined(child.node, twin, entry)
             if content is None:
                 return Unchanged(child.node, entry)
             if content is Content.CHANGED and self._parted_without_ids(child, entry):
@@ -256,6 +269,13 @@ class _Diff:
         if arrival is not None and child is not None:
             self.displaced.append(child)
         return arrival
+
+    def _twin(self, node: NodeId, entry: Entry) -> NodeId | None:
+        """The node by which a hard-linked file is found, where that is another one."""
+        if entry.file_id is None or entry.nlink < 2 or entry.kind is Kind.DIRECTORY:
+            return None
+        known = self.elsewhere(entry.file_id)
+        return None if known == node else known
 
     def _newcomer(self, entry: Entry) -> Change:
         """An object we do not know, under a name that may have been another's."""
