@@ -686,3 +686,95 @@ def test_what_a_chain_of_decisions_leaves_free_is_shown() -> None:
         ("clash", {"who": "a", "ours": ours, "by": "s", "theirs": [("unlink", "b")]}),
     ]
     assert play("apart", steps) is None
+
+
+def test_what_was_renamed_on_both_sides_is_no_conflict_of_kinds_whatever_has_its_name() -> None:
+    theirs = [("exchange", "a", "e")]
+    steps: list[Step] = [
+        ("begin", {"without": ["d"], "decisions": 399}),
+        (
+            "clash",
+            {"who": "b", "ours": [("rename", "e", "d")], "by": "b", "theirs": theirs},
+        ),
+    ]
+    assert play("apart", steps) is None
+
+
+def test_a_name_that_was_linked_where_another_file_stood_by_then_is_that_files() -> None:
+    """The client knew one file as two, each with a part of its names."""
+    ours, created = [("link", "d/b", "d/a")], [("write", "d/a", "create")]
+    linking = {"who": "b", "ops": [("link", "d/a", "b")], "name": "files.written", "count": 2}
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 357}),
+        ("server", {"ops": [("rename", "d/a", "b")]}),
+        ("clash", {"who": "a", "ours": ours, "by": "a", "theirs": created}),
+        ("clash", {"who": "a", "ours": [], "by": "b", "theirs": [("rename", "b", "a")]}),
+        ("change_and_die", linking),
+    ]
+    assert play("apart", steps) is None
+
+
+def test_what_was_staged_in_a_directory_that_was_exchanged_meanwhile_is_reaped() -> None:
+    """Listings hid from a client of the model what it had staged itself."""
+    ours = [("write", "d/a", "create"), ("xattr", "d", "y")]
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 31572}),
+        ("clash", {"who": "a", "ours": [], "by": "a", "theirs": [("unlink", "d/a")]}),
+        ("clash", {"who": "a", "ours": ours, "by": "b", "theirs": [("exchange", "e", "d")]}),
+    ]
+    assert play("apart", steps) is None
+
+
+def test_a_name_that_no_record_takes_away_any_more_is_shown() -> None:
+    """What had displaced it was given up before its own rename had gone out."""
+    theirs = [("unlink", "b"), ("rename", "a", "d/a")]
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 48485}),
+        (
+            "clash",
+            {
+                "who": "a",
+                "ours": [("exchange", "d/a", "b")],
+                "by": "b",
+                "theirs": [("rename", "d/a", "e/a")],
+            },
+        ),
+        (
+            "clash",
+            {
+                "who": "a",
+                "ours": [("write", "a", "append")],
+                "by": "s",
+                "theirs": [("unlink", "a")],
+            },
+        ),
+        ("clash", {"who": "b", "ours": [], "by": "a", "theirs": theirs}),
+    ]
+    assert play("apart", steps) is None
+
+
+def test_what_is_shown_again_is_not_what_was_here_before_it_was_cut_short() -> None:
+    """Of a file that is empty on the server, the first no bytes are what anything begins with."""
+    saved = [("save", "e/a", "over")]
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 1274}),
+        ("change", {"who": "b", "ops": [("rename", "a", "d/a")]}),
+        (
+            "clash",
+            {"who": "a", "ours": [], "by": "s", "theirs": [("write", "d/a", "truncate")]},
+        ),
+        ("clash", {"who": "a", "ours": [("unlink", "a")], "by": "b", "theirs": saved}),
+    ]
+    assert play("apart", steps) is None
+
+
+def test_what_was_renamed_away_and_back_is_not_where_a_rename_given_up_had_put_it() -> None:
+    theirs = [("exchange", "d/e", "a")]
+    away, back = [("rename", "d/a", "e/a")], [("rename", "e/a", "d/a")]
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 46850}),
+        ("clash", {"who": "a", "ours": [("rename", "a", "d/a")], "by": "a", "theirs": theirs}),
+        ("clash", {"who": "a", "ours": away, "by": "a", "theirs": []}),
+        ("clash", {"who": "b", "ours": [], "by": "a", "theirs": back}),
+    ]
+    assert play("apart", steps) is None

@@ -44,6 +44,7 @@ _FIRST_SINCE: Final = (
 )
 _MOVES: Final = f"{_SELECT} WHERE to_parent != 0 AND to_parent != parent ORDER BY seq"
 _KINDS: Final = {str(kind): kind for kind in RecordKind}
+_DOUBT: Final = "DELETE FROM server_fingerprints WHERE directory IN (?, ?)"
 _LAST_FROZEN: Final = "SELECT seq FROM journal WHERE state = ? ORDER BY seq DESC LIMIT 1"
 _INSIDE: Final = (
     "SELECT seq FROM journal WHERE parent != 0 AND parent = ?"
@@ -315,6 +316,7 @@ class Journal:
             old = self._require(record.seq)
             self._tell(record.seq)
             self._db.execute(_REPLACE, (*_values(record), record.seq))
+            self._doubt_listings(old)
             self._unindex(old)
             self._index(record)
 
@@ -327,7 +329,13 @@ class Journal:
                     self._tell(seq)
                     self._db.execute("DELETE FROM journal WHERE seq = ?", (seq,))
                     self._db.execute("DELETE FROM intents WHERE seq = ?", (seq,))
+                    self._doubt_listings(record)
                     self._unindex(record)
+
+    def _doubt_listings(self, record: Record) -> None:
+        """What a record said of names holds no more: the next listing is compared with all."""
+        if record.parent or record.to_parent:
+            self._db.execute(_DOUBT, (record.parent, record.to_parent))
 
     def set_state(self, seq: int, state: RecordState, reason: str = "") -> None:
         """Where a record stands; ENOENT without it."""

@@ -38,6 +38,15 @@ _OTHER_TIMES: Final = (
     " JOIN nodes l ON l.id = n.node"
     " WHERE n.parent = ? AND s.kind = ? AND l.mtime_ns != s.mtime_ns ORDER BY s.node"
 )
+_PAGE: Final = 10_000
+_PAGE_END: Final = (
+    "SELECT max(name) FROM (SELECT name FROM server_names WHERE parent = ? AND name > ?"
+    " ORDER BY name LIMIT ?)"
+)
+_NOT_HERE: Final = (
+    "SELECT s.name, s.node FROM server_names s WHERE s.parent = ? AND s.name > ? AND s.name <= ?"
+    " AND NOT EXISTS (SELECT 1 FROM names l WHERE l.parent = s.parent AND l.name = s.name)"
+)
 _CHILDREN_KNOWN: Final = (
     "SELECT EXISTS (SELECT 1 FROM server_listings WHERE directory = ?)"
     " OR NOT EXISTS (SELECT 1 FROM server_nodes WHERE node = ?)"
@@ -277,6 +286,16 @@ class ServerView:
                 raise missing(name)
             self._names.add(to_parent, to_name, node)
             self._names.remove(parent, name)
+
+    def not_here(self, directory: NodeId) -> Iterator[list[tuple[bytes, NodeId]]]:
+        """Names in a directory of the server that nothing has here, with their nodes.
+
+        A page after the other, each as it is then: a directory may be large.
+        """
+        after: bytes = b""
+        while (end := self._db.value(_PAGE_END, (directory, after, _PAGE))) is not None:
+            yield self._db.rows(_NOT_HERE, (directory, after, end))
+            after = end
 
     # -- freshness ----------------------------------------------------------------------
 

@@ -21,7 +21,6 @@ from awayfs.core.records import (
     RecordState,
     fields_set,
     takes_away,
-    takes_name,
 )
 from awayfs.core.types import ROOT, Entry, Kind, NodeId
 from awayfs.store.server import Seen, ServerNode
@@ -121,22 +120,6 @@ class Adopter:
             self._context.kernel.forget_entry(directory, entry.name)
             self._context.kernel.forget_node(node)
 
-    def show_again(self, parent: NodeId, name: bytes) -> None:
-        """A name was freed here: what the server has under it is shown, if it is known.
-
-        No listing would, since for the server nothing has changed. What was taken away from the
-        name here, and still waits to be sent, stays away.
-        """
-        node = self._server.child(parent, name)
-        if node is None or self._nodes.get(node) is None:
-            return
-        if self._nodes.child_id(parent, name) is not None:
-            return
-        if any(takes_name(r, node, (parent, name)) for r in self._journal.of_node(node)):
-            return
-        self._nodes.add_name(parent, name, node)
-        self._context.kernel.forget_entry(parent, name)
-
     def adopt_revision(
         self, node: NodeId, entry: Entry, content: Content | None, *, merged: bool = False
     ) -> None:
@@ -220,10 +203,24 @@ class Adopter:
                 self._moved_in(directory, node, entry)
             case diff.Linked(node, entry):
                 self._linked(directory, node, entry)
+            case diff.Joined(old_node, node, entry):
+                yield from self._join(directory, old_node, node, entry)
             case diff.Replaced(name, old_node, entry):
                 if not self._is_name_outdated(directory, name, old_node):
                     yield from self._remover.steps(directory, name, old_node)
                     self._created(directory, entry)
+
+    def _join(self, directory: NodeId, old: NodeId, node: NodeId, entry: Entry) -> Iterator[None]:
+        """A name goes from one node of a file to the other; while that one is used it stays."""
+        used = self._context.opened.get(old) is not None or self._remover.is_dirty_below(old)
+        if used or self._is_being_replaced(node):
+            base = self._server.get(old)
+            content = diff.compare_entries(base.entry(), entry) if base else None
+            change = diff.Updated(old, entry, content) if content else diff.Unchanged(old, entry)
+            yield from self._adopt_change(directory, change)
+        elif not self._is_name_outdated(directory, entry.name, old):
+            yield from self._remover.steps(directory, entry.name, old)
+            self._linked(directory, node, entry)
 
     def _has_moved_since(self, directory: NodeId, move: diff.Moved) -> bool:
         names = (move.old_name, move.entry.name)
@@ -363,7 +360,7 @@ class Adopter:
         movable = [
             move
             for move in moves
-            if not self._is_name_dirty(move.node, (directory, move.old_name))
+            if not self.is_name_dirty(move.node, (directory, move.old_name))
             and self._nodes.child_id(directory, move.old_name) == move.node
         ]
         while taken := [m for m in movable if self._taken(directory, m.entry.name, movable)]:
@@ -415,7 +412,7 @@ class Adopter:
                 self._server.forget(node)  # left over of one that was given up
                 self._created(directory, entry)
             return
-        clean = [name for name in names if not self._is_name_dirty(node, name)]
+        clean = [name for name in names if not self.is_name_dirty(node, name)]
         old_parent, old_name = clean[0] if clean else names[0]
         if (
             not clean
@@ -456,7 +453,7 @@ class Adopter:
     def _forget_stray_names(self, node: NodeId) -> None:
         """Names in a directory that is nowhere any more: nobody can look whether they are there."""
         for parent, name in self._server.names(node):
-            if self._server.path(parent) is None and not self._is_name_dirty(node, (parent, name)):
+            if self._server.path(parent) is None and not self.is_name_dirty(node, (parent, name)):
                 self._server.remove_name(parent, name)
                 if self._nodes.child_id(parent, name) == node and self._nodes.path(parent) is None:
                     self._nodes.remove_name(parent, name)
@@ -473,7 +470,7 @@ class Adopter:
         stores = [r for r in records if r.kind is RecordKind.STORE]
         return any(r.state is RecordState.FROZEN and not refused(r.seq) for r in stores)
 
-    def _is_name_dirty(self, node: NodeId, place: tuple[NodeId, bytes]) -> bool:
+    def is_name_dirty(self, node: NodeId, place: tuple[NodeId, bytes]) -> bool:
         """Whether an unsent record is about a node's name; of several names, about this one."""
         records = [r for r in self._journal.of_node(node) if r.kind in TAKING_NAMES]
         if len(self._server.names(node)) < 2:

@@ -15,10 +15,12 @@ import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from awayfs.core.diff import (
     Change,
     Created,
+    Joined,
     KnownChild,
     MovedIn,
     compare_entries,
@@ -35,6 +37,7 @@ from awayfs.volume.brakes import Brakes
 from awayfs.volume.changes import RESERVED
 from awayfs.volume.context import SECOND_NS, Context
 from awayfs.volume.fingerprints import Fingerprints
+from awayfs.volume.returning import Returning
 from awayfs.volume.slices import Slices, in_slices
 from awayfs.volume.strays import Strays
 from awayfs.volume.suspects import Suspects
@@ -60,6 +63,7 @@ class Observer:
         self._store = context.store
         self._strays = Strays(context, client)
         self._adopter = Adopter(context)
+        self._returning = Returning(context)
         self._brakes = Brakes(context)
         self._fingerprints = Fingerprints(context, self._adopter)
         suspects = Suspects(context, self._adopter, self.adopt_entry)
@@ -352,7 +356,8 @@ class Observer:
         came = self._come_from(changes)
         newer: set[Seen] = set()
         unchanged: list[NodeId] = []
-        steps, ended = Adopter(self._context, newer, unchanged).steps(node, changes), False
+        steps = Adopter(self._context, newer, unchanged).steps(node, changes)
+        steps, ended = chain(steps, self._returning.hidden(node)), False
         while not ended and epoch == server.epoch and self._is_there(node):
             newer |= noted
             with self._store.transaction():
@@ -364,6 +369,8 @@ class Observer:
             noted.clear()  # that was ourselves
             await slices.pause()
         fingerprint = None
+        if any(isinstance(change, Joined) for change in changes):
+            found = None  # it may have been left for later, though all is as listed
         if ended and found is not None:
             fingerprint = await self._fingerprints.of_known(node, listed, found, noted, slices)
         if fingerprint and server.listed_ns(node) == listed_ns:

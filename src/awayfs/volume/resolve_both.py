@@ -10,7 +10,6 @@ from awayfs.core.errors import UsageError
 from awayfs.core.records import Record, RecordKind
 from awayfs.core.types import Kind, NodeId
 from awayfs.store.conflicts import Conflict
-from awayfs.volume.adopt import Adopter
 from awayfs.volume.changes import Changes
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
@@ -49,7 +48,6 @@ class KeepBoth:
         self._strangers = strangers
         self._local = local
         self._server = server
-        self._adopter = Adopter(context)
         self._returning = Returning(context)
 
     async def keep(self, conflict: Conflict, record: Record) -> str | None:
@@ -94,13 +92,13 @@ class KeepBoth:
         with self._store.transaction():
             home, place = (parent, copy), (parent, name)
             heir = record.replaced if renaming else 0
-            for node in self._steps.start_from(home, place, record.node, record.seq, heir):
-                if nodes.child_id(*place) == node:
-                    nodes.move_name(*place, *home)
+            standing = self._steps.start_from(home, place, record.node, record.seq, heir)
+            if standing and nodes.child_id(*place) == standing:
+                nodes.move_name(*place, *home)
             if not nodes.names(record.node) and not self._steps.is_taken_away(record.node):
                 self._returning.name(*home, record.node)  # what displaced it displaces theirs
             self._store.journal.replace(changed or replace(record, name=copy))
-            self._adopter.show_again(parent, name)
+            self._returning.again(parent, name)
         self._context.kernel.forget_entry(parent, name)
         self._context.kernel.forget_entry(parent, copy)
         self._steps.release(self._store.journal.get(record.seq) or record)

@@ -159,9 +159,8 @@ class KeepExchange:
 
         What was done with it later starts from the name that it has on the server.
         """
-        came = self._steps.start_from(side.home, side.to, side.node, record.seq)
-        standing = self._store.nodes.child_id(*side.to)
-        return standing if standing is not None and standing in came else 0
+        standing = self._steps.start_from(side.home, side.to, side.node, record.seq)
+        return standing if self._store.nodes.child_id(*side.to) == standing else 0
 
     def _check_home(self, side: _Side) -> None:
         """A name that something else took here since cannot be given back."""

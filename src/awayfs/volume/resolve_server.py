@@ -85,7 +85,7 @@ class KeepServer:
             if entry is None:
                 self._giving_up.node(node)
                 for place in names:
-                    self._adopter.show_again(*place)
+                    self._returning.again(*place)
             elif self._adopter.is_link_to_another(node, entry):
                 self._part(node, entry)
             else:
@@ -156,10 +156,8 @@ class KeepServer:
         if not names:
             self._giving_up.name(*place, node)
             return
-        standing = self._store.nodes.child_id(*place)
-        came = self._steps.start_from(names[0], place, node, record.seq, record.replaced)
-        if standing in came:
-            assert standing is not None
+        standing = self._steps.start_from(names[0], place, node, record.seq, record.replaced)
+        if standing and self._store.nodes.child_id(*place) == standing:
             self._giving_up.name(*place, standing)
             self._returning.name(*names[0], standing)
         if not self._store.nodes.names(node) and not self._steps.is_taken_away(node):

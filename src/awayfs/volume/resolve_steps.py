@@ -14,7 +14,6 @@ from awayfs.core.naming import conflict_copy_name
 from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.types import Entry, NodeId
 from awayfs.store.conflicts import Conflict
-from awayfs.volume.adopt import Adopter
 from awayfs.volume.context import Context
 from awayfs.volume.observe import Observer
 from awayfs.volume.suspects import digest_of_file
@@ -46,7 +45,6 @@ class Steps:
         self._context = context
         self._store = context.store
         self._observer = observer
-        self._adopter = Adopter(context)
         self._together = 0
         self._later: set[NodeId] = set()
 
@@ -74,20 +72,6 @@ class Steps:
                 self._later.add(directory)
             else:
                 await self._observer.directory(directory)
-                self._show_all(directory)
-
-    def _show_all(self, directory: NodeId) -> None:
-        """What the server has under names that became free here is shown: for no listing is it new.
-
-        Which name a chain of renames, exchanges and decisions leaves free is known in the end only.
-        """
-        nodes, server = self._store.nodes, self._store.server
-        with self._store.transaction():
-            shown = {name for name, _ in nodes.children(directory)}
-            for name, node in server.children(directory):
-                if name in shown or (nodes.names(node) and len(server.names(node)) == 1):
-                    continue  # a rename of ours is on its way
-                self._adopter.show_again(directory, name)
 
     @asynccontextmanager
     async def together(self) -> AsyncIterator[None]:
@@ -155,37 +139,33 @@ class Steps:
         node: NodeId,
         seq: int,
         heir: NodeId = 0,
-    ) -> list[NodeId]:
+    ) -> NodeId:
         """What a decision gives the name ``home`` did not get ``place``: what took that away
         again since, takes ``home`` away.
 
-        Which nodes came to stand there one after the other, through exchanges: the last of them
-        does so now, unless it was renamed or removed. What was renamed over it has displaced
-        ``heir`` instead, which stood there before.
+        Which node stands there now because of that: what the last of the exchanges since brought,
+        or 0 where it was renamed or removed, though it may have come back later. What was renamed
+        over it has displaced ``heir`` instead, which stood there before.
         """
         journal = self._store.journal
         for later in journal.of_node(node):
             if later.seq <= seq or later.kind not in TAKING:
                 continue
             exchanged = later.kind is RecordKind.EXCHANGE
+            over = (later.replaced, later.to_parent, later.to_name) == (node, *place)
             if (later.node, later.parent, later.name) == (node, *place):
                 journal.replace(replace(later, parent=home[0], name=home[1]))
                 other = later.replaced
-            elif exchanged and (later.replaced, later.to_parent, later.to_name) == (node, *place):
+            elif exchanged and over:
                 journal.replace(replace(later, to_parent=home[0], to_name=home[1]))
                 other = later.node
-            elif not exchanged and (later.replaced, later.to_parent, later.to_name) == (
-                node,
-                *place,
-            ):
+            elif over:
                 journal.replace(replace(later, replaced=heir))
-                return [node]
+                return 0
             else:
                 continue
-            if not exchanged:
-                return [node]
-            return [node, *self.start_from(home, place, other, later.seq, heir)]
-        return [node]
+            return self.start_from(home, place, other, later.seq, heir) if exchanged else 0
+        return node
 
     def inherit(self, rename: Record) -> None:
         """A rename is given up: what was renamed over its node since has displaced what that one

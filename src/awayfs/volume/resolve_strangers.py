@@ -12,12 +12,12 @@ from awayfs.core.errors import UsageError
 from awayfs.core.records import Record, takes_name
 from awayfs.core.types import ABSENT, Entry, Expected, Kind, Mismatch, NodeId
 from awayfs.ports.remote import Intent
-from awayfs.volume.adopt import Adopter
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
 from awayfs.volume.observe import Observer, join
 from awayfs.volume.op_ids import aside_op
 from awayfs.volume.resolve_steps import Steps
+from awayfs.volume.returning import Returning
 
 Place = tuple[NodeId, bytes]
 ASIDE = "moving aside"
@@ -33,7 +33,7 @@ class Strangers:
         self._observer = observer
         self._steps = steps
         self._client = client
-        self._adopter = Adopter(context)
+        self._returning = Returning(context)
 
     async def settle(self, record: Record) -> None:
         """A move that was cut off is over: what it left half done on the server is put right.
@@ -105,4 +105,4 @@ class Strangers:
         elif len(server.names(node)) > 1 and not any(
             takes_name(record, node, old) for record in self._store.journal.of_node(node)
         ):
-            self._adopter.show_again(*new)  # here the name was another's
+            self._returning.again(*new)  # here the name was another's

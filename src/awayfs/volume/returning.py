@@ -2,11 +2,17 @@
 
 Who had it open may have written to it meanwhile. That was never to be sent, so it must not pass
 for what the server has: the base shows again, as far as it is here.
+
+Whatever decisions, deaths and others' changes a name went through: where no record is left that
+says otherwise, the next listing shows what the server has under it (``hidden``).
 """
 
 from __future__ import annotations
 
-from awayfs.core.records import fields_set
+from collections.abc import Iterator
+
+from awayfs.core.diff import Created
+from awayfs.core.records import fields_set, takes_name
 from awayfs.core.types import Kind, NodeId
 from awayfs.volume.adopt import XATTRS_LOADED, Adopter
 from awayfs.volume.context import Context
@@ -28,6 +34,37 @@ class Returning:
             self._context.kernel.forget_entry(parent, name)
             self.content(node)
             self._attributes(node)
+
+    def again(self, parent: NodeId, name: bytes) -> None:
+        """A name was freed here: what the server has under it is shown, if it is known.
+
+        What was taken away from the name here, and still waits to be sent, stays away.
+        """
+        node = self._store.server.child(parent, name)
+        if node is None or self._store.nodes.get(node) is None:
+            return
+        if any(takes_name(r, node, (parent, name)) for r in self._store.journal.of_node(node)):
+            return
+        self.name(parent, name, node)
+
+    def hidden(self, directory: NodeId) -> Iterator[None]:
+        """What a directory has on the server and nothing takes away is shown; see above.
+
+        There may be a pause after each step.
+        """
+        for page in self._store.server.not_here(directory):
+            for name, node in page:
+                if not self._adopter.is_name_dirty(node, (directory, name)):
+                    self._show(directory, name, node)
+            yield
+
+    def _show(self, directory: NodeId, name: bytes, node: NodeId) -> None:
+        base = self._store.server.get(node)
+        if self._store.nodes.get(node) is not None or base is None:
+            self.name(directory, name, node)
+            return
+        self._store.server.purge(node)
+        self._adopter.adopt(directory, [Created(base.entry(name))])
 
     def _attributes(self, node: NodeId) -> None:
         """What was set before is not sent any more, since the node was to go: the base's shows."""
