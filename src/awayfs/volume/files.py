@@ -412,6 +412,8 @@ class Files:
         pending = self._journaling.store_pending(node)
         named = pending or self._is_named(node)
         if not named:
+            if opened.gone and not changed:
+                raise OSError(errno.ESTALE, "the file was removed on the server")
             self._journaling.nameless(node, changed=changed)
         if named and not pending:
             self._journaling.store(node)
@@ -424,7 +426,11 @@ class Files:
         self._context.opened.edited(node)
 
     def _is_named(self, node: NodeId) -> bool:
-        """Open-but-unlinked files keep working and are never uploaded (DESIGN section 5)."""
+        """Open-but-unlinked files keep working and are never uploaded (DESIGN section 5).
+
+        That is for whoever unlinked the file. One that went on the server takes no more writes
+        (``OpenNode.gone``): they would be lost, and a program could not know.
+        """
         return bool(self._store.nodes.names(node))
 
     def _changed(self, opened: OpenNode, start: int, end: int) -> None:

@@ -68,6 +68,7 @@ class OpenNode:
     blank: int = 0  # the record that foresees a first write, until there is one; 0 for none
     passthrough: int = 0  # backing id the kernel reads through, 0 for none
     outdated: bool = False  # the server has a newer content, to be taken after the last close
+    gone: bool = False  # its last name went because the server had it no more
     fetched: bool = False  # what the kernel had of written pages is here, at this moment
     asking: Asking | None = None
     reads: list[PageRead] = field(default_factory=list)

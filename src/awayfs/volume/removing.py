@@ -40,7 +40,7 @@ class Remover:
         if self._server.child(directory, name) == node:  # or it is another's by now
             self._server.remove_name(directory, name)
         if self._nodes.child_id(directory, name) == node:
-            self._nodes.remove_name(directory, name)
+            self._take_name(directory, name, node)
             self._context.kernel.forget_entry(directory, name)
         if not self._server.names(node) and not self._nodes.names(node):
             self._forget(node)
@@ -54,10 +54,17 @@ class Remover:
             elif self._nodes.child_id(directory, name) == child.id and self._may_go(child.id):
                 if self._server.child(directory, name) is not None:
                     self._server.remove_name(directory, name)
-                self._nodes.remove_name(directory, name)
+                self._take_name(directory, name, child.id)
                 if not self._nodes.names(child.id) and not self._server.names(child.id):
                     self._forget(child.id)
             yield
+
+    def _take_name(self, directory: NodeId, name: bytes, node: NodeId) -> None:
+        """Who has the file open did not take its last name, and must not write to it unawares."""
+        self._nodes.remove_name(directory, name)
+        opened = self._context.opened.get(node)
+        if opened is not None and not self._nodes.names(node):
+            opened.gone = True
 
     def _may_go(self, node: NodeId) -> bool:
         return not (self._is_dirty(node) or self._nodes.has_children(node))
