@@ -220,7 +220,10 @@ CASES: dict[str, tuple[Facts, Answer]] = {
         Apply(identity(OTHER)),
     ),
     "link: source removed": (facts(K.LINK, base=BASE), C.UPDATE_REMOVE),
-    "link: source replaced by a directory": (facts(K.LINK, base=BASE, current=DIR), C.TYPE),
+    "link: source replaced by a directory": (
+        facts(K.LINK, base=BASE, current=DIR),
+        C.UPDATE_REMOVE,
+    ),
     "link: already this file": (
         facts(K.LINK, base=BASE, current=LINKED, target_current=LINKED),
         DONE,
@@ -495,7 +498,7 @@ CASES: dict[str, tuple[Facts, Answer]] = {
         rename(current=NEW_DIR, moved=True),
         C.RENAME_RENAME,
     ),
-    "rename: a directory there": (rename(current=NEW_DIR), C.TYPE),
+    "rename: a directory there": (rename(current=NEW_DIR), C.UPDATE_REMOVE),
     "rename: another directory there": (
         rename(Kind.DIRECTORY, base=DIR, current=NEW_DIR),
         C.UPDATE_REMOVE,

@@ -251,3 +251,38 @@ def test_an_undo_of_every_decision(way: str, tmp_path: Path) -> None:
         assert not world.store.conflicts.all() and check(world.store) == []
 
     played(tmp_path, play)
+
+
+@pytest.mark.parametrize("way", [Resolution.LOCAL, Resolution.BOTH, Resolution.SERVER])
+@pytest.mark.parametrize("how", ["renamed", "linked"])
+def test_what_was_moved_away_while_another_kind_took_its_name_there(
+    how: str, way: Resolution, tmp_path: Path
+) -> None:
+    """Ours is gone there, and what has its old name is in nobody's way: decided, it is over."""
+
+    async def play(world: World) -> None:
+        (world.share / "old").write_bytes(b"ours")
+        node = await world.cached("old")
+        if how == "renamed":
+            world.volume.changes.rename(ROOT, b"old", ROOT, b"new", 0)
+        else:
+            world.volume.changes.link(node.id, ROOT, b"new")
+        (world.share / "old").unlink()
+        (world.share / "old").symlink_to("theirs")
+        await world.drained()
+        (conflict,) = world.store.conflicts.all()
+        assert conflict.kind == ConflictKind.UPDATE_REMOVE
+        await world.volume.resolve(conflict, way)
+        await world.drained()
+        for again in world.store.conflicts.all():  # linked: made anew under the taken name, too
+            assert (how, again.kind) == ("linked", ConflictKind.TYPE)
+            await world.volume.resolve(again, way)
+            await world.drained()
+        assert not world.store.conflicts.all() and not world.store.journal.count()
+        links = [path for path in world.share.iterdir() if path.is_symlink()]
+        assert [os.readlink(path) for path in links] == ["theirs"]
+        ours = {path.name for path in world.share.iterdir()} - {links[0].name}
+        assert ("new" in ours) == (way is not Resolution.SERVER), ours
+        assert all((world.share / name).read_bytes() == b"ours" for name in ours)
+
+    played(tmp_path, play)

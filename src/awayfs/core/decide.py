@@ -261,10 +261,8 @@ def _link(f: Facts) -> Decision:
         if there.kind is not f.kind:
             return _type_conflict(f.kind, there.kind)
         return _conflict(ConflictKind.NAME_NAME, "the name was taken on the server")
-    if source is None:
+    if source is None or source.kind is not f.kind:  # a thing of another kind has its name now
         return _conflict(ConflictKind.UPDATE_REMOVE, "linked here, removed on the server")
-    if source.kind is not f.kind:
-        return _type_conflict(f.kind, source.kind)
     return Apply(_identity(source), ABSENT)
 
 
@@ -407,10 +405,8 @@ def _rename(f: Facts) -> Decision:
         return AlreadyDone(there)
     if f.moved:  # whatever has its name by now
         return _conflict(ConflictKind.RENAME_RENAME, "renamed on both sides")
-    if source is None:
+    if source is None or source.kind is not f.kind:  # a thing of another kind has its name now
         return _conflict(ConflictKind.UPDATE_REMOVE, "renamed here, removed on the server")
-    if source.kind is not f.kind:
-        return _type_conflict(f.kind, source.kind)
     another = f.base is not None and not same_object(f.base, source)
     if another and source.kind is Kind.DIRECTORY:
         return _conflict(ConflictKind.UPDATE_REMOVE, "another directory has its name now")

@@ -157,10 +157,9 @@ class Parking:
     ) -> tuple[Entry | None, bytes | None]:
         """What stands on the server in the way, and where."""
         places = self._finder.places(record)
-        about_target = conflict.on_target or record.kind in (
-            RecordKind.CREATE,
-            RecordKind.LINK,
-        )
+        removed = conflict.kind is ConflictKind.UPDATE_REMOVE
+        about_target = conflict.on_target or record.kind is RecordKind.CREATE
+        about_target |= record.kind is RecordKind.LINK and not removed
         if about_target or (facts.current is None and facts.target_current is not None):
             return facts.target_current, places.target
         if conflict.kind is ConflictKind.NAME_NAME and facts.target_current is not None:
