@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from awayfs.core.errors import StoreError, StoreInUse
-from awayfs.core.records import RecordKind, RecordState
+from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.types import ABSENT, ROOT, Attributes, Entry, Expected, Kind, Range
 from awayfs.ports.remote import Intent
+from awayfs.store import server as server_module
 from awayfs.store.fsck import check
+from awayfs.store.journal import Journal
 from awayfs.store.nodes import Node
 from awayfs.store.server import ServerView
 from awayfs.store.store import Store
@@ -246,6 +249,26 @@ def test_server_names(store: Store) -> None:
         store.server.add_name(ROOT, b"d", 7)
 
 
+def test_what_the_server_has_and_nothing_has_here(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "_PAGE", 2)
+    for number in range(5):
+        store.server.add_name(ROOT, b"n%d" % number, 10 + number)
+    assert [list(page) for page in store.server.not_here(ROOT)] == [
+        [(b"n0", 10), (b"n1", 11)],
+        [(b"n2", 12), (b"n3", 13)],
+        [(b"n4", 14)],
+    ]
+    for name in (b"n0", b"n1", b"n3", b"here alone"):
+        add(store, name)
+    assert [row for page in store.server.not_here(ROOT) for row in page] == [
+        (b"n2", 12),
+        (b"n4", 14),
+    ]
+    assert list(store.server.not_here(5)) == []
+
+
 # -- journal and intents --------------------------------------------------------------------
 
 
@@ -269,6 +292,27 @@ def test_records_come_back_as_they_went(store: Store) -> None:
     store.journal.remove([a.seq, b.seq, c.seq, d.seq, 999])
     assert store.journal.count() == 0 and not store.journal.has_any(6)
     assert store.journal.append(RecordKind.STORE, 5).seq > d.seq
+
+
+@pytest.mark.parametrize(
+    ("ends", "goes"),
+    [
+        (lambda journal, record: journal.remove([record.seq]), True),
+        (lambda journal, record: journal.replace(replace(record, parent=4)), True),
+        (lambda journal, record: journal.set_state(record.seq, RecordState.PARKED), False),
+    ],
+)
+def test_directories_are_listed_in_full_when_a_record_says_no_more_of_their_names(
+    store: Store, ends: Callable[[Journal, Record], object], goes: bool
+) -> None:
+    record = store.journal.append(
+        RecordKind.RENAME, 5, parent=2, name=b"a", to_parent=3, to_name=b"b"
+    )
+    for directory in (2, 3, 4):
+        store.server.set_listed(directory, 8, b"print")
+    ends(store.journal, record)
+    kept = [store.server.fingerprint(directory) is not None for directory in (2, 3, 4)]
+    assert kept == [not goes, not goes, True]
 
 
 def test_pending_bytes_follow_sizes(store: Store) -> None:

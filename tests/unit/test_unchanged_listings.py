@@ -111,6 +111,30 @@ def test_what_was_left_to_replay_is_never_taken_for_known(tmp_path: Path) -> Non
     played(tmp_path, play)
 
 
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_a_name_is_shown_once_no_record_takes_it_away(tmp_path: Path, forgotten: bool) -> None:
+    """Whatever became of the record. ``forgotten``: the node is gone, too."""
+
+    async def play(world: World) -> None:
+        await settled(world)
+        file, store = await world.cached("f"), world.store
+        world.volume.changes.unlink(ROOT, b"f")
+        store.nodes.update(file.id, mode=0o600)
+        await listed(world)
+        assert store.nodes.child_id(ROOT, b"f") is None
+        store.journal.remove([record.seq for record in store.journal.all()])
+        if forgotten:
+            store.nodes.remove(file.id)
+        assert await listed(world)
+        shown = await world.find("f")
+        assert (shown.id == file.id) != forgotten
+        assert shown.mode == 0o644 and shown.size == len(b"content")
+        await listed(world)
+        assert not await listed(world), "and all is known then"
+
+    played(tmp_path, play)
+
+
 def test_what_becomes_known_while_the_server_is_asked_counts(tmp_path: Path) -> None:
     """The answer is of before; what it is compared with has gone meanwhile."""
 
