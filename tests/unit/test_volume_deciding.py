@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from awayfs.core.settings import Settings
 from awayfs.core.types import ROOT, Attributes, Kind
 from awayfs.daemon.api_resolve import ResolveApi
 from awayfs.store.fsck import check
+
+SETTLED_S = 0.05
+"""After that tokens of a local directory are strong."""
 
 
 @pytest.mark.parametrize("way", ["local", "with", "base"])
@@ -118,6 +122,7 @@ def test_an_edit_of_what_came_back_is_kept_when_the_removal_is_decided_for(tmp_p
         await world.drained()
         (conflict,) = world.store.conflicts.all()
         assert conflict.kind == ConflictKind.REMOVE_UPDATE
+        await asyncio.sleep(SETTLED_S)  # else it may be an edit of what nobody can tell from theirs
         await world.cached("f")
         world.write(await world.find("f"), 0, b"worked on\n")
         await world.volume.deciding.keep(conflict.id, "local")
