@@ -302,6 +302,10 @@ CASES: dict[str, tuple[list[Record], list[Record]]] = {
         [rename(X, b"a", b"b"), rename(X, b"b", b"c"), rename(X, b"c", b"d")],
         [rename(X, b"a", b"d")],
     ),
+    "one there and another back is not nothing": (
+        [rename(X, b"a", b"b"), rename(Y, b"b", b"a")],
+        [rename(X, b"a", b"b"), rename(Y, b"b", b"a")],
+    ),
     "there and back is nothing": ([rename(X, b"a", b"b"), rename(X, b"b", b"a")], []),
     "there and back is something when the name was used meanwhile": (
         [

@@ -778,3 +778,16 @@ def test_what_was_renamed_away_and_back_is_not_where_a_rename_given_up_had_put_i
         ("clash", {"who": "b", "ours": [], "by": "a", "theirs": back}),
     ]
     assert play("apart", steps) is None
+
+
+def test_a_rename_to_a_name_that_another_then_leaves_is_not_undone_by_that() -> None:
+    """An exchange was given up between the two: neither was sent, and nothing told of them."""
+    saved = [("save", "d/b", "over"), ("exchange", "d/b", "e/a"), ("rename", "d/a", "e/a")]
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 62566}),
+        ("change", {"who": "b", "ops": [("symlink", "b", "a")]}),
+        ("clash", {"who": "a", "ours": saved, "by": "s", "theirs": [("unlink", "e/a")]}),
+        ("work_offline", {"who": "b", "ops": [("remove", "d")]}),
+        ("clash", {"who": "a", "ours": [("rename", "d/b", "d/a")], "by": "b", "theirs": []}),
+    ]
+    assert play("apart", steps) is None

@@ -203,8 +203,12 @@ class _Pass:
             self.arrival.pop(slot, None)
 
     def _open(self, node: NodeId, position: int | None) -> int | None:
-        """The position, if its record is live and no barrier of the node came after it."""
-        if position is None or position not in self.journal.live:
+        """The position, if its record is live, the node's, and no barrier of the node came after it.
+
+        What a decision gave up may leave one node arriving at a name that another then leaves.
+        """
+        record = None if position is None else self.journal.live.get(position)
+        if position is None or record is None or record.node != node:
             return None
         return position if position > self.barrier.get(node, -1) else None
 
