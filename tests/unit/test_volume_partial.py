@@ -12,6 +12,7 @@ from tests.unit.test_volume_review import World, played
 
 from awayfs.core.conflicts import ConflictKind, Resolution
 from awayfs.core.errors import ECONFLICTED, UsageError
+from awayfs.core.types import ROOT
 from awayfs.store.conflicts import Conflict
 from awayfs.store.nodes import Node
 from awayfs.volume import rest
@@ -210,6 +211,30 @@ def test_keeping_both_saves_the_known_ranges_as_what_they_are(change: str, tmp_p
             assert (world.share / "f.txt").read_bytes() == NEW
         assert len(names) == (2 if change == "remove" else 3)
         assert not world.store.conflicts.all() and not world.store.journal.count()
+
+    played(tmp_path, play)
+
+
+@pytest.mark.parametrize("then", ["still parked", "renamed on"])
+def test_keeping_both_saves_what_was_written_after_a_rename(then: str, tmp_path: Path) -> None:
+    """Renamed while nothing of it was here, removed there, and written to all the same."""
+
+    async def play(world: World) -> None:
+        (world.share / "f.txt").write_bytes(OLD)
+        file = await world.find("f.txt")
+        world.volume.changes.rename(ROOT, b"f.txt", ROOT, b"g.txt", 0)
+        os.unlink(world.share / "f.txt")
+        await world.drained()
+        world.write(world.shown(file), SIZE, b"mine")
+        if then == "renamed on":
+            world.volume.changes.rename(ROOT, b"g.txt", ROOT, b"h.txt", 0)
+        await world.drained()
+        (conflict,) = world.store.conflicts.of_node(file.id)
+        copy = await world.volume.resolve(conflict, Resolution.BOTH)
+        await world.drained()
+        assert copy is not None
+        assert (world.share / copy).read_bytes() == bytes(SIZE) + b"mine"
+        assert sorted(os.listdir(world.share)) == [copy, f"{copy}.known-ranges.txt"]
 
     played(tmp_path, play)
 

@@ -49,7 +49,7 @@ class KeepServer:
         if not self._context.link.usable:
             await self._steps.stat(b"")  # says why not
         if record.kind is RecordKind.RENAME:
-            await self._undo_rename(conflict, record)
+            await self._undo_rename(conflict, record, saving)
             return None
         node, parent = record.node, conflict.parent
         on_server = self._store.server.names(node)
@@ -117,8 +117,13 @@ class KeepServer:
             for place, owner in places:
                 self._returning.name(*place, owner)
 
-    async def _undo_rename(self, conflict: Conflict, record: Record) -> None:
-        """The node goes back to its name on the server; what it displaced is shown again."""
+    async def _undo_rename(
+        self, conflict: Conflict, record: Record, saving: Callable[[], object]
+    ) -> None:
+        """The node goes back to its name on the server; what it displaced is shown again.
+
+        Where it has none any more it goes, with what was written to it since.
+        """
         nodes, server = self._store.nodes, self._store.server
         await self._steps.find_on_server(record)
         names = server.names(record.node)
@@ -127,6 +132,8 @@ class KeepServer:
         elif not await self._stands(record.node):
             names = []
         with self._store.transaction():
+            if not names:
+                saving()
             self._store.journal.remove([record.seq])
             self._go_home(record, names)
             replaced = record.replaced
