@@ -18,6 +18,7 @@ from awayfs.core.types import ROOT, Kind
 from awayfs.store.fsck import check
 from awayfs.store.nodes import Node
 from awayfs.volume import programs
+from awayfs.volume.changes import RENAME_EXCHANGE
 
 
 async def edited_on_both(world: World, ours: bytes, theirs: bytes) -> tuple[Node, Any]:
@@ -284,5 +285,45 @@ def test_what_was_moved_away_while_another_kind_took_its_name_there(
         ours = {path.name for path in world.share.iterdir()} - {links[0].name}
         assert ("new" in ours) == (way is not Resolution.SERVER), ours
         assert all((world.share / name).read_bytes() == b"ours" for name in ours)
+
+    played(tmp_path, play)
+
+
+@pytest.mark.parametrize("way", [Resolution.LOCAL, Resolution.BOTH, Resolution.SERVER])
+@pytest.mark.parametrize("how", ["exchanged", "renamed over"])
+def test_one_of_several_names_is_decided_about_where_it_is(
+    how: str, way: Resolution, tmp_path: Path
+) -> None:
+    """Another name of a hard-linked file, first of all of them, tells nothing of this one."""
+
+    async def play(world: World) -> None:
+        for directory in ("first", "then"):
+            (world.share / directory).mkdir()
+        (world.share / "first/ours").write_bytes(b"ours")
+        (world.share / "first/other").write_bytes(b"other")
+        os.link(world.share / "first/ours", world.share / "then/a")
+        os.link(world.share / "first/other", world.share / "then/b")
+        for path in ("first/ours", "first/other", "then/a", "then/b"):
+            await world.cached(path)
+        then, other = await world.find("then"), await world.find("then/b")
+        flags = RENAME_EXCHANGE if how == "exchanged" else 0
+        world.volume.changes.rename(then.id, b"a", then.id, b"b", flags)
+        (world.share / "first/ours").unlink()
+        (world.share / "then/b").unlink()
+        if how == "renamed over":
+            (world.share / "then/b").write_bytes(b"theirs")
+        await world.drained()
+        (conflict,) = world.store.conflicts.all()
+        await world.volume.resolve(conflict, way)
+        await world.drained()
+        assert not world.store.conflicts.all() and not world.store.journal.count()
+        there = {path.name: path.read_bytes() for path in (world.share / "then").iterdir()}
+        if how == "exchanged":
+            wanted = {b"ours"} if way is Resolution.SERVER else {b"ours", b"other"}
+        else:
+            wanted = {b"ours"} if way is Resolution.LOCAL else {b"ours", b"theirs"}
+        assert set(there.values()) == wanted, there
+        assert world.store.nodes.get(other.id) is not None
+        assert (world.share / "first/other").read_bytes() == b"other"
 
     played(tmp_path, play)

@@ -306,13 +306,9 @@ class Deciding:
 
     async def _at_either_name(self, conflict: Conflict, record: Record) -> Entry | None:
         """What was shown may stand under the old name, or be in the way under the new one."""
-        server = self._store.server
-        directory = server.path(record.to_parent)
-        target = None if directory is None else join(directory, record.to_name)
-        if record.kind is RecordKind.RENAME and record.replaced:
-            target = server.path(record.replaced)
-        places = [path for path in (target, server.path(record.node)) if path is not None]
-        found = [await self._resolver.steps.stat(path) for path in places]
+        steps = self._resolver.steps
+        places = (steps.displaced_by(record), steps.source_of(record))
+        found = [await steps.stat(path) for path in places if path is not None]
         there = [entry for entry in found if entry is not None]
         shown = [entry for entry in there if not differs(conflict.server_entry, entry)]
         return next(iter(shown or there), None)

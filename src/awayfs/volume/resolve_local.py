@@ -114,8 +114,10 @@ class KeepLocal:
         Its digest, where its content is here, proves to replay that it still stands there:
         a weak token alone would not.
         """
-        node = record.replaced if self._is_about_replaced(record) else record.node
-        path = self._store.server.path(node)
+        displaces = self._is_about_replaced(record)
+        node = record.replaced if displaces else record.node
+        steps = self._steps
+        path = steps.displaced_by(record) if displaces else steps.source_of(record)
         if path is None:
             return
         entry = await self._steps.stat(path)
