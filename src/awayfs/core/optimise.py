@@ -203,7 +203,7 @@ class _Pass:
             self.arrival.pop(slot, None)
 
     def _open(self, node: NodeId, position: int | None) -> int | None:
-        """The position, if its record is live, the node's, and no barrier of the node came after it.
+        """The position, if its record is live and the node's, and no barrier of that came after it.
 
         What a decision gave up may leave one node arriving at a name that another then leaves.
         """
