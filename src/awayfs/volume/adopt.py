@@ -292,7 +292,7 @@ class Adopter:
         self._server.set(node, adopted, seen_ns=self._context.now())
         if base is not None and base.token != entry.token:
             self._nodes.set_xattr(node, XATTRS_LOADED, None)
-        self._set_local(node, entry, dirty)
+        self._set_local(node, entry, dirty, content)
         if entry.kind is Kind.FILE:
             self._adopt_content(node, base, entry, content)
         elif entry.kind is Kind.DIRECTORY and content is Content.CHANGED:
@@ -331,7 +331,22 @@ class Adopter:
         elif base is not None and cached.token(node) == base.token:
             cached.set_token(node, entry.token)
 
-    def _set_local(self, node: NodeId, entry: Entry, dirty: frozenset[str]) -> None:
+    def _lost_only_its_fraction(self, node: NodeId, entry: Entry) -> bool:
+        """Whether a time is the one here as far as the server can hold it.
+
+        It keeps its fraction here as long as the content does: for a program that reads a file,
+        and looks again before it writes to it, another time tells of somebody else's change.
+        """
+        local, capabilities = self._context.node(node), self._context.link.capabilities
+        if local is None or capabilities is None or entry.kind is not Kind.FILE:
+            return False
+        lost = local.mtime_ns % max(capabilities.time_granularity_ns, 1)
+        is_whole = self._store.content.covers(node, 0, entry.size)
+        return is_whole and local.mtime_ns - lost == entry.mtime_ns
+
+    def _set_local(
+        self, node: NodeId, entry: Entry, dirty: frozenset[str], content: Content | None = None
+    ) -> None:
         """The attributes that a program sees, except those that were set here."""
         uid, gid = self._context.local_owner(entry)
         values: dict[str, Any] = {
@@ -343,6 +358,8 @@ class Adopter:
         if entry.kind is not Kind.DIRECTORY:
             values["size"] = entry.size
             values["target"] = entry.target
+            if content is not Content.CHANGED and self._lost_only_its_fraction(node, entry):
+                values.pop("mtime_ns")
         elif self._journal.works_in(node):
             values.pop("mtime_ns")  # entries made here are newer than what the server shows
         if entry.ctime_ns is not None:

@@ -61,7 +61,13 @@ class Suspects:
         """What is cached of a clean file is of another revision than the one last seen."""
         base = self._store.server.get(node)
         if base is not None:
-            self._adopter.drop_content(node, base.size, base.token)
+            self._drop(node, base)
+
+    def _drop(self, node: NodeId, seen: ServerNode) -> None:
+        """Other content than before, and so another time, be it by its fraction alone."""
+        with self._store.transaction():
+            self._store.nodes.update(node, mtime_ns=seen.mtime_ns)
+            self._adopter.drop_content(node, seen.size, seen.token)
 
     def is_suspect(self, node: NodeId) -> bool:
         """Whether cached content may belong to another revision than the one last seen."""
@@ -84,7 +90,7 @@ class Suspects:
         if base is None or path is None:
             return
         if not content.covers(node, 0, base.size):
-            self._adopter.drop_content(node, base.size, base.token)
+            self._drop(node, base)
             return
         remote = await self._context.link.call(lambda server: server.digest(path))
         local_path = content.fd_path(node)
@@ -105,4 +111,4 @@ class Suspects:
                 content.set_token(node, now.token)
                 self._store.server.set_digest(node, local)
         else:
-            self._adopter.drop_content(node, now.size, now.token)
+            self._drop(node, now)
