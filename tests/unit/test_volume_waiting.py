@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.unit.test_volume_review import World, played
 
+from awayfs.core.records import RecordState
 from awayfs.core.types import ROOT, Kind
 
 
@@ -64,5 +66,27 @@ def test_edits_of_files_that_are_gone_are_not_counted_for_ever(tmp_path: Path) -
             world.volume.changes.unlink(ROOT, name)
         await world.drained()
         assert not world.volume.context.opened._edits
+
+    played(tmp_path, play)
+
+
+def test_nobody_waits_for_a_directory_that_waits_for_a_decision(tmp_path: Path) -> None:
+    """Decisions make directories anew, so that one may come after what is made in it."""
+
+    async def play(world: World) -> None:
+        volume, journal = world.volume, world.store.journal
+        directory = volume.changes.create(ROOT, b"d", Kind.DIRECTORY, 0o755, 0, 0)
+        inner = volume.changes.create(directory.id, b"inner", Kind.DIRECTORY, 0o755, 0, 0)
+        made, inside = journal.of_node(directory.id)[0], journal.of_node(inner.id)[0]
+        with world.store.transaction():
+            journal.replace(replace(inside, seq=made.seq))
+            journal.replace(replace(made, seq=inside.seq, state=RecordState.PARKED))
+        draining = asyncio.create_task(volume.replay.run())
+        await asyncio.wait_for(volume.replay.wait_for_all(), 20)
+        assert volume.replay.progress().stuck
+        journal.set_state(inside.seq, RecordState.PENDING)
+        await asyncio.wait_for(volume.replay.wait_for_all(), 20)
+        draining.cancel()
+        assert (world.share / "d/inner").is_dir()
 
     played(tmp_path, play)

@@ -464,8 +464,9 @@ class Replay:
                 await self._parking.conflict(record, facts, decision)
             case RefusedDecision(code, reason):
                 await self._parking.refused(record, facts, code, reason)
-            case Wait():
+            case Wait():  # perhaps for what waits for a decision, after it in the journal
                 self._queue.not_done(record.seq)
+                self._failed[record.seq] = self._failed.get(record.seq, 0) + 1
                 self._waiting.add(record.seq)
             case _:
                 raise AssertionError(decision)
