@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import stat
-from dataclasses import dataclass
+from dataclasses import replace
 
 import asyncssh
 import pytest
 
 from awayfs.core.errors import (
     AuthenticationRequired,
+    Implausible,
     NotFound,
     Refused,
     RemoteError,
@@ -29,20 +30,14 @@ from awayfs.remotes.sftp_entries import (
     parent,
     seconds,
 )
-from awayfs.remotes.sftp_errors import Failed, from_connecting, from_exception
+from awayfs.remotes.sftp_errors import Failed, from_connecting, from_exception, from_status
+from awayfs.remotes.sftp_packets import Attributes
 
-
-@dataclass
-class Shown:
-    size: int | None = 5
-    uid: int | None = 1
-    gid: int | None = 2
-    permissions: int | None = stat.S_IFREG | 0o640
-    mtime: float | None = 1000
+SHOWN = Attributes(5, 1, 2, stat.S_IFREG | 0o640, 900, 1000)
 
 
 def show(target: bytes | None = None, weak: bool = True, **fields: int) -> Entry:
-    return entry_of(b"a", Shown(**fields), target=target, weak=weak)  # type: ignore[arg-type]
+    return entry_of(b"a", replace(SHOWN, **fields), target=target, weak=weak)
 
 
 LINK = stat.S_IFLNK | 0o777
@@ -122,28 +117,39 @@ def test_seconds(ns: int, expected: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "expected", "code"),
+    ("status", "expected", "code"),
     [
-        (asyncssh.SFTPNoSuchFile("no"), NotFound, None),
-        (asyncssh.SFTPPermissionDenied("no"), Refused, errno.EACCES),
-        (asyncssh.SFTPOpUnsupported("no"), Refused, errno.EOPNOTSUPP),
-        (asyncssh.SFTPBadMessage("no"), Refused, errno.EINVAL),
-        (asyncssh.SFTPFailure("no"), Failed, errno.EIO),
-        (asyncssh.SFTPQuotaExceeded("no"), Refused, errno.EDQUOT),
-        (asyncssh.SFTPConnectionLost("gone"), Unreachable, None),
-        (asyncssh.SFTPNoConnection("gone"), Unreachable, None),
-        (asyncssh.ConnectionLost("gone"), Unreachable, None),
-        (ConnectionResetError(), Unreachable, None),
-        (TimeoutError(), Unreachable, None),
+        (1, Implausible, None),
+        (2, NotFound, None),
+        (3, Refused, errno.EACCES),
+        (4, Failed, errno.EIO),
+        (5, Refused, errno.EINVAL),
+        (6, Unreachable, None),
+        (7, Unreachable, None),
+        (8, Refused, errno.EOPNOTSUPP),
+        (12, Refused, errno.EROFS),
+        (14, Refused, errno.ENOSPC),
+        (15, Refused, errno.EDQUOT),
+        (0xFFFF_FFFF, Failed, errno.EIO),
     ],
 )
-def test_errors_of_requests(
-    error: Exception, expected: type[RemoteError], code: int | None
-) -> None:
-    answer = from_exception(error, b"a")
+def test_what_a_status_means(status: int, expected: type[RemoteError], code: int | None) -> None:
+    answer = from_status(status, "no\n\x1b[2J" + "o" * 1000, b"a")
     assert isinstance(answer, expected)
     assert getattr(answer, "errno", None) == code
-    assert "\n" not in str(answer)
+    assert str(answer).isprintable() and len(str(answer)) < 300
+
+
+def test_a_name_that_is_too_long_is_a_bad_message() -> None:
+    answer = from_status(5, "Bad message", b"d/" + b"n" * 256)
+    assert isinstance(answer, Refused) and answer.errno == errno.ENAMETOOLONG
+
+
+@pytest.mark.parametrize(
+    "error", [asyncssh.ConnectionLost("gone"), ConnectionResetError(), TimeoutError()]
+)
+def test_errors_of_opening_a_session(error: Exception) -> None:
+    assert isinstance(from_exception(error), Unreachable)
 
 
 @pytest.mark.parametrize(

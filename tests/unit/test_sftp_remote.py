@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-import asyncssh
 import pytest
 
 from awayfs.core.errors import (
@@ -28,6 +27,7 @@ from awayfs.core.errors import (
 )
 from awayfs.core.types import ABSENT, Attributes, Committed, Expected, Kind, Mismatch
 from awayfs.ports.remote import Guard
+from awayfs.remotes import sftp_packets as packets
 from awayfs.remotes.sftp import SftpRemote
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -366,12 +366,12 @@ def test_unsearchable_directory_is_not_empty(root: bytes, tmp_path: os.PathLike[
     async def test(remote: SftpRemote) -> None:
         # root may search anything, so the lie is told by the test: names without ``.``
         channel = remote._parts.session.quick
-        real = channel._names
+        real = channel.names
 
-        async def without_names(handle: bytes) -> object:
+        async def without_names(handle: bytes, path: bytes) -> object:
             return None
 
-        channel._names = without_names  # type: ignore[assignment,method-assign]
+        channel.names = without_names  # type: ignore[assignment,method-assign]
         assert await remote.list(b"d") == [], "searchable: believed"
 
         async def denied(path: bytes) -> object:
@@ -380,7 +380,7 @@ def test_unsearchable_directory_is_not_empty(root: bytes, tmp_path: os.PathLike[
         channel.lstat = denied  # type: ignore[assignment,method-assign]
         with pytest.raises(Refused):
             await remote.list(b"d")
-        channel._names = real  # type: ignore[method-assign]
+        channel.names = real  # type: ignore[method-assign]
 
     with serving(os.path.join(tmp_path, "s")) as server:
         run(server, root, test)
@@ -636,7 +636,7 @@ def test_a_staged_file_that_may_not_be_written_to_any_more_is_made_anew(
             opened = channel.opened
 
             def refusing(path: bytes, flags: int, *rest: Any) -> Any:
-                if flags & asyncssh.FXF_WRITE and not flags & asyncssh.FXF_CREAT:
+                if flags & packets.FOR_WRITING and not flags & packets.CREATED:
                     raise Refused(errno.EACCES, "permission denied")
                 return opened(path, flags, *rest)
 

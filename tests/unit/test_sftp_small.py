@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import struct
 import sys
 from collections.abc import Awaitable, Callable
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tests.unit.test_sftp_remote import remote_for
 
-from awayfs.core.errors import Implausible, RemoteError, Unreachable
+from awayfs.core.errors import RemoteError, Unreachable
 from awayfs.ports.remote import Piece
 from awayfs.remotes import progress
-from awayfs.remotes import sftp_packets as packets
 from awayfs.remotes.sftp import SftpRemote
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -120,36 +116,3 @@ def test_a_landing_that_cannot_be_written_is_our_own_trouble(tmp_path: os.PathLi
         os.close(fd)
 
     played(str(tmp_path), test)
-
-
-@given(cuts=st.lists(st.integers(1, 40), max_size=20))
-def test_replies_come_whole_wherever_they_are_cut(cuts: list[int]) -> None:
-    sent = [(packets.DATA, n, os.urandom(n * 3)) for n in range(8)]
-    wire = b"".join(struct.pack(">IBI", 5 + len(b), k, n) + b for k, n, b in sent)
-    replies, got, at = packets.Replies(), [], 0
-    for cut in [*cuts, len(wire)]:
-        got += list(replies.feed(wire[at : at + cut]))
-        at += cut
-    assert got == sent
-
-
-@pytest.mark.parametrize("length", [0, 4, packets.LARGEST + 1, 0xFFFF_FFFF])
-def test_a_packet_that_cannot_be_is_not_waited_for(length: int) -> None:
-    with pytest.raises(Implausible):
-        list(packets.Replies().feed(struct.pack(">IBI", length, 101, 1)))
-
-
-def test_a_handle_is_no_longer_than_the_protocol_has_it() -> None:
-    """A thousand of a megabyte each would be kept here, and sent back with each request."""
-    assert packets.handle(struct.pack(">I", 256) + bytes(256)) == bytes(256)
-    with pytest.raises(Implausible):
-        packets.handle(struct.pack(">I", 257) + bytes(257))
-
-
-@given(body=st.binary(max_size=60))
-def test_whatever_comes_as_attributes_or_string_is_read_or_refused(body: bytes) -> None:
-    for read in (packets.attributes, packets.string, packets.most_handles):
-        try:
-            read(body)
-        except Implausible:
-            pass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from awayfs.remotes import progress
-from awayfs.remotes.sftp_channel import FIRST_WINDOW, Window
+from awayfs.remotes.sftp_window import FIRST_WINDOW, TELL_EVERY_S, Window
 
 ALL = FIRST_WINDOW
 
@@ -59,7 +59,7 @@ def test_an_upload_that_lets_reads_go_first_is_alive_as_long_as_they_move() -> N
 
         async def read() -> None:
             async with window.room(ALL, first=True):
-                await asyncio.sleep(0)
+                await asyncio.sleep(TELL_EVERY_S)
 
         async with window.room(ALL, first=True):
             waiting = asyncio.ensure_future(upload())

@@ -1,9 +1,10 @@
 """``sftp://``: a volume on an SSH server, spoken to in SFTP version 3.
 
-Reading order: ``sftp_connection`` (who we talk to), ``sftp_channel`` (requests),
-``sftp_clock`` (when a token is strong), ``sftp_paths`` (staying inside), ``sftp_view``
-(looking), ``sftp_transfer`` with ``sftp_stagers`` (content), ``sftp_small`` with
-``sftp_packets`` (many small files), ``sftp_revisions``, ``sftp_moves``, ``sftp_guard`` and
+Reading order: ``sftp_connection`` (who we talk to), ``sftp_packets``, ``sftp_wire`` and
+``sftp_channel`` (requests), ``sftp_clock`` (when a token is strong), ``sftp_paths`` (staying
+inside), ``sftp_view`` (looking), ``sftp_transfer`` with ``sftp_window``, ``sftp_stagers`` and
+``sftp_staged`` (content), ``sftp_small`` (many small files), ``sftp_revisions``, ``sftp_moves``,
+``sftp_guard`` and
 ``sftp_settle`` (mutations that could destroy something), ``sftp_changes`` (those that cannot),
 ``sftp_errors``, ``sftp_entries``.
 
@@ -20,6 +21,7 @@ and leaves out names whose lstat(2) fails; a directory that may not be searched 
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -66,6 +68,7 @@ from awayfs.remotes.sftp_moves import Moves
 from awayfs.remotes.sftp_paths import Paths, check
 from awayfs.remotes.sftp_revisions import Contents, Revisions
 from awayfs.remotes.sftp_settle import Settler
+from awayfs.remotes.sftp_staged import Staged
 from awayfs.remotes.sftp_stagers import Stagers
 from awayfs.remotes.sftp_transfer import Begun, Transfer
 from awayfs.remotes.sftp_view import View
@@ -88,6 +91,7 @@ class _Parts:
     contents: Contents
     changes: Changes
     guarded: Guarded
+    staged: Staged
     settler: Settler
 
 
@@ -112,8 +116,7 @@ class SftpRemote:
         session = await open_session(self._url, self._options)
         self._open = self._assemble(session)
         try:
-            await self._open.paths.root_is_there()
-            root = await self._open.view.stat(b"")
+            root = await self._look_at_root(self._open)
         except BaseException:
             await self.close()
             raise
@@ -125,6 +128,20 @@ class SftpRemote:
             addresses=session.addresses,
             account=f"{session.user}@{self._url.host}",
         )
+
+    async def _look_at_root(self, parts: _Parts) -> Entry:
+        """The root, which has to be a directory. One round trip."""
+        there, root = await asyncio.gather(
+            parts.paths.root_is_there(), parts.view.stat(b""), return_exceptions=True
+        )
+        if isinstance(root, Entry) and root.kind is not Kind.DIRECTORY:
+            place = parts.session.root.decode(errors="backslashreplace")
+            raise Refused(errno.ENOTDIR, f"{place}: not a directory")
+        for answer in (there, root):
+            if isinstance(answer, BaseException):
+                raise answer
+        assert isinstance(root, Entry)
+        return root
 
     def _assemble(self, session: Session) -> _Parts:
         quick, bulk, clock = session.quick, session.bulk, session.clock
@@ -140,10 +157,14 @@ class SftpRemote:
         may_chown = _is_root(session)
         contents = Contents()
         revisions = Revisions(quick, view, clock, contents, transfer.digest)
-        guarded = Guarded(quick, view, moves, revisions, may_chown, bulk.sync_directory)
-        settler = Settler(view, moves, bulk.sync_directory)
+        staged = Staged()
+        sync = bulk.sync_directory
+        guarded = Guarded(quick, view, moves, revisions, may_chown, sync, paths, staged)
+        settler = Settler(view, moves, sync)
         changes = Changes(quick, view, clock, session.extensions)
-        return _Parts(session, paths, view, transfer, stagers, contents, changes, guarded, settler)
+        return _Parts(
+            *(session, paths, view, transfer, stagers, contents, changes, guarded, staged, settler)
+        )
 
     def _tick(self, allow: float) -> None:
         self.on_progress()
@@ -229,8 +250,11 @@ class SftpRemote:
         async with self._at(staged) as parts:
             may_chown = _is_root(parts.session)
             there = Begun(start, token)
+            parts.staged.forget(staged)
             with parts.stagers.one(size) as transfer:
-                return await transfer.stage(staged, fd, size, attributes, may_chown, there)
+                entry = await transfer.stage(staged, fd, size, attributes, may_chown, there)
+            parts.staged.note(staged, entry)
+            return entry
 
     async def stage_part(
         self, op: OpId, directory: RemotePath, fd: int, start: int, end: int, token: bytes = b""
@@ -238,6 +262,7 @@ class SftpRemote:
         """See the port. Durable where the server offers fsync@openssh.com."""
         staged = join(directory, staged_name(op))
         async with self._at(staged) as parts:
+            parts.staged.forget(staged)
             return await parts.transfer.stage_part(staged, fd, end, Begun(start, token))
 
     async def replace(self, op: OpId, path: RemotePath, expected: Expected) -> Outcome:
@@ -251,6 +276,7 @@ class SftpRemote:
         staged = join(directory, staged_name(op))
         try:
             async with self._at(staged) as parts:
+                parts.staged.forget(staged)
                 await parts.session.quick.unlink(staged)
         except NotFound:
             pass
@@ -281,7 +307,6 @@ class SftpRemote:
         """See the port and ``sftp_guard``."""
         _not_the_root(path)
         async with self._at(path) as parts:
-            parts.paths.forget()
             return await parts.guarded.remove(op, path, expected)
 
     async def rename(
@@ -295,7 +320,6 @@ class SftpRemote:
         """See the port and ``sftp_guard``."""
         _not_the_root(source, path)
         async with self._at(source, path) as parts:
-            parts.paths.forget()
             return await parts.guarded.rename(op, source, path, source_expected, path_expected)
 
     async def exchange(
@@ -343,7 +367,10 @@ class SftpRemote:
     async def settle(self, intent: Intent) -> None:
         """See the port; the table of half-done states is in ``sftp_settle``."""
         check(intent.path, intent.other_path or b"")
-        await self._parts.settler.settle(intent)
+        parts = self._parts
+        for path in (intent.path, intent.other_path or b""):
+            parts.staged.forget(join(parent(path), staged_name(intent.op)))
+        await parts.settler.settle(intent)
 
 
 def _nothing() -> None:

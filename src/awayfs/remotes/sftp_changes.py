@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import time
 
-import asyncssh
-
 from awayfs.core.errors import NotFound, Refused
 from awayfs.core.types import (
     Attributes,
@@ -18,6 +16,7 @@ from awayfs.core.types import (
     Outcome,
     RemotePath,
 )
+from awayfs.remotes import sftp_packets as packets
 from awayfs.remotes.faults import reach
 from awayfs.remotes.sftp_channel import Channel
 from awayfs.remotes.sftp_clock import ServerClock
@@ -47,7 +46,7 @@ class Changes:
         try:
             if kind is Kind.DIRECTORY:
                 permissions = 0o777 if attributes.mode is None else attributes.mode & 0o777
-                await self._channel.mkdir(path, asyncssh.SFTPAttrs(permissions=permissions))
+                await self._channel.mkdir(path, packets.Attributes(permissions=permissions))
             else:
                 await self._channel.symlink(target, path)
         except (Failed, BadMessage) as error:
@@ -134,24 +133,24 @@ class Changes:
         if wanted.uid is not None or wanted.gid is not None:
             uid = current.uid if wanted.uid is None else wanted.uid
             gid = current.gid if wanted.gid is None else wanted.gid
-            await self._setstat(path, asyncssh.SFTPAttrs(uid=uid, gid=gid), follow)
+            await self._setstat(path, packets.Attributes(uid=uid, gid=gid), follow)
         if wanted.mode is not None and not symlink:
-            mode = asyncssh.SFTPAttrs(permissions=wanted.mode & 0o7777)
+            mode = packets.Attributes(permissions=wanted.mode & 0o7777)
             await self._setstat(path, mode, follow=True)
         if wanted.mtime_ns is not None or wanted.atime_ns is not None:
             await self._setstat(path, await self._times(path, wanted), follow)
 
-    async def _times(self, path: RemotePath, wanted: Attributes) -> asyncssh.SFTPAttrs:
+    async def _times(self, path: RemotePath, wanted: Attributes) -> packets.Attributes:
         """Both times, as v3 sets them together: the one not wanted stays what it is."""
         now = await self._channel.lstat(path)
-        atime, mtime = int(now.atime or 0), int(now.mtime or 0)
+        atime, mtime = now.atime or 0, now.mtime or 0
         if wanted.atime_ns is not None:
             atime = seconds(wanted.atime_ns)
         if wanted.mtime_ns is not None:
             mtime = seconds(wanted.mtime_ns)
-        return asyncssh.SFTPAttrs(atime=atime, mtime=mtime)
+        return packets.Attributes(atime=atime, mtime=mtime)
 
-    async def _setstat(self, path: RemotePath, attrs: asyncssh.SFTPAttrs, follow: bool) -> None:
+    async def _setstat(self, path: RemotePath, attrs: packets.Attributes, follow: bool) -> None:
         try:
             await self._channel.setstat(path, attrs, follow)
         except Failed:

@@ -1,28 +1,27 @@
-"""One SFTP session: typed requests, the port's errors, a window of bytes on the way.
+"""Typed requests of one SFTP session, and the port's errors.
 
-Two such channels run over one connection (``sftp_connection``). A request is answered by a
-value or raises one of the port's errors; FX_FAILURE comes as ``sftp_errors.Failed``.
+Two such channels or more run over one connection (``sftp_connection``). A request has left when
+its method returns; awaiting what that gives has the value, or raises one of the port's errors.
+So requests that are made one after the other are on the way together. FX_FAILURE comes as
+``sftp_errors.Failed``. All requests are those of the draft, section 6, or of OpenSSH's PROTOCOL.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
-from typing import Any, TypeVar, cast
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from types import TracebackType
+from typing import Any, Generic, TypeVar
 
-import asyncssh
-from asyncssh.sftp import SFTPClientHandler
-
-from awayfs.core.errors import Implausible, NotFound, Refused
+from awayfs.core.errors import Implausible, NotFound, Refused, RemoteError, Unreachable
 from awayfs.core.types import RemotePath
 from awayfs.remotes import pacing, progress
-from awayfs.remotes.sftp_entries import Named
-from awayfs.remotes.sftp_errors import BadMessage, Failed, Unsupported, from_exception
-from awayfs.remotes.sftp_names import decode_at_once
+from awayfs.remotes import sftp_packets as packets
+from awayfs.remotes.sftp_errors import Failed, Unsupported, from_status
+from awayfs.remotes.sftp_packets import Attributes, FileSystem, Name, Request
+from awayfs.remotes.sftp_window import KIB, Window
+from awayfs.remotes.sftp_wire import LOST, Wire
 
 T = TypeVar("T")
 
@@ -31,197 +30,105 @@ READDIR_AHEAD = 24
 """Readdir requests on the way at once, at first and in a directory that goes on and on.
 OpenSSH answers each with at most 100 names."""
 
-KIB = 1024
-SMALLEST_WINDOW = 16 * KIB
-LARGEST_WINDOW = 4096 * KIB
-CHUNKS_AHEAD = 32
-FIRST_WINDOW = 64 * KIB
-QUEUED_LITTLE_S = 0.1
-QUEUED_MUCH_S = 0.25
+LARGEST_IO = 256 * KIB
+USUAL_IO = 32 * KIB
+"""Bytes of one read or write, at most and where the server does not tell (draft, section 6.4)."""
 
-ALL_ATTRIBUTES = asyncssh.FILEXFER_ATTR_DEFINED_V4
-"""Which attributes are wanted; v3 has no such field and ignores it."""
+_OK = bytes(4)
 
 
-def raw(item: Named) -> bytes:
-    """The name in a NAME reply, as it came."""
-    name = item.filename
-    assert isinstance(name, bytes), "asyncssh decoded a name that it was told not to"
-    return name
+class _Asked(Generic[T]):
+    """One request on the way: makes a value of its reply, or an error."""
 
+    __slots__ = ("_kind", "_listener", "_path", "_unpack", "_wire", "future")
 
-class Window:
-    """How many bytes of file data may be on the way.
+    def __init__(
+        self, wire: Wire, path: bytes, kind: int, unpack: Callable[[bytes], T] | None
+    ) -> None:
+        self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._wire = wire
+        self._path = path
+        self._kind = kind
+        self._unpack = unpack
+        self._listener = progress.listener.get()  # replies come in another context
 
-    A keepalive and a user's ``ls`` queue behind the data that was sent before them. On a slow
-    link a fixed window of megabytes would hold the keepalive's answer back for longer than
-    the three seconds after which the server counts as gone. So the window follows the time
-    that data waits beyond the link's own round trip: it grows below QUEUED_LITTLE_S and
-    halves above QUEUED_MUCH_S. What somebody waits for goes before the rest that waits for room.
-    """
-
-    def __init__(self, largest_io: int) -> None:
-        self.allowed = FIRST_WINDOW
-        self._largest_io = largest_io
-        self._used = 0
-        self._fastest_s = float("inf")
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._first: deque[asyncio.Future[None]] = deque()
-
-    @property
-    def chunk(self) -> int:
-        """Bytes worth putting into one request now."""
-        return max(SMALLEST_WINDOW, min(self._largest_io, self.allowed // 4))
-
-    @property
-    def ahead(self) -> int:
-        """Requests of one file worth having on the way, or in wait for room: no more than fill it.
-
-        What waits here is served in its order, and others would have to wait for all of it.
-        """
-        return min(CHUNKS_AHEAD, self.allowed // self.chunk + 1)
-
-    @asynccontextmanager
-    async def room(self, count: int, *, first: bool = False) -> AsyncIterator[None]:
-        """Hold ``count`` bytes of the window for one request; its duration is the measure."""
-        while self._is_full(count) or (self._first and not first):
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            (self._first if first else self._waiting).append(future)
-            try:
-                await future
-            except asyncio.CancelledError:
-                self._wake()  # the turn given to us goes to the next one
-                raise
-            progress.tick(
-                progress.KEEP
-            )  # a request ended: who lets others go first is no less alive
-        self._used += count
-        started = time.monotonic()
-        took_s = None
+    def __call__(self, kind: int, body: bytes) -> None:
+        if self._listener is not None:
+            self._listener(progress.KEEP)  # each reply is a sign of life
+        if self.future.done():  # who asked was cancelled
+            return
         try:
-            yield
-            took_s = time.monotonic() - started
-        finally:
-            self.give(count, took_s)
+            self.future.set_result(self._value(kind, body))
+        except RemoteError as error:
+            self.future.set_exception(error)
+            self.future.exception()  # it may be one of several, of which the first error counts
 
-    def take(self, count: int) -> bool:
-        """Hold ``count`` bytes, if there is room at this moment; ``give`` has to follow."""
-        if self._is_full(count):
-            return False
-        self._used += count
-        return True
-
-    def give(self, count: int, took_s: float | None) -> None:
-        """Give ``count`` bytes back; the request took so many seconds, None: it failed."""
-        if took_s is not None:
-            self._learn(took_s, count)
-        self._used -= count
-        self._wake()
-
-    def _is_full(self, count: int) -> bool:
-        return self._used > 0 and self._used + count > self.allowed
-
-    def _learn(self, took_s: float, count: int) -> None:
-        self._fastest_s = min(self._fastest_s, took_s)
-        queued = took_s - self._fastest_s
-        if queued < QUEUED_LITTLE_S:
-            self.allowed = min(LARGEST_WINDOW, self.allowed + count)
-        elif queued > QUEUED_MUCH_S:
-            self.allowed = max(SMALLEST_WINDOW, self.allowed // 2)
-
-    def _wake(self) -> None:
-        # All are woken and look again: few wait at a time, since who asks keeps few requests.
-        for waiting in (self._first, self._waiting):
-            while waiting:
-                future = waiting.popleft()
-                if not future.done():
-                    future.set_result(None)
-
-
-class _Corked:
-    """The writer of a session, through which all requests of one turn of the loop go out at once.
-
-    asyncssh makes an SSH packet and a ``write(2)`` of each request; for small ones that is most
-    of what they cost, at both ends.
-    """
-
-    def __init__(self, writer: Any) -> None:
-        self._writer = writer
-        self._unsent: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        """As ``asyncssh.SSHWriter``, a little later."""
-        if not self._unsent:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._unsent.append(data)
-
-    def _flush(self) -> None:
-        data, self._unsent = b"".join(self._unsent), []
-        if not self._writer.channel.is_closing():
-            self._writer.write(data)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._writer, name)
+    def _value(self, kind: int, body: bytes) -> Any:
+        if kind == self._kind:
+            if self._unpack is not None:
+                return self._unpack(body)
+            if body[:4] == _OK:
+                return None
+        if kind == LOST:
+            raise Unreachable(f"the connection was lost ({self._wire.ended})")
+        if kind != packets.STATUS:
+            raise Implausible(f"the server sent a reply of another kind ({kind})")
+        code, text = packets.status(body)
+        if code == packets.FX_OK:
+            raise Implausible("the server says that it did what has an answer")
+        raise from_status(code, text, self._path)
 
 
 class Channel:
     """Requests of one SFTP session below one root directory.
 
-    ``largest_io`` bounds one read or write (limits@openssh.com), ``handles`` the handles that
-    are open at once.
+    ``handles`` bounds the handles that are open at once.
     """
 
-    def __init__(self, client: asyncssh.SFTPClient, root: bytes, handles: int) -> None:
-        # The handler is what SFTPClient itself calls. Its public face has no plain read at an
-        # offset, no readdir on a handle that one can have several of on the way, and follows
-        # symlinks where we must not.
-        self._handler: SFTPClientHandler = client._handler
-        decode_at_once(self._handler)
-        if self._handler._writer is not None and not isinstance(self._handler._writer, _Corked):
-            self._handler._writer = cast(Any, _Corked(self._handler._writer))
-        self._client = client
+    def __init__(self, wire: Wire, root: bytes, handles: int) -> None:
+        self.wire = wire
         self._root = root
+        self._root_slash = root.rstrip(b"/") + b"/"
         self.handles = handles
         self._open_handles = asyncio.Semaphore(handles)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._waiting = 0
         self._syncs_directories = True
         self._this_sync: dict[RemotePath, asyncio.Task[None]] = {}
         self._next_sync: dict[RemotePath, asyncio.Task[None]] = {}
-        self._quiet_since = time.monotonic()
-        self.largest_read = min(client.limits.max_read_len or 32 * KIB, 256 * KIB)
-        self.largest_write = min(client.limits.max_write_len or 32 * KIB, 256 * KIB)
+        self.largest_read = min(wire.limits.read or USUAL_IO, LARGEST_IO)
+        self.largest_write = min(wire.limits.write or USUAL_IO, LARGEST_IO)
         self.window = Window(max(self.largest_read, self.largest_write))
 
     def absolute(self, path: RemotePath) -> bytes:
         """The server's path. ``sftp_paths.check`` keeps a NUL out, which OpenSSH dies of."""
-        if not path:
-            return self._root
-        return self._root.rstrip(b"/") + b"/" + path
+        return self._root_slash + path if path else self._root
 
     def silent_for(self) -> float:
         """Seconds for which a request has been waiting without any reply; 0 when idle."""
-        return time.monotonic() - self._quiet_since if self._waiting else 0.0
+        return self.wire.silent_for()
 
-    async def ask(self, request: Coroutine[Any, Any, T], path: bytes = b"") -> T:
-        """Await one request; ``path`` is for the error's text. Each reply is a sign of life."""
-        if not self._waiting:
-            self._quiet_since = time.monotonic()
-        self._waiting += 1
-        try:
-            return await request
-        except Exception as error:
-            raise self._explained(from_exception(error, path), path) from error
-        finally:
-            self._waiting -= 1
-            self._quiet_since = time.monotonic()
-            progress.tick(progress.KEEP)
+    def _ask(
+        self,
+        request: Request,
+        path: RemotePath = b"",
+        kind: int = packets.STATUS,
+        unpack: Callable[[bytes], T] | None = None,
+    ) -> asyncio.Future[T]:
+        """Send a request; ``path`` is for the error's text. Without ``unpack``: it has no value."""
+        asked = _Asked(self.wire, path, kind, unpack)
+        self.wire.ask(request, asked)
+        return asked.future
 
-    @staticmethod
-    def _explained(error: Exception, path: bytes) -> Exception:
-        if isinstance(error, BadMessage) and any(len(name) > 255 for name in path.split(b"/")):
-            return Refused(errno.ENAMETOOLONG, str(error))
-        return error
+    def _ask_extended(
+        self,
+        name: bytes,
+        *strings: bytes,
+        path: RemotePath,
+        attrs: Attributes | None = None,
+    ) -> asyncio.Future[None]:
+        if name not in self.wire.extensions:
+            return _failed(Unsupported(f"the server does not offer {name.decode()}"))
+        return self._ask(packets.extended(name, *strings, attrs=attrs), path)
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run to its end what the caller does not wait for; its errors are of no interest."""
@@ -235,104 +142,103 @@ class Channel:
         if not task.cancelled():
             task.exception()
 
-    # Requests by path. All are those of the draft, section 6, or of OpenSSH's PROTOCOL.
+    # Requests by path.
 
-    async def lstat(self, path: RemotePath) -> asyncssh.SFTPAttrs:
+    def lstat(self, path: RemotePath) -> asyncio.Future[Attributes]:
         """LSTAT: attributes of the object itself."""
-        return await self.ask(self._handler.lstat(self.absolute(path), ALL_ATTRIBUTES), path)
+        request = packets.by_path(packets.LSTAT, self.absolute(path))
+        return self._ask(request, path, packets.ATTRS, packets.attributes)
 
-    async def readlink(self, path: RemotePath) -> bytes:
+    def readlink(self, path: RemotePath) -> asyncio.Future[bytes]:
         """READLINK: a symlink's target, byte for byte."""
-        names, _ = await self.ask(self._handler.readlink(self.absolute(path)), path)
-        if len(names) != 1:
-            raise Implausible("a symlink with other than one target")
-        return raw(names[0])
+        request = packets.by_path(packets.READLINK, self.absolute(path))
+        return self._ask(request, path, packets.NAME, _only_name)
 
-    async def realpath(self, path: RemotePath) -> bytes:
+    def realpath(self, path: RemotePath) -> asyncio.Future[bytes]:
         """REALPATH: the absolute path without symlinks."""
-        names, _ = await self.ask(self._handler.realpath(self.absolute(path)), path)
-        if len(names) != 1:
-            raise Implausible("a path with other than one real path")
-        return raw(names[0])
+        request = packets.by_path(packets.REALPATH, self.absolute(path))
+        return self._ask(request, path, packets.NAME, _only_name)
 
-    async def setstat(self, path: RemotePath, attrs: asyncssh.SFTPAttrs, follow: bool) -> None:
+    def setstat(self, path: RemotePath, attrs: Attributes, follow: bool) -> asyncio.Future[None]:
         """SETSTAT, or lsetstat@openssh.com where ``follow`` is false."""
-        request = self._handler.setstat(self.absolute(path), attrs, follow_symlinks=follow)
-        await self.ask(request, path)
+        place = self.absolute(path)
+        if follow:
+            return self._ask(packets.with_attributes(packets.SETSTAT, place, attrs), path)
+        return self._ask_extended(packets.LSETSTAT, place, path=path, attrs=attrs)
 
-    async def mkdir(self, path: RemotePath, attrs: asyncssh.SFTPAttrs) -> None:
+    def mkdir(self, path: RemotePath, attrs: Attributes) -> asyncio.Future[None]:
         """MKDIR; fails where anything stands."""
-        await self.ask(self._handler.mkdir(self.absolute(path), attrs), path)
+        return self._ask(packets.with_attributes(packets.MKDIR, self.absolute(path), attrs), path)
 
-    async def rmdir(self, path: RemotePath) -> None:
+    def rmdir(self, path: RemotePath) -> asyncio.Future[None]:
         """RMDIR; fails unless empty."""
-        await self.ask(self._handler.rmdir(self.absolute(path)), path)
+        return self._ask(packets.by_path(packets.RMDIR, self.absolute(path)), path)
 
-    async def unlink(self, path: RemotePath) -> None:
+    def unlink(self, path: RemotePath) -> asyncio.Future[None]:
         """REMOVE, of anything but a directory."""
-        await self.ask(self._handler.remove(self.absolute(path)), path)
+        return self._ask(packets.by_path(packets.REMOVE, self.absolute(path)), path)
 
-    async def symlink(self, target: bytes, path: RemotePath) -> None:
-        """SYMLINK; asyncssh knows that OpenSSH swapped the arguments on the wire."""
-        await self.ask(self._handler.symlink(target, self.absolute(path)), path)
+    def symlink(self, target: bytes, path: RemotePath) -> asyncio.Future[None]:
+        """SYMLINK; the draft has the new path first, OpenSSH the target."""
+        both = target, self.absolute(path)
+        one, other = both if self.wire.swaps_symlink else reversed(both)
+        return self._ask(packets.two_paths(packets.SYMLINK, one, other), path)
 
-    async def hard_link(self, source: RemotePath, path: RemotePath) -> None:
+    def hard_link(self, source: RemotePath, path: RemotePath) -> asyncio.Future[None]:
         """hardlink@openssh.com; exclusive, and on Linux a link to a symlink itself."""
-        request = self._handler.link(self.absolute(source), self.absolute(path))
-        await self.ask(request, path)
+        both = self.absolute(source), self.absolute(path)
+        return self._ask_extended(packets.HARD_LINK, *both, path=path)
 
-    async def rename_exclusive(self, source: RemotePath, path: RemotePath) -> None:
+    def rename_exclusive(self, source: RemotePath, path: RemotePath) -> asyncio.Future[None]:
         """RENAME, which fails where anything stands.
 
         OpenSSH does it by link and unlink for files, by stat and rename for the rest.
         """
-        request = self._handler.rename(self.absolute(source), self.absolute(path), 0)
-        await self.ask(request, path)
+        both = self.absolute(source), self.absolute(path)
+        return self._ask(packets.two_paths(packets.RENAME, *both), path)
 
-    async def rename_over(self, source: RemotePath, path: RemotePath) -> None:
+    def rename_over(self, source: RemotePath, path: RemotePath) -> asyncio.Future[None]:
         """posix-rename@openssh.com: rename(2) at the server, atomic, replaces."""
-        request = self._handler.posix_rename(self.absolute(source), self.absolute(path))
-        await self.ask(request, path)
+        both = self.absolute(source), self.absolute(path)
+        return self._ask_extended(packets.POSIX_RENAME, *both, path=path)
 
-    async def statvfs(self, path: RemotePath) -> asyncssh.SFTPVFSAttrs:
+    def statvfs(self, path: RemotePath) -> asyncio.Future[FileSystem]:
         """statvfs@openssh.com."""
-        return await self.ask(self._handler.statvfs(self.absolute(path)), path)
+        if packets.STATVFS not in self.wire.extensions:
+            return _failed(Unsupported("the server does not tell of its file system"))
+        request = packets.extended(packets.STATVFS, self.absolute(path))
+        return self._ask(request, path, packets.EXTENDED_REPLY, packets.file_system)
 
     # Requests by handle.
 
-    async def fstat(self, handle: bytes) -> asyncssh.SFTPAttrs:
+    def fstat(self, handle: bytes) -> asyncio.Future[Attributes]:
         """FSTAT."""
-        return await self.ask(self._handler.fstat(handle, ALL_ATTRIBUTES))
+        request = packets.by_handle(packets.FSTAT, handle)
+        return self._ask(request, b"", packets.ATTRS, packets.attributes)
 
-    async def fsetstat(self, handle: bytes, attrs: asyncssh.SFTPAttrs) -> None:
+    def fsetstat(self, handle: bytes, attrs: Attributes) -> asyncio.Future[None]:
         """FSETSTAT."""
-        await self.ask(self._handler.fsetstat(handle, attrs))
+        return self._ask(packets.with_attributes(packets.FSETSTAT, handle, attrs))
 
-    async def fsync(self, handle: bytes) -> None:
-        """fsync@openssh.com; nothing where the server does not offer it."""
-        try:
-            await self.ask(self._handler.fsync(handle))
-        except Unsupported:
-            pass
+    def fsync(self, handle: bytes) -> asyncio.Future[None]:
+        """fsync@openssh.com; ``Unsupported`` where the server does not offer it."""
+        return self._ask_extended(packets.FSYNC, handle, path=b"")
 
     async def read(self, handle: bytes, offset: int, count: int) -> bytes:
         """READ: at most ``count`` bytes; ``b""`` at the end of the file."""
         await pacing.down(count)
         async with self.window.room(count, first=not pacing.unasked.get()):
-            data, _ = await self.ask(self._read(handle, offset, count))
+            request = packets.read(handle, offset, count)
+            asked = _OrEnd(self.wire, b"", packets.DATA, packets.string)
+            self.wire.ask(request, asked)
+            data = await asked.future or b""
         if len(data) > count:
             raise Implausible("more data than was asked for")
         return data
 
-    async def _read(self, handle: bytes, offset: int, count: int) -> tuple[bytes, bool]:
-        try:
-            return await self._handler.read(handle, offset, count)
-        except asyncssh.SFTPEOFError:
-            return b"", True
-
-    async def write(self, handle: bytes, offset: int, data: bytes) -> None:
+    def write(self, handle: bytes, offset: int, data: bytes) -> asyncio.Future[None]:
         """WRITE of all of ``data``; a v3 server takes all or fails. The caller holds room."""
-        await self.ask(self._handler.write(handle, offset, data))
+        return self._ask(packets.write(handle, offset, data))
 
     async def sync_directory(self, path: RemotePath) -> None:
         """Make names in a directory durable, where the server lets us ask for it.
@@ -362,80 +268,123 @@ class Channel:
 
     async def _sync_now(self, path: RemotePath) -> None:
         try:
-            async with self.opened(path, asyncssh.FXF_READ) as handle:
+            async with self.opened(path, packets.FOR_READING) as handle:
                 await self.fsync(handle)
         except Failed:
             self._syncs_directories = False
         except (Refused, NotFound):
-            pass  # a directory that may be written but not read, or is gone
+            pass  # a directory that may be written but not read, or is gone; or there is no fsync
 
-    async def close(self, handle: bytes) -> None:
-        """CLOSE."""
-        await self.ask(self._handler.close(handle))
-
-    @asynccontextmanager
-    async def opened(
-        self, path: RemotePath, flags: int, attrs: asyncssh.SFTPAttrs | None = None
-    ) -> AsyncIterator[bytes]:
+    def opened(self, path: RemotePath, flags: int, attrs: Attributes | None = None) -> _Opened:
         """A handle of a file, closed afterwards without waiting. Follows symlinks."""
-        attrs = attrs or asyncssh.SFTPAttrs()
-        request = self.ask(self._handler.open(self.absolute(path), flags, attrs), path)
-        async with self._handle(request) as handle:
-            yield handle
+        request = packets.open_file(self.absolute(path), flags, attrs)
+        return _Opened(self.wire, self._open_handles, request, path)
 
-    @asynccontextmanager
-    async def _handle(self, request: Coroutine[Any, Any, bytes]) -> AsyncIterator[bytes]:
-        # The count is given back when the server has closed the handle, or never opened it,
-        # and a handle that arrives after its caller was cancelled is closed as well.
-        try:
-            await self._open_handles.acquire()
-        except BaseException:
-            request.close()
-            raise
-        opening = self.spawn(request)
-        try:
-            yield await asyncio.shield(opening)
-        finally:
-            self.spawn(self._closed(opening))
-
-    async def _closed(self, opening: asyncio.Task[bytes]) -> None:
-        try:
-            await self.close(await opening)
-        finally:
-            self._open_handles.release()
-
-    async def readdir(self, path: RemotePath) -> AsyncGenerator[list[Named], None]:
+    async def readdir(self, path: RemotePath) -> AsyncGenerator[list[Name], None]:
         """OPENDIR and READDIR to the end: blocks of names. Raises if any request failed."""
-        request = self.ask(self._handler.opendir(self.absolute(path)), path)
-        async with self._handle(request) as handle:
-            ahead: deque[asyncio.Task[list[Named] | None]] = deque()
+        request = packets.by_path(packets.OPENDIR, self.absolute(path))
+        async with _Opened(self.wire, self._open_handles, request, path) as handle:
+            ahead: deque[asyncio.Future[list[Name] | None]] = deque()
             try:
                 for _ in range(READDIR_FIRST):
-                    ahead.append(self.spawn(self._block(handle, path)))
+                    ahead.append(self.names(handle, path))
                 ended = False
                 while ahead:
                     block = await ahead.popleft()
                     ended = ended or block is None
                     for _ in range(0 if ended else min(2, READDIR_AHEAD - len(ahead))):
-                        ahead.append(self.spawn(self._block(handle, path)))
+                        ahead.append(self.names(handle, path))
                     if block:
                         yield block
             finally:
-                for task in ahead:
-                    task.cancel()
+                for future in ahead:
+                    future.cancel()
 
-    async def _block(self, handle: bytes, path: RemotePath) -> list[Named] | None:
-        return await self.ask(self._names(handle), path)
-
-    async def _names(self, handle: bytes) -> list[Named] | None:
-        try:
-            names, _ = await self._handler.readdir(handle)
-        except asyncssh.SFTPEOFError:
-            return None
-        return list(names)
+    def names(self, handle: bytes, path: RemotePath) -> asyncio.Future[list[Name] | None]:
+        """READDIR: some names more, None at the end."""
+        asked = _OrEnd(self.wire, path, packets.NAME, packets.names)
+        self.wire.ask(packets.by_handle(packets.READDIR, handle), asked)
+        return asked.future
 
     async def end(self) -> None:
         """Forget what still runs in the background; the connection is going."""
         for task in list(self._tasks):
             task.cancel()
-        self._client.exit()
+        self.wire.close()
+
+
+class _OrEnd(_Asked[T | None]):
+    """A request that may find the end: its value is None then."""
+
+    __slots__ = ()
+
+    def _value(self, kind: int, body: bytes) -> Any:
+        if kind == packets.STATUS and packets.status(body)[0] == packets.FX_EOF:
+            return None
+        return super()._value(kind, body)
+
+
+class _OpenAsked(_Asked[bytes]):
+    """OPEN or OPENDIR. A handle that arrives after its caller was cancelled is closed as well."""
+
+    __slots__ = ("_closed",)
+
+    def __init__(self, wire: Wire, path: bytes, closed: Callable[[], None]) -> None:
+        super().__init__(wire, path, packets.HANDLE, packets.handle)
+        self._closed = closed
+
+    def __call__(self, kind: int, body: bytes) -> None:
+        late = self.future.done()
+        super().__call__(kind, body)
+        if late and kind == packets.HANDLE:
+            self.close(packets.handle(body))
+        elif late or self.future.exception() is not None:
+            self._closed()  # it was never open
+
+    def close(self, handle: bytes) -> None:
+        """CLOSE; nobody waits for it, but the handle counts as open until it is answered."""
+        request = packets.by_handle(packets.CLOSE, handle)
+        self._wire.ask(request, lambda _kind, _body: self._closed())
+
+
+class _Opened:
+    """A handle while it is needed (``async with``), counted among those that are open."""
+
+    __slots__ = ("_asked", "_count", "_path", "_request", "_wire")
+
+    def __init__(
+        self, wire: Wire, count: asyncio.Semaphore, request: Request, path: RemotePath
+    ) -> None:
+        self._wire = wire
+        self._count = count
+        self._request = request
+        self._path = path
+
+    async def __aenter__(self) -> bytes:
+        await self._count.acquire()
+        self._asked = _OpenAsked(self._wire, self._path, self._count.release)
+        self._wire.ask(self._request, self._asked)
+        return await self._asked.future
+
+    async def __aexit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self._asked.close(self._asked.future.result())
+
+
+def _failed(error: RemoteError) -> asyncio.Future[Any]:
+    """What a request gives that cannot be made."""
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    future.set_exception(error)
+    future.exception()  # nobody need await it
+    return future
+
+
+def _only_name(body: bytes) -> bytes:
+    found = packets.names(body)
+    if len(found) != 1:
+        raise Implausible("a path or a target that is not one name")
+    return found[0].filename

@@ -19,19 +19,21 @@ import asyncssh
 
 from awayfs.core.errors import (
     AuthenticationRequired,
-    Implausible,
     NotFound,
     PassphraseRequired,
     Refused,
+    RemoteError,
     Unreachable,
     WrongServer,
 )
 from awayfs.core.secrets import Secrets
+from awayfs.remotes import sftp_packets as packets
 from awayfs.remotes.sftp_channel import Channel
 from awayfs.remotes.sftp_clock import ServerClock
 from awayfs.remotes.sftp_errors import Unsupported, from_connecting, from_exception
 from awayfs.remotes.sftp_paths import Paths
 from awayfs.remotes.sftp_small import SmallFiles
+from awayfs.remotes.sftp_wire import Wire
 from awayfs.remotes.sftp_witness import Witness
 
 CONNECT_TIMEOUT_S = 5.0
@@ -128,12 +130,12 @@ class Session:
         """One channel more, None where the server lets us have no further one."""
         if not self.has_room:
             return None
-        try:
-            client = await self.connection.start_sftp_client(path_encoding=None)
-        except (asyncssh.Error, OSError):
+        wire = await _one_more(self.connection)
+        if wire is None:
             self.has_room = False
             return None
-        channel = Channel(client, self.root, self.bulk.handles)
+        wire.limits = self.bulk.wire.limits
+        channel = Channel(wire, self.root, self.bulk.handles)
         self.channels.append(channel)
         return channel
 
@@ -201,7 +203,7 @@ async def open_session(url: Location, options: Mapping[str, str]) -> Session:
         raise from_connecting(error, where(url)) from error
     except Exception as error:
         connection.abort()
-        raise from_exception(error, url.path) from error
+        raise from_exception(error) from error
     except BaseException:
         connection.abort()
         raise
@@ -299,20 +301,20 @@ async def _start(
     options: Mapping[str, str],
     witness: Witness,
 ) -> Session:
-    client = await connection.start_sftp_client(path_encoding=None)
-    if client.version != 3:
-        raise Implausible(f"the server chose SFTP version {client.version}, we asked for 3")
-    root = await _find_root(client, url.path)
-    try:
-        other = await connection.start_sftp_client(path_encoding=None)
-    except (asyncssh.Error, OSError):
-        other = client  # MaxSessions 1: one channel does it all
-    handles = max(1, min(MOST_HANDLES, (client.limits.max_open_handles or 2 * HANDLES) // 2))
-    quick = Channel(client, root, handles)
-    bulk = quick if other is client else Channel(other, root, handles)
+    wire = Wire()
+    # The first is opened first: a server that allows but one (MaxSessions) refuses the other.
+    _, other = await asyncio.gather(wire.start(connection), _one_more(connection))
+    as_named = Channel(wire, url.path or b".", 1)  # a relative path starts at the home directory
+    root, extensions, _ = await asyncio.gather(
+        _find_root(as_named, url.path), _probe_extensions(as_named), wire.learn_limits()
+    )
+    handles = max(1, min(MOST_HANDLES, (wire.limits.handles or 2 * HANDLES) // 2))
+    quick = bulk = Channel(wire, root, handles)
+    if other is not None:
+        other.limits = wire.limits
+        bulk = Channel(other, root, handles)
     key = connection.get_server_host_key()
     stall = float(options.get("stall_timeout", STALL_TIMEOUT_S))
-    extensions = await _probe_extensions(quick)
     channels = [quick] if bulk is quick else [quick, bulk]
     witness.waits_for_end = True
     return Session(
@@ -329,18 +331,24 @@ async def _start(
     )
 
 
-async def _find_root(client: asyncssh.SFTPClient, path: bytes) -> bytes:
-    """The absolute path of the volume; a relative one starts at the home directory."""
+async def _one_more(connection: asyncssh.SSHClientConnection) -> Wire | None:
+    """A further SFTP session, None where the server lets us have none."""
+    wire = Wire()
     try:
-        root = await client.realpath(path or b".")
-        attrs = await client.stat(root)
-    except asyncssh.SFTPNoSuchFile as error:
+        await wire.start(connection)
+    except (asyncssh.Error, OSError, RemoteError):
+        return None
+    return wire
+
+
+async def _find_root(channel: Channel, path: bytes) -> bytes:
+    """The absolute path of the volume."""
+    try:
+        return await channel.realpath(b"")
+    except NotFound as error:
         place = path.decode(errors="backslashreplace")
         # not NotFound, which proves absence: the export may just not be mounted
         raise Unreachable(f"{place} is not there: is it mounted, is it the right path?") from error
-    if attrs.type != asyncssh.FILEXFER_TYPE_DIRECTORY:
-        raise Refused(errno.ENOTDIR, f"{root.decode(errors='backslashreplace')}: not a directory")
-    return root
 
 
 async def _probe_extensions(channel: Channel) -> Extensions:
@@ -349,15 +357,17 @@ async def _probe_extensions(channel: Channel) -> Extensions:
     A read-only server (``sftp-server -R``) answers "permission denied" before it looks.
     """
     nowhere = b".awayfs-0.nowhere"
-    rename, over, link, attributes, space = await asyncio.gather(
-        _answer(channel.rename_exclusive(nowhere, nowhere + b"2")),
-        _answer(channel.rename_over(nowhere, nowhere + b"2")),
-        _answer(channel.hard_link(nowhere, nowhere + b"2")),
-        _answer(channel.setstat(nowhere, asyncssh.SFTPAttrs(atime=0, mtime=0), follow=False)),
-        _answer(channel.statvfs(b"")),
+    times = packets.Attributes(atime=0, mtime=0)
+    asked = (
+        channel.rename_exclusive(nowhere, nowhere + b"2"),
+        channel.rename_over(nowhere, nowhere + b"2"),
+        channel.hard_link(nowhere, nowhere + b"2"),
+        channel.setstat(nowhere, times, follow=False),
+        channel.statvfs(b""),
     )
+    rename, over, link, attributes, space = [await _answer(request) for request in asked]
     read_only = isinstance(rename, Refused) and rename.errno == errno.EACCES
-    if isinstance(space, asyncssh.SFTPVFSAttrs):
+    if isinstance(space, packets.FileSystem):
         read_only = read_only or bool(space.flags & READ_ONLY_FLAG)
     return Extensions(
         rename_over=isinstance(over, NotFound),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import stat as st
-from typing import Protocol
 
 from awayfs.core.types import Entry, Expected, Kind, RemotePath
+from awayfs.remotes.sftp_packets import Attributes
 
 SECOND = 1_000_000_000
 LATEST = 0xFFFF_FFFF
@@ -26,30 +26,6 @@ LETTER = {
 KINDS = {int(kind): kind for kind in Kind}
 
 
-class Attrs(Protocol):
-    """The part of a v3 ``ATTRS`` structure (draft section 5) that is read here."""
-
-    @property
-    def size(self) -> int | None: ...
-    @property
-    def uid(self) -> int | None: ...
-    @property
-    def gid(self) -> int | None: ...
-    @property
-    def permissions(self) -> int | None: ...
-    @property
-    def mtime(self) -> float | None: ...
-
-
-class Named(Protocol):
-    """One name of a NAME reply, with its attributes."""
-
-    @property
-    def filename(self) -> bytes | str: ...
-    @property
-    def attrs(self) -> Attrs: ...
-
-
 def parent(path: RemotePath) -> RemotePath:
     """The directory of a path; of the root, the root."""
     return path.rpartition(b"/")[0]
@@ -65,7 +41,7 @@ def join(directory: RemotePath, name: bytes) -> RemotePath:
     return directory + b"/" + name if directory else name
 
 
-def kind_of(attrs: Attrs) -> Kind | None:
+def kind_of(attrs: Attributes) -> Kind | None:
     """The kind, or None where the server sends no permissions or a type we do not know."""
     return KINDS.get(st.S_IFMT(attrs.permissions or 0))
 
@@ -86,7 +62,7 @@ def kind_in(token: bytes) -> Kind | None:
     return next((kind for kind, letter in LETTER.items() if token[:1] == letter), None)
 
 
-def entry_of(name: bytes, attrs: Attrs, *, target: bytes | None = None, weak: bool) -> Entry:
+def entry_of(name: bytes, attrs: Attributes, *, target: bytes | None = None, weak: bool) -> Entry:
     """An entry; the caller has made sure that ``kind_of`` is not None.
 
     There is no inode, no ctime, no nlink and no device number in v3 (the human-readable
@@ -95,7 +71,7 @@ def entry_of(name: bytes, attrs: Attrs, *, target: bytes | None = None, weak: bo
     kind = kind_of(attrs)
     assert kind is not None, "attributes without a type"
     size = attrs.size or 0
-    mtime = int(attrs.mtime or 0)
+    mtime = attrs.mtime or 0
     return Entry(
         name=name,
         kind=kind,

@@ -46,39 +46,52 @@ class Unsupported(Refused):
         super().__init__(errno.EOPNOTSUPP, text)
 
 
-def from_status(error: asyncssh.SFTPError, path: bytes) -> RemoteError:
-    """The port's error for a status reply, or for a session that ended under the request."""
-    where = f"{path.decode(errors='backslashreplace') or '/'}: {error.reason or 'no reason given'}"
-    match error:
-        case asyncssh.SFTPConnectionLost() | asyncssh.SFTPNoConnection():
-            return Unreachable(f"the connection was lost ({error.reason})")
-        case asyncssh.SFTPNoSuchFile() | asyncssh.SFTPNoSuchPath():
-            return NotFound(where)
-        case asyncssh.SFTPPermissionDenied():
-            return Refused(errno.EACCES, where)
-        case asyncssh.SFTPOpUnsupported():
-            return Unsupported(where)
-        case asyncssh.SFTPBadMessage():
-            return BadMessage(where)
-        case asyncssh.SFTPNoSpaceOnFilesystem():
-            return Refused(errno.ENOSPC, where)
-        case asyncssh.SFTPQuotaExceeded():
-            return Refused(errno.EDQUOT, where)
-        case asyncssh.SFTPWriteProtect():
-            return Refused(errno.EROFS, where)
-        case asyncssh.SFTPEOFError():
+def from_status(code: int, text: str, path: bytes) -> RemoteError:
+    """The port's error for the code and the text of a STATUS reply that is no FX_OK.
+
+    The codes above 8 are of later drafts; some servers send them all the same.
+    """
+    where = f"{path.decode(errors='backslashreplace') or '/'}: {_one_line(text)}"
+    match code:
+        case 1:
             return Implausible(f"{where}: end of file where none can be")
+        case 2 | 10:  # no such file, no such path
+            return NotFound(where)
+        case 3:
+            return Refused(errno.EACCES, where)
+        case 5:
+            return _bad_message(where, path)
+        case 6 | 7:  # no connection, connection lost
+            return Unreachable(f"the connection was lost ({_one_line(text)})")
+        case 8:
+            return Unsupported(where)
+        case 12:
+            return Refused(errno.EROFS, where)
+        case 14:
+            return Refused(errno.ENOSPC, where)
+        case 15:
+            return Refused(errno.EDQUOT, where)
         case _:
             return Failed(where)
 
 
-def from_exception(error: BaseException, path: bytes) -> RemoteError:
-    """The port's error for anything a request on an open session can raise."""
+def _bad_message(where: str, path: bytes) -> Refused:
+    if any(len(name) > 255 for name in path.split(b"/")):
+        return Refused(errno.ENAMETOOLONG, where)
+    return BadMessage(where)
+
+
+def _one_line(text: str) -> str:
+    """A server's words, fit for a log: short, and without what a terminal would obey."""
+    shown = "".join(char if char.isprintable() else "?" for char in text[:200])
+    return shown or "no reason given"
+
+
+def from_exception(error: BaseException) -> RemoteError:
+    """The port's error for anything that opening a session can raise."""
     match error:
         case RemoteError():
             return error
-        case asyncssh.SFTPError():
-            return from_status(error, path)
         case TimeoutError() | asyncio.TimeoutError():
             return Unreachable("the server does not answer")
         case asyncssh.Error() | OSError() | EOFError():

@@ -10,11 +10,11 @@
     6  unlink N
 
 Where nothing is expected at P, it begins with 4, which tells as well whether anything is there;
-only if that cannot be done are there looks before. ``remove`` is 1 to 3 and 5. ``rename`` of a
-source S makes N by a hard link to S, looks at N, goes through 1 to 5, then removes the name S in
-the same way, and last unlinks N. So N never holds the only name of somebody's revision, and
-whoever finds it may unlink it at any time; O is never unlinked unseen. Directories are moved in
-one step that the server guards.
+only if that cannot be done are there looks before. ``remove`` is 1 to 3 and 5, whose look is that
+of 3 unless content is read in between. ``rename`` of a source S makes N by a hard link to S, looks
+at N, goes through 1 to 5, then removes the name S in the same way, and last unlinks N. So N never
+holds the only name of somebody's revision, and whoever finds it may unlink it at any time; O is
+never unlinked unseen. Directories are moved in one step that the server guards.
 
 To compare is to compare tokens, and contents under weak ones (``sftp_revisions``). To *keep*
 is to give a conflict name beside P. ``sftp_settle`` tidies up after a cut at any point.
@@ -31,17 +31,18 @@ import errno
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
-import asyncssh
-
 from awayfs.core.errors import NotFound, Refused, RemoteError, Unreachable
 from awayfs.core.types import Committed, Entry, Expected, Kind, Mismatch, OpId, Outcome, RemotePath
 from awayfs.remotes.faults import reach
 from awayfs.remotes.names import is_linux_name
-from awayfs.remotes.sftp_channel import Channel, raw
-from awayfs.remotes.sftp_entries import basename, matches, parent
+from awayfs.remotes.sftp_channel import Channel
+from awayfs.remotes.sftp_entries import basename, kind_in, matches, parent
 from awayfs.remotes.sftp_errors import Failed
 from awayfs.remotes.sftp_moves import Moves, own_names
+from awayfs.remotes.sftp_packets import Attributes
+from awayfs.remotes.sftp_paths import Paths
 from awayfs.remotes.sftp_revisions import Revision, Revisions
+from awayfs.remotes.sftp_staged import Staged
 from awayfs.remotes.sftp_view import View
 
 SAME_TRIES = 3
@@ -58,6 +59,8 @@ class Guarded:
         revisions: Revisions,
         may_chown: bool,
         sync: Callable[[RemotePath], Awaitable[None]],
+        paths: Paths,
+        staged: Staged,
     ) -> None:
         self._channel = channel
         self._view = view
@@ -65,19 +68,17 @@ class Guarded:
         self._revisions = revisions
         self._may_chown = may_chown
         self._sync = sync
+        self._paths = paths
+        self._staged = staged
 
     async def replace(self, op: OpId, path: RemotePath, expected: Expected) -> Outcome:
         """``Remote.replace``."""
         own, aside = own_names(op, path)
-        if expected.token is None and (placed := await self._moves.place_at_once(own, path)):
-            reach("over.placed")
-            await self._moves.drop(own)
-            reach("replace.tidied")
-            await self._sync(parent(path))
-            return Committed(replace(placed, name=basename(path)))
-        current, staged, left = await asyncio.gather(
-            self._view.find(path), self._view.find(own), self._view.find(aside)
-        )
+        if expected.token is None and (placed := await self._place_at_once(own, path)):
+            return placed
+        looks = [self._view.look(name) for name in (path, aside)]
+        staged = self._staged.of(own) or await self._view.find(own)
+        current, left = [await self._view.found(look) for look in looks]
         if staged is None:
             raise NotFound(f"nothing is staged for {op}")
         if left is not None:
@@ -93,17 +94,41 @@ class Guarded:
             if revision is None:
                 return Mismatch(await self._view.find(path))
             staged = await self._inherit(own, staged, current)
+            self._staged.note(own, staged)
         reach("replace.checked")
         outcome = await self._put_over(op, own, path, staged, revision)
         if isinstance(outcome, Committed):
+            self._staged.forget(own)
             reach("replace.tidied")
             await self._sync(parent(path))
         return outcome
 
+    async def _place_at_once(self, own: RemotePath, path: RemotePath) -> Committed | None:
+        """Where nothing is expected: what is staged takes the name. None if that cannot be done.
+
+        The entry is that of what we staged, and not of what is at the name by now: whoever writes
+        there is not taken for us.
+        """
+        entry = self._staged.of(own)
+        looked = None if entry is not None else self._view.look(own)
+        if not await self._moves.has_linked(own, path):
+            return None
+        if looked is not None:
+            entry = await self._view.found(looked)
+        if entry is None:
+            return None
+        reach("over.placed")
+        await self._moves.drop(own)
+        self._staged.forget(own)
+        reach("replace.tidied")
+        await self._sync(parent(path))
+        return Committed(replace(entry, name=basename(path)))
+
     async def remove(self, op: OpId, path: RemotePath, expected: Expected) -> Outcome:
         """``Remote.remove``."""
         _, aside = own_names(op, path)
-        current, left = await asyncio.gather(self._view.find(path), self._view.find(aside))
+        looks = [self._view.look(name) for name in (path, aside)]
+        current, left = [await self._view.found(look) for look in looks]
         if left is not None:
             await self._moves.put_back(aside, path, op)
             current = await self._view.find(path)
@@ -134,7 +159,10 @@ class Guarded:
         """``Remote.rename``."""
         if path.startswith(source + b"/"):
             raise Refused(errno.EINVAL, "a directory cannot be moved into itself")
-        incoming, current = await asyncio.gather(self._view.find(source), self._view.find(path))
+        looks = [self._view.look(source)]
+        if source == path or not self._needs_no_look(source_expected, path_expected):
+            looks.append(self._view.look(path))
+        incoming, current = [*[await self._view.found(look) for look in looks], None][:2]
         if incoming is None or not matches(incoming, source_expected):
             raise NotFound("the source is gone, or not what it was")
         if not matches(current, path_expected):
@@ -160,6 +188,12 @@ class Guarded:
             if parent(source) != parent(path):
                 await self._sync(parent(source))
         return outcome
+
+    def _needs_no_look(self, source: Expected, path: Expected) -> bool:
+        """Whether the move itself tells if anything stands at a name that is to be free."""
+        kind = source.kind or (kind_in(source.token) if source.token is not None else None)
+        is_linked = kind is not None and kind is not Kind.DIRECTORY and self._moves.may_link
+        return path.token is None and is_linked
 
     async def _put_over(
         self,
@@ -234,7 +268,10 @@ class Guarded:
         if not await self._revisions.is_it(aside, taken, revision):
             await self._moves.put_back(aside, path, op)
             return False
-        await self._let_go(op, aside, path, taken, revision)
+        if revision.blake2b is None:  # the look that came with the move was the last, too
+            await self._moves.drop(aside)
+        else:
+            await self._let_go(op, aside, path, taken, revision)
         return True
 
     async def _rename_file(
@@ -246,11 +283,13 @@ class Guarded:
         revision: Revision | None,
     ) -> Outcome:
         own, aside = own_names(op, path)
-        for name in {aside, own_names(op, source)[1]}:
-            if await self._view.find(name) is not None:
-                raise Refused(errno.EBUSY, "an earlier try was not settled")
-        await self._moves.drop(own)
+        looks = [self._view.look(name) for name in {aside, own_names(op, source)[1]}]
+        if any([await self._view.found(look) for look in looks]):
+            raise Refused(errno.EBUSY, "an earlier try was not settled")
         incoming = await self._moves.link(source, own)
+        if incoming is None:  # an earlier try may have left one
+            await self._moves.drop(own)
+            incoming = await self._moves.link(source, own)
         if incoming is None:
             return await self._rename_unlinked(op, source, path, brought, revision)
         reach("rename.linked")
@@ -302,6 +341,8 @@ class Guarded:
         """Where the source cannot have a second name: the move is looked at afterwards."""
         _, aside = own_names(op, path)
         taken: Entry | None = None
+        if revision is None and (there := await self._view.find(path)) is not None:
+            return Mismatch(there)
         if revision is not None:
             taken = await self._moves.take(path, aside)
             reach("rename.taken")
@@ -332,6 +373,7 @@ class Guarded:
         self, source: RemotePath, path: RemotePath, current: Entry | None
     ) -> Outcome:
         """One request: the server does not put a directory over anything but an empty one."""
+        self._paths.forget()
         try:
             if current is None:
                 await self._channel.rename_exclusive(source, path)
@@ -344,6 +386,8 @@ class Guarded:
             if there is not None and await self._hasown_names(path):
                 raise Refused(errno.ENOTEMPTY, "the directory there is not empty") from error
             raise await self._why_not_moved(source, path, error) from error
+        finally:
+            self._paths.forget()
         reach("rename.moved")
         return Committed(await self._view.find(path))
 
@@ -361,6 +405,7 @@ class Guarded:
 
     async def _remove_directory(self, path: RemotePath) -> bool:
         """RMDIR; False if it is gone. ENOTEMPTY comes as a plain failure: look again."""
+        self._paths.forget()
         try:
             await self._channel.rmdir(path)
         except NotFound:
@@ -372,11 +417,13 @@ class Guarded:
             if await self._hasown_names(path):
                 raise Refused(errno.ENOTEMPTY, "the directory is not empty") from error
             raise
+        finally:
+            self._paths.forget()
         return True
 
     async def _hasown_names(self, path: RemotePath) -> bool:
         async for block in self._channel.readdir(path):
-            if any(is_linux_name(raw(item)) for item in block):
+            if any(is_linux_name(item.filename) for item in block):
                 return True
         return False
 
@@ -384,11 +431,11 @@ class Guarded:
         """Carry the owner of the replaced file over, where we may."""
         if not self._may_chown or (staged.uid, staged.gid) == (current.uid, current.gid):
             return staged
-        attrs = asyncssh.SFTPAttrs(uid=current.uid, gid=current.gid)
+        attrs = Attributes(uid=current.uid, gid=current.gid)
         try:
             await self._channel.setstat(own, attrs, follow=True)
             # chown(2) clears setuid and setgid
-            await self._channel.setstat(own, asyncssh.SFTPAttrs(permissions=staged.mode), True)
+            await self._channel.setstat(own, Attributes(permissions=staged.mode), True)
         except Refused:
             return staged
         return replace(staged, uid=current.uid, gid=current.gid)

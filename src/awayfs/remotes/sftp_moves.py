@@ -43,20 +43,22 @@ class Moves:
         self._extensions = extensions
         self._digest = digest
 
+    @property
+    def may_link(self) -> bool:
+        """Whether the server makes hard links, as far as it says."""
+        return self._extensions.hard_link
+
     async def take(self, path: RemotePath, own: RemotePath) -> Entry | None:
         """Move what stands at ``path`` to our name; what came out, None if nothing was there."""
         over = self._extensions.rename_over
         move = self._channel.rename_over if over else self._channel.rename_exclusive
         # Both requests leave at once. OpenSSH answers in order; elsewhere we look again.
-        moved, taken = await asyncio.gather(
-            move(path, own), self._view.find(own), return_exceptions=True
-        )
-        if isinstance(moved, NotFound):
+        moved, looked = move(path, own), self._view.look(own)
+        try:
+            await moved
+        except NotFound:
             return None
-        for answer in (moved, taken):
-            if isinstance(answer, BaseException):
-                raise answer
-        assert not isinstance(taken, BaseException)
+        taken = await self._view.found(looked)
         return taken if taken is not None else await self._view.stat(own)
 
     async def place(self, own: RemotePath, path: RemotePath, kind: Kind) -> bool:
@@ -64,7 +66,7 @@ class Moves:
 
         The name ``own`` may be gone afterwards or not: the caller drops it.
         """
-        if kind is not Kind.DIRECTORY and await self.link(own, path) is not None:
+        if kind is not Kind.DIRECTORY and await self.has_linked(own, path):
             return True
         if await self._view.find(path) is not None:
             return False
@@ -82,34 +84,25 @@ class Moves:
         That is: no such extension, a file system without links, a file that is not ours
         (fs.protected_hardlinks), or a name that is taken.
         """
-        if not self._extensions.hard_link:
+        if not self.may_link:
             return None
-        linked, there = await asyncio.gather(
-            self._channel.hard_link(source, path), self._view.find(path), return_exceptions=True
-        )
-        if isinstance(linked, Refused):
+        linked, looked = self._channel.hard_link(source, path), self._view.look(path)
+        try:
+            await linked
+        except Refused:
             return None
-        for answer in (linked, there):
-            if isinstance(answer, BaseException):
-                raise answer
-        assert not isinstance(there, BaseException)
+        there = await self._view.found(looked)
         return there if there is not None else await self._view.stat(source)
 
-    async def place_at_once(self, own: RemotePath, path: RemotePath) -> Entry | None:
-        """A hard link of what is at our name, looked at there: who else may write at ``path`` is
-        not taken for us. None where it could not be made, for whatever reason."""
-        if not self._extensions.hard_link:
-            return None
-        linked, ours = await asyncio.gather(
-            self._channel.hard_link(own, path), self._view.find(own), return_exceptions=True
-        )
-        if isinstance(linked, Refused):
-            return None
-        for answer in (linked, ours):
-            if isinstance(answer, BaseException):
-                raise answer
-        assert not isinstance(ours, BaseException)
-        return ours
+    async def has_linked(self, own: RemotePath, path: RemotePath) -> bool:
+        """A hard link, without a look at it; False where it could not be made."""
+        if not self.may_link:
+            return False
+        try:
+            await self._channel.hard_link(own, path)
+        except Refused:
+            return False
+        return True
 
     async def put_back(self, own: RemotePath, path: RemotePath, op: OpId) -> None:
         """Give a revision its name back, or a conflict name beside it if that is taken."""
@@ -131,10 +124,11 @@ class Moves:
 
     async def drop(self, *names: RemotePath) -> None:
         """Unlink names of ours, in this order; fine if they are gone."""
-        answers = await asyncio.gather(*map(self._channel.unlink, names), return_exceptions=True)
-        for answer in answers:
-            if isinstance(answer, BaseException) and not isinstance(answer, NotFound):
-                raise answer
+        for gone in [self._channel.unlink(name) for name in names]:  # all leave at once
+            try:
+                await gone
+            except NotFound:
+                pass
 
     async def same(self, a: RemotePath, b: RemotePath) -> bool:
         """Whether two names bear the same content. v3 has no inode numbers, so it is read."""

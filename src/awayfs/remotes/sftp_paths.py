@@ -28,6 +28,8 @@ class Paths:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._seen: dict[RemotePath, float] = {}
+        self._moves = 0
+        self._asking: dict[RemotePath, asyncio.Future[bytes]] = {}
         self._fsid: int | None = None
         self._next_look: asyncio.Future[None] | None = None
 
@@ -39,15 +41,28 @@ class Paths:
         """
         if not directory or time.monotonic() - self._seen.get(directory, -9.0) < BELIEVED_S:
             return
-        if await self._channel.realpath(directory) != self._channel.absolute(directory):
+        moves = self._moves
+        if await asyncio.shield(self._asked(directory)) != self._channel.absolute(directory):
             raise NotFound("a symlink stands where a directory was")
+        if moves != self._moves:
+            return  # that was seen before a directory was moved
         while len(self._seen) >= REMEMBERED:
             del self._seen[next(iter(self._seen))]
         self._seen[directory] = time.monotonic()
 
+    def _asked(self, directory: RemotePath) -> asyncio.Future[bytes]:
+        """Where a directory really is; many who want to know share the answer."""
+        asking = self._asking.get(directory)
+        if asking is None or asking.done():
+            asking = self._asking[directory] = self._channel.realpath(directory)
+            asking.add_done_callback(lambda _: self._asking.pop(directory, None))
+        return asking
+
     def forget(self) -> None:
-        """Believe nothing any more, after a directory was moved or removed."""
+        """Believe nothing any more, when a directory is moved or removed: before and after it."""
+        self._moves += 1
         self._seen.clear()
+        self._asking.clear()
 
     async def root_is_there(self) -> None:
         """Raise ``Unreachable`` unless the root is the directory that we connected to.

@@ -14,10 +14,9 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-import asyncssh
-
 from awayfs.core.errors import Implausible, NotFound, Refused
 from awayfs.core.types import Digest, Entry, Expected, Kind, OpId, RemotePath
+from awayfs.remotes import sftp_packets as packets
 from awayfs.remotes.names import staged_name
 from awayfs.remotes.sftp_channel import Channel
 from awayfs.remotes.sftp_clock import ServerClock
@@ -129,11 +128,11 @@ class Revisions:
             return
         self._asked = True
         name = join(directory, staged_name(op))
-        flags = asyncssh.FXF_WRITE | asyncssh.FXF_CREAT | asyncssh.FXF_EXCL
+        flags = packets.FOR_WRITING | packets.CREATED | packets.EXCLUSIVE
         try:
             async with self._channel.opened(name, flags) as handle:
                 made = await self._channel.fstat(handle)
-                self._clock.stamped(int(made.mtime or 0), time.monotonic_ns())
+                self._clock.stamped(made.mtime or 0, time.monotonic_ns())
             await self._channel.unlink(name)
         except (NotFound, Refused):
             pass  # we may not write there, or the name has something staged

@@ -3,7 +3,7 @@
 A session of its own: OpenSSH serves it with a process of its own, so that a user's read waits
 behind no file of the background. Of each file: LSTAT (opening a fifo would hang that process, and
 OPEN follows symlinks), OPEN, then READ, FSTAT and CLOSE at once. Many files are at each step at
-the same time; how many bytes are asked for follows ``sftp_channel.Window``.
+the same time; how many bytes are asked for follows ``sftp_window``.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import asyncssh
 
-from awayfs.core.errors import Implausible, NotFound, Refused, RemoteError, Unreachable
+from awayfs.core.errors import Implausible, NotFound, Refused, RemoteError
 from awayfs.core.types import Kind
 from awayfs.ports.remote import Landed, Piece
 from awayfs.remotes import pacing
 from awayfs.remotes import sftp_packets as packets
-from awayfs.remotes.sftp_channel import Channel, Window
+from awayfs.remotes.sftp_channel import Channel
 from awayfs.remotes.sftp_entries import kind_of, parent, token_of
-from awayfs.remotes.sftp_errors import from_exception
 from awayfs.remotes.sftp_paths import Paths, check
+from awayfs.remotes.sftp_window import Window
+from awayfs.remotes.sftp_wire import OnReply, Wire
 
 ONE_READ = 16 << 10
 """What every server gives in one reply, and a very slow link in less than the stall deadline."""
@@ -40,44 +40,33 @@ MOST_HANDLES = 1000
 
 HANDLES_SPARED = 8
 
-OnReply = Callable[[int, bytes], None]
 
-
-class SmallFiles(asyncssh.SSHClientSession[bytes]):
+class SmallFiles:
     """One session, for all calls that overlap. ``channel`` is another one of the connection."""
 
     def __init__(self, channel: Channel, paths: Paths) -> None:
         self._channel = channel
         self._paths = paths
         self._handles = HANDLES
-        self._chan: Any = None
-        self._replies = packets.Replies()
-        self._waiting: dict[int, OnReply] = {}
         self._batches: set[_Batch] = set()
-        self._next = 1
-        self._unsent = bytearray()
-        self._ended: RemoteError | None = None
-        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._wire = Wire(self.others_go_on, self._end)
         self.window = Window(ONE_READ)
         self.open_handles = 0
 
     async def start(self, connection: asyncssh.SSHClientConnection) -> None:
         """Open the session; raises ``ChannelOpenError`` where the server allows no more."""
-        try:
-            await connection.create_session(lambda: self, subsystem="sftp", encoding=None)
-        except asyncssh.ChannelOpenError:
-            raise
-        except (asyncssh.Error, OSError) as error:
-            raise from_exception(error, b"") from error
-        await self._ready
+        await self._wire.start(connection)
+        await self._wire.learn_limits()
+        if most := self._wire.limits.handles:  # its process serves nobody else
+            self._handles = max(1, min(MOST_HANDLES, most - HANDLES_SPARED))
 
     async def fetch(
         self, pieces: Sequence[Piece], fd: int, tick: Callable[[float], None]
     ) -> list[Landed | None]:
         """See ``Remote.fetch_many``."""
         inside = await self._inside(pieces)
-        if self._ended is not None:  # nobody tells a batch that comes after the end
-            raise self._ended
+        if (error := self._wire.ended) is not None:  # nobody tells a batch that comes after the end
+            raise error
         wanted = [p if p.path in inside else None for p in pieces]
         context = contextvars.copy_context()  # replies come in that of the connection
         batch = _Batch(self, wanted, fd, lambda: context.run(tick, 0))
@@ -113,14 +102,9 @@ class SmallFiles(asyncssh.SSHClientSession[bytes]):
         """The server's path."""
         return self._channel.absolute(path)
 
-    def ask(self, make: Callable[[int], bytes], on_reply: OnReply) -> None:
-        """Send a request, with all others of this turn of the loop in one go."""
-        number = self._next
-        self._next = number % 0xFFFF_FFFF + 1
-        self._waiting[number] = on_reply
-        if not self._unsent:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._unsent += make(number)
+    def ask(self, request: packets.Request, on_reply: OnReply) -> None:
+        """Send a request."""
+        self._wire.ask(request, on_reply)
 
     def may_open(self) -> bool:
         """Whether one more file may be open at the server."""
@@ -131,70 +115,14 @@ class SmallFiles(asyncssh.SSHClientSession[bytes]):
         for batch in list(self._batches):
             batch.go_on()
 
-    def _flush(self) -> None:
-        data, self._unsent = bytes(self._unsent), bytearray()
-        if self._ended is None:
-            self._chan.write(data)
-
-    # -- asyncssh -------------------------------------------------------------------------
-
-    def connection_made(self, chan: Any) -> None:
-        """The channel is open."""
-        self._chan = chan
-
-    def session_started(self) -> None:
-        """The server runs its SFTP process."""
-        self._chan.write(packets.INIT)
-
-    def data_received(self, data: bytes, datatype: Any) -> None:
-        """Replies, or a part of one."""
-        if datatype is not None:
-            return  # what the server's process says on its error output
-        try:
-            for kind, number, body in self._replies.feed(data):
-                if kind == packets.VERSION:
-                    self._begin(number)
-                elif (on_reply := self._waiting.pop(number, None)) is not None:
-                    on_reply(kind, body)
-        except Implausible as error:
-            self._end(error)
-            self._chan.abort()
-            return
-        self.others_go_on()
-
-    def _begin(self, version: int) -> None:
-        if self._ready.done():
-            return
-        if version == 3:
-            self.ask(packets.limits, self._limited)
-        else:
-            self._end(Implausible(f"the server chose SFTP version {version}, we asked for 3"))
-
-    def _limited(self, kind: int, body: bytes) -> None:
-        """What the server allows; the process that it counts them for serves nobody else."""
-        if kind == packets.EXTENDED_REPLY and (most := packets.most_handles(body)) is not None:
-            self._handles = max(1, min(MOST_HANDLES, most - HANDLES_SPARED))
-        if not self._ready.done():
-            self._ready.set_result(None)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The session is over."""
-        self._end(Unreachable(f"the connection was lost: {exc}" if exc else "connection lost"))
-
     def _end(self, error: RemoteError) -> None:
-        if self._ended is not None:
-            return
-        self._ended = error
-        self._waiting.clear()
-        if not self._ready.done():
-            self._ready.set_exception(error)
         for batch in list(self._batches):
             batch.fail(error)
 
     @property
     def over(self) -> bool:
         """Whether another session is needed."""
-        return self._ended is not None
+        return self._wire.ended is not None
 
 
 class _Batch:
@@ -288,7 +216,7 @@ class _Batch:
             else:
                 self._over_with(index, None)
 
-        self._session.ask(lambda number: packets.lstat(number, path), looked)
+        self._session.ask(packets.by_path(packets.LSTAT, path), looked)
 
     def _open(self, index: int) -> None:
         session = self._session
@@ -304,7 +232,7 @@ class _Batch:
             else:
                 self._to_read.append((index, packets.handle(body)))
 
-        session.ask(lambda number: packets.open_for_reading(number, path), opened)
+        session.ask(packets.open_file(path, packets.FOR_READING), opened)
 
     def _read(self, index: int, handle: bytes) -> None:
         """READ, FSTAT and CLOSE, which servers answer in this order; held room is given back."""
@@ -339,10 +267,10 @@ class _Batch:
         for at in range(0, piece.length, ONE_READ):
             count = min(ONE_READ, piece.length - at)
             session.ask(
-                lambda number, at=at, count=count: packets.read(number, handle, at, count),  # type: ignore[misc]
+                packets.read(handle, at, count),
                 lambda kind, body, at=at, count=count: data(at, count, kind, body),  # type: ignore[misc]
             )
-        session.ask(lambda number: packets.fstat(number, handle), looked)
+        session.ask(packets.by_handle(packets.FSTAT, handle), looked)
         self._close(handle)
 
     def _close(self, handle: bytes) -> None:
@@ -351,7 +279,7 @@ class _Batch:
         def closed(_kind: int, _body: bytes) -> None:
             session.open_handles -= 1
 
-        session.ask(lambda number: packets.close(number, handle), closed)
+        session.ask(packets.by_handle(packets.CLOSE, handle), closed)
 
 
 def _landed(got: int, attrs: packets.Attributes) -> Landed | None:

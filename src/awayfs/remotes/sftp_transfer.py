@@ -11,19 +11,19 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
-import asyncssh
-
 from awayfs.core.errors import Implausible, NotFound, Refused
 from awayfs.core.types import Attributes, Digest, Entry, Kind, RemotePath
 from awayfs.ports.remote import Fetched
 from awayfs.remotes import faults, pacing
+from awayfs.remotes import sftp_packets as packets
 from awayfs.remotes.continuing import TAIL, continues
-from awayfs.remotes.sftp_channel import SMALLEST_WINDOW, Channel
+from awayfs.remotes.sftp_channel import Channel
 from awayfs.remotes.sftp_clock import ServerClock
 from awayfs.remotes.sftp_connection import READ_ONLY_FLAG
 from awayfs.remotes.sftp_entries import SECOND, kind_of, parent, seconds
-from awayfs.remotes.sftp_errors import Failed
+from awayfs.remotes.sftp_errors import Failed, Unsupported
 from awayfs.remotes.sftp_view import View
+from awayfs.remotes.sftp_window import SMALLEST_WINDOW
 
 PRIVATE = 0o600
 """Mode of a staged file while its content comes in; its own mode is set at the end."""
@@ -64,7 +64,7 @@ class Transfer:
         """Copy up to ``length`` bytes from ``offset`` of a file to the same place of ``fd``."""
         await self._must_be_file(path)
         done = 0
-        async with self._channel.opened(path, asyncssh.FXF_READ) as handle:
+        async with self._channel.opened(path, packets.FOR_READING) as handle:
             async for data in self._chunks(handle, offset, offset + length):
                 _write_all(fd, data, offset + done)
                 done += len(data)
@@ -74,7 +74,7 @@ class Transfer:
         """BLAKE2b-256 of a whole file."""
         await self._must_be_file(path)
         hashed = hashlib.blake2b(digest_size=32)
-        async with self._channel.opened(path, asyncssh.FXF_READ) as handle:
+        async with self._channel.opened(path, packets.FOR_READING) as handle:
             entry, data = await self._small(handle, path)
             length = len(data)
             hashed.update(data)
@@ -106,8 +106,18 @@ class Transfer:
             raise Refused(code, "not a regular file")
 
     async def _entry_of(self, handle: bytes, path: RemotePath) -> Entry:
-        sent = time.monotonic_ns()
-        return self._view.entry(path, await self._channel.fstat(handle), sent)
+        return await self._seen(self._look_at(handle), path)
+
+    def _look_at(self, handle: bytes) -> tuple[int, asyncio.Future[packets.Attributes]]:
+        """Ask for the entry of an open file."""
+        return time.monotonic_ns(), self._channel.fstat(handle)
+
+    async def _seen(
+        self, look: tuple[int, asyncio.Future[packets.Attributes]], path: RemotePath
+    ) -> Entry:
+        """What came of ``_look_at``."""
+        sent, attrs = look
+        return self._view.entry(path, await attrs, sent)
 
     async def _chunks(self, handle: bytes, start: int, end: int | None) -> AsyncIterator[bytes]:
         """The bytes from ``start`` to ``end`` or the end of the file, in order."""
@@ -192,8 +202,8 @@ class Transfer:
     ) -> Entry:
         # Never truncate what is there: after a replace that was cut short it may be the
         # target itself under a second name. It is unlinked, and a new file made.
-        flags = asyncssh.FXF_WRITE | asyncssh.FXF_CREAT | asyncssh.FXF_EXCL
-        create = asyncssh.SFTPAttrs(permissions=PRIVATE if private else None)
+        flags = packets.FOR_WRITING | packets.CREATED | packets.EXCLUSIVE
+        create = packets.Attributes(permissions=PRIVATE if private else None)
         made = False
         try:
             async with self._channel.opened(staged, flags, create) as handle:
@@ -214,7 +224,7 @@ class Transfer:
         fill: Callable[[bytes, int], Awaitable[Entry]],
     ) -> Entry | None:
         """Go on where an earlier try ended; None where what is there is not its."""
-        flags, found = asyncssh.FXF_READ | asyncssh.FXF_WRITE, False
+        flags, found = packets.FOR_READING | packets.FOR_WRITING, False
         try:
             await self._must_be_file(staged)
             async with self._channel.opened(staged, flags) as handle:
@@ -235,7 +245,7 @@ class Transfer:
         if len(tail) != count or not continues(there, start, begun.token, fd, tail):
             return False
         if there.size > start:
-            await self._channel.fsetstat(handle, asyncssh.SFTPAttrs(size=start))
+            await self._channel.fsetstat(handle, packets.Attributes(size=start))
         return True
 
     async def _fill_part(
@@ -245,7 +255,7 @@ class Transfer:
         await self._send(handle, fd, start, end)
         faults.reach("part.written")
         self._tick(FSYNC_S)
-        await self._channel.fsync(handle)
+        await _done(self._channel.fsync(handle))
         faults.reach("part.synced")
         entry = await self._entry_of(handle, staged)
         if entry.size < end:
@@ -263,38 +273,46 @@ class Transfer:
         may_chown: bool,
     ) -> Entry:
         faults.reach("stage.created")
-        await self._send(handle, fd, start, size)
+        if may_chown and self._is_anothers(attributes):
+            await self._give(handle, attributes)
+        sent = await self._begin_to_send(handle, fd, start, size)
         faults.reach("stage.written")
         self._tick(FSYNC_S)
-        if may_chown and (attributes.uid is not None or attributes.gid is not None):
-            await self._give(handle, attributes)
         wanted = _settable(attributes)
         # All leave at once, in an order in which OpenSSH answers them: the stamp that the
         # server's clock gave, our own attributes over it, and both made durable.
-        made, _, _, entry = await asyncio.gather(
-            self._stamp(handle),
-            self._set(handle, wanted),
-            self._channel.fsync(handle),
-            self._entry_of(handle, staged),
-        )
+        made = self._channel.fstat(handle) if self._wants_stamp() else None
+        to_set = wanted.permissions is not None or wanted.mtime is not None
+        done = [self._channel.fsetstat(handle, wanted)] if to_set else []
+        synced, looked = self._channel.fsync(handle), self._look_at(handle)
+        entry = await self._seen(looked, staged)  # the last answer: awaiting the others is no wait
+        for answer in (*sent, *done):
+            await answer
+        await _done(synced)
         if entry.size != size:
             raise Implausible(f"staged {size} bytes, the server has {entry.size}")
         if made is not None:
-            self.own_uid = made.uid
-            if wanted.mtime is None or int(made.mtime or 0) != wanted.mtime:
-                self._clock.stamped(int(made.mtime or 0), time.monotonic_ns())
+            self._learn(await made, wanted)
         if wanted.mtime is not None and entry.mtime_ns // SECOND != wanted.mtime:
             entry = await self._entry_of(handle, staged)  # a server with another order
         faults.reach("stage.synced")
         return entry
 
-    async def _stamp(self, handle: bytes) -> asyncssh.SFTPAttrs | None:
-        """Attributes as the server made them; None where one of the last second told enough."""
+    def _wants_stamp(self) -> bool:
+        """Whether to ask for attributes as the server made them: not where one of the last moment
+        told enough."""
         now = time.monotonic()
         if self._clock.known and now - self._stamped_s < STAMP_EVERY_S:
-            return None
+            return False
         self._stamped_s = now
-        return await self._channel.fstat(handle)
+        return True
+
+    def _learn(self, made: packets.Attributes, wanted: packets.Attributes) -> None:
+        """From a file that the server has just made and stamped."""
+        self.own_uid = made.uid
+        stamp = made.mtime or 0
+        if wanted.mtime is None or stamp != wanted.mtime:
+            self._clock.stamped(stamp, time.monotonic_ns())
 
     async def _clear(self, staged: RemotePath) -> None:
         try:
@@ -319,13 +337,42 @@ class Transfer:
             for task in ahead:
                 task.cancel()
 
+    async def _begin_to_send(
+        self, handle: bytes, fd: int, start: int, size: int
+    ) -> list[asyncio.Future[None]]:
+        """Write ``fd`` from ``start`` to ``size``: what fits into one request is on the way, and
+        its answer to be awaited; of more all was answered."""
+        count, channel = size - start, self._channel
+        if count > pacing.pacer.get().up.chunk(min(channel.largest_write, channel.window.chunk)):
+            await self._send(handle, fd, start, size)
+            return []
+        if not count:
+            return []
+        await pacing.up(count)
+        window = channel.window
+        await window.enter(count)
+        began = time.monotonic()
+        try:
+            write = channel.write(handle, start, _read_all(fd, count, start))
+        except BaseException:
+            window.give(count, None)
+            raise
+
+        def written(answer: asyncio.Future[None]) -> None:
+            failed = answer.cancelled() or answer.exception() is not None
+            window.give(count, None if failed else time.monotonic() - began)
+
+        write.add_done_callback(written)
+        return [write]
+
     async def _copy(self, handle: bytes, fd: int, offset: int, count: int) -> None:
         await pacing.up(count)
         async with self._channel.window.room(count):  # read no sooner than it can go out
-            data = os.pread(fd, count, offset)
-            if len(data) != count:
-                raise Implausible("the cache file is shorter than what was to be sent")
-            await self._channel.write(handle, offset, data)
+            await self._channel.write(handle, offset, _read_all(fd, count, offset))
+
+    def _is_anothers(self, wanted: Attributes) -> bool:
+        """Whether the owner is another one than whoever makes a file here has anyway."""
+        return wanted.gid is not None or wanted.uid not in (None, self.own_uid)
 
     async def _give(self, handle: bytes, wanted: Attributes) -> None:
         """Set the owner where we may; before the mode, as chown(2) clears setuid bits."""
@@ -333,11 +380,11 @@ class Transfer:
         uid = made.uid if wanted.uid is None else wanted.uid
         gid = made.gid if wanted.gid is None else wanted.gid
         try:
-            await self._channel.fsetstat(handle, asyncssh.SFTPAttrs(uid=uid, gid=gid))
+            await self._channel.fsetstat(handle, packets.Attributes(uid=uid, gid=gid))
         except Refused:
             pass  # the content is worth having under another owner
 
-    async def _set(self, handle: bytes, attrs: asyncssh.SFTPAttrs) -> None:
+    async def _set(self, handle: bytes, attrs: packets.Attributes) -> None:
         if attrs.permissions is not None or attrs.mtime is not None:
             await self._channel.fsetstat(handle, attrs)
 
@@ -354,15 +401,30 @@ class Transfer:
         return error  # a quota, a broken disk: v3 does not say
 
 
+async def _done(synced: asyncio.Future[None]) -> None:
+    """Wait for an fsync; nothing where the server does not offer it."""
+    try:
+        await synced
+    except Unsupported:
+        pass
+
+
+def _read_all(fd: int, count: int, offset: int) -> bytes:
+    data = os.pread(fd, count, offset)
+    if len(data) != count:
+        raise Implausible("the cache file is shorter than what was to be sent")
+    return data
+
+
 def _write_all(fd: int, data: bytes, offset: int) -> None:
     while data:
         count = os.pwrite(fd, data, offset)
         data, offset = data[count:], offset + count
 
 
-def _settable(wanted: Attributes) -> asyncssh.SFTPAttrs:
+def _settable(wanted: Attributes) -> packets.Attributes:
     """Mode and times for a new file. v3 sets both times together; one may stand for both."""
-    attrs = asyncssh.SFTPAttrs(permissions=wanted.mode)
+    attrs = packets.Attributes(permissions=wanted.mode)
     mtime, atime = wanted.mtime_ns, wanted.atime_ns
     if mtime is not None:
         attrs.mtime = seconds(mtime)

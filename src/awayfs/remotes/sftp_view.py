@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
 
 from awayfs.core.errors import Implausible, NotFound, Refused
 from awayfs.core.types import Entry, Kind, RemotePath
 from awayfs.remotes.names import is_hidden, is_linux_name
-from awayfs.remotes.sftp_channel import Channel, raw
+from awayfs.remotes.sftp_channel import Channel
 from awayfs.remotes.sftp_clock import ServerClock
-from awayfs.remotes.sftp_entries import Attrs, basename, entry_of, join, kind_of
+from awayfs.remotes.sftp_entries import basename, entry_of, join, kind_of
 from awayfs.remotes.sftp_errors import BadMessage, Failed
+from awayfs.remotes.sftp_packets import Attributes
 from awayfs.remotes.sftp_paths import Paths
 
 TARGETS_AHEAD = 32
@@ -22,6 +24,15 @@ TARGETS_AHEAD = 32
 
 TRIES = 4
 """Looks at a path that changes its kind while we look, before we give up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A look at a path that is on its way."""
+
+    path: RemotePath
+    sent_ns: int
+    attrs: Awaitable[Attributes]
 
 
 class View:
@@ -41,34 +52,45 @@ class View:
         self._tick = tick
         self._client = client
 
+    def look(self, path: RemotePath) -> Look:
+        """Begin to look: the request is on its way, among others of the caller's."""
+        return Look(path, time.monotonic_ns(), self._channel.lstat(path))
+
     async def stat(self, path: RemotePath) -> Entry:
         """The object itself; raises ``NotFound`` where the server says there is none."""
+        return await self._seen(self.look(path))
+
+    async def _seen(self, look: Look) -> Entry:
         for _ in range(TRIES):
-            sent = time.monotonic_ns()
-            attrs = await self._channel.lstat(path)
+            path, attrs = look.path, await look.attrs
             if kind_of(attrs) is not Kind.SYMLINK:
-                return self.entry(path, attrs, sent)
+                return self.entry(path, attrs, look.sent_ns)
             try:
-                return self.entry(path, attrs, sent, await self._channel.readlink(path))
+                target = await self._channel.readlink(path)
+                return self.entry(path, attrs, look.sent_ns, target)
             except (Failed, BadMessage):
-                continue  # no symlink any more: look again
+                look = self.look(path)  # no symlink any more
         raise Implausible("a path that changes its kind each time we look")
 
     async def find(self, path: RemotePath) -> Entry | None:
         """Like ``stat``, None for absence, which counts only below a root that is there."""
+        return await self.found(self.look(path))
+
+    async def found(self, look: Look) -> Entry | None:
+        """As ``find``, of a look that was begun."""
         try:
-            return await self.stat(path)
+            return await self._seen(look)
         except NotFound:
             await self._paths.root_is_there()
             return None
 
     def entry(
-        self, path: RemotePath, attrs: Attrs, sent_ns: int, target: bytes | None = None
+        self, path: RemotePath, attrs: Attributes, sent_ns: int, target: bytes | None = None
     ) -> Entry:
         """The entry for attributes whose request left at ``sent_ns``."""
         if kind_of(attrs) is None or attrs.size is None or attrs.mtime is None:
             raise Implausible("the server left out type, size or time")
-        weak = self._clock.weak(path, int(attrs.mtime), sent_ns, time.monotonic_ns())
+        weak = self._clock.weak(path, attrs.mtime, sent_ns, time.monotonic_ns())
         return entry_of(basename(path), attrs, target=target, weak=weak)
 
     async def _check_searchable(self, path: RemotePath) -> None:
@@ -84,7 +106,9 @@ class View:
         except Refused as error:
             raise Refused(errno.EACCES, "the directory's names may not be looked at") from error
 
-    async def _entries(self, path: RemotePath, found: dict[bytes, Attrs], sent: int) -> list[Entry]:
+    async def _entries(
+        self, path: RemotePath, found: dict[bytes, Attributes], sent: int
+    ) -> list[Entry]:
         entries: list[Entry] = []
         symlinks: list[RemotePath] = []
         for name, attrs in found.items():
@@ -107,13 +131,13 @@ class View:
     async def list(self, path: RemotePath) -> list[Entry]:
         """All entries, or an error. See ``_check_searchable`` for one way servers lie."""
         sent = time.monotonic_ns()
-        found: dict[bytes, Attrs] = {}
+        found: dict[bytes, Attributes] = {}
         dotted = False
         async with aclosing(self._channel.readdir(path)) as blocks:
             async for block in blocks:
                 self._tick(0)
                 for item in block:
-                    name = raw(item)
+                    name = item.filename
                     dotted = dotted or name == b"."
                     if is_linux_name(name) and not is_hidden(name, self._client):
                         found[name] = item.attrs
