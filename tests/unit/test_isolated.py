@@ -11,14 +11,17 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from awayfs.core.errors import Implausible, NotFound, Refused, Unreachable, UsageError
 from awayfs.core.secrets import Secrets
 from awayfs.core.types import ABSENT, Attributes, Committed, Kind
-from awayfs.remotes import isolated, protocol
+from awayfs.remotes import isolated, progress, protocol
+from awayfs.remotes.channel import Channel
 from awayfs.remotes.isolated import IsolatedRemote
+from awayfs.remotes.worker import TICK_INTERVAL_S, Ticker, Tickers
 
 STALL = 0.5
 
@@ -498,3 +501,51 @@ def test_contents_that_are_compared_wait_for_their_turn_where_no_deadline_runs(
         assert len({digest.blake2b for digest in digests}) == 1
 
     run(tmp_path, body)
+
+
+class Heard:
+    """In the place of the socket to the daemon: the ticks that went out."""
+
+    def __init__(self) -> None:
+        self.ticks: list[protocol.Tick] = []
+
+    def send(self, document: bytes) -> None:
+        tick = protocol.decode_from_worker(document)
+        assert isinstance(tick, protocol.Tick)
+        self.ticks.append(tick)
+
+
+def test_a_short_call_says_nothing_of_its_progress() -> None:
+    async def body() -> None:
+        heard = Heard()
+        tickers = Tickers(asyncio.get_running_loop(), cast(Channel, heard))
+        short, long = Ticker(tickers, 1), Ticker(tickers, 2)
+        for ticker in (short, long):
+            ticker(0.0)
+            ticker(30.0)
+            ticker(progress.KEEP)
+        tickers.ended(short)
+        assert heard.ticks == []
+        await asyncio.sleep(2 * TICK_INTERVAL_S)
+        assert heard.ticks == [protocol.Tick(2, 30.0)]
+
+    asyncio.run(body())
+
+
+def test_a_long_call_tells_from_any_thread_that_it_moves() -> None:
+    async def body() -> None:
+        heard = Heard()
+        ticker = Ticker(Tickers(asyncio.get_running_loop(), cast(Channel, heard)), 1)
+
+        def move() -> None:
+            for allow in (0.0, 0.0, 7.0):
+                time.sleep(1.1 * TICK_INTERVAL_S)
+                ticker(allow)
+            time.sleep(0.2 * TICK_INTERVAL_S)
+            ticker(0.0)
+
+        await asyncio.to_thread(move)
+        await asyncio.sleep(2 * TICK_INTERVAL_S)
+        assert [tick.allow for tick in heard.ticks] == [0.0, 0.0, 7.0, 0.0]
+
+    asyncio.run(body())

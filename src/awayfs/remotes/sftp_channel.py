@@ -45,7 +45,7 @@ class _Asked(Generic[T]):
     def __init__(
         self, wire: Wire, path: bytes, kind: int, unpack: Callable[[bytes], T] | None
     ) -> None:
-        self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.future: asyncio.Future[T] = wire.loop.create_future()
         self._wire = wire
         self._path = path
         self._kind = kind

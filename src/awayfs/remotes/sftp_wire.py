@@ -46,8 +46,8 @@ class Wire(asyncssh.SSHClientSession[bytes]):
         self.swaps_symlink = False
         self._on_turn = on_turn
         self._on_end = on_end
-        self._loop = asyncio.get_running_loop()
-        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self.loop = asyncio.get_running_loop()
+        self._ready: asyncio.Future[None] = self.loop.create_future()
         self._chan: Any = None
         self._replies = packets.Replies()
         self._waiting: dict[int, OnReply] = {}
@@ -70,7 +70,7 @@ class Wire(asyncssh.SSHClientSession[bytes]):
         """Ask for ``limits``, where the server tells them."""
         if packets.LIMITS not in self.extensions:
             return
-        told: asyncio.Future[None] = self._loop.create_future()
+        told: asyncio.Future[None] = self.loop.create_future()
 
         def limited(kind: int, body: bytes) -> None:
             if kind == packets.EXTENDED_REPLY:
@@ -103,7 +103,7 @@ class Wire(asyncssh.SSHClientSession[bytes]):
             self._quiet_since = time.monotonic()
         self._waiting[number] = on_reply
         if not self._unsent:
-            self._loop.call_soon(self._flush)
+            self.loop.call_soon(self._flush)
         self._unsent.append(packets.pack(number, request))
 
     def close(self) -> None:

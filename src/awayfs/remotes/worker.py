@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -61,6 +62,7 @@ class Worker:
         self._pacer = pacing.Pacer()
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._channel = Channel(sock, self._on_frame, _leave)
+        self._tickers = Tickers(self._loop, self._channel)
         notices.listener = lambda why: self._send(Lost(why))
 
     def _on_frame(self, document: bytes) -> None:
@@ -83,7 +85,8 @@ class Worker:
                 self._refusal = error
 
     async def _serve(self, request: Request, fds: list[int]) -> None:
-        progress.listener.set(Ticker(self._loop, self._channel, request.id))
+        ticker = Ticker(self._tickers, request.id)
+        progress.listener.set(ticker)
         pacing.pacer.set(self._pacer)
         pacing.unasked.set(request.unasked)
         try:
@@ -99,6 +102,7 @@ class Worker:
                 log.exception("%s failed", type(request.call).__name__)
             self._send(failure)
         finally:
+            self._tickers.ended(ticker)
             for fd in fds:
                 os.close(fd)
 
@@ -122,26 +126,71 @@ class Worker:
         self._channel.send(encode(message))
 
 
-class Ticker:
-    """Passes on the ticks of one call, not more often than is of use; from any thread."""
+class Tickers:
+    """Who of the calls under way has a tick to pass on that was held back."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, channel: Channel, request: int) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, channel: Channel) -> None:
         self._loop = loop
         self._channel = channel
-        self._request = request
-        self._last = 0.0
-        self._allowed = 0.0
+        self._thread = threading.get_ident()
+        self._held: set[Ticker] = set()
+        self._turn: asyncio.TimerHandle | None = None
+
+    def run(self, act: Callable[[Ticker], None], ticker: Ticker) -> None:
+        """On the event loop, from whichever thread."""
+        if threading.get_ident() == self._thread:
+            act(ticker)
+        else:
+            self._loop.call_soon_threadsafe(act, ticker)
+
+    def send(self, ticker: Ticker) -> None:
+        """Pass on a tick now."""
+        self._channel.send(encode(Tick(ticker.request, ticker.allowed)))
+
+    def hold(self, ticker: Ticker) -> None:
+        """Pass it on soon, with others; not at all if the call has ended by then."""
+        self._held.add(ticker)
+        if self._turn is None:
+            self._turn = self._loop.call_later(TICK_INTERVAL_S, self._send_held)
+
+    def ended(self, ticker: Ticker) -> None:
+        """The call has its answer."""
+        ticker.over = True
+        self._held.discard(ticker)
+
+    def _send_held(self) -> None:
+        self._turn = None
+        held, self._held = self._held, set()
+        for ticker in held:
+            if not ticker.over:
+                self.send(ticker)
+
+
+class Ticker:
+    """Passes on the ticks of one call, not more often than is of use; from any thread.
+
+    That a call has just begun is as good as a tick. A changed allowance is held back for a moment:
+    most calls are over by then.
+    """
+
+    def __init__(self, tickers: Tickers, request: int) -> None:
+        self._tickers = tickers
+        self._last = time.monotonic()
+        self.request = request
+        self.allowed = 0.0
+        self.over = False
 
     def __call__(self, allow: float) -> None:
-        """One tick. One that changes the allowance is never held back."""
+        """One tick."""
         now = time.monotonic()
-        if allow == progress.KEEP:
-            allow = self._allowed
-        if allow == self._allowed and now - self._last < TICK_INTERVAL_S:
-            return
-        self._last, self._allowed = now, allow
-        frame = encode(Tick(self._request, allow))
-        self._loop.call_soon_threadsafe(self._channel.send, frame)
+        changed = allow not in (progress.KEEP, self.allowed)
+        if changed:
+            self.allowed = allow
+        if now - self._last >= TICK_INTERVAL_S:
+            self._last = now
+            self._tickers.run(self._tickers.send, self)
+        elif changed:
+            self._tickers.run(self._tickers.hold, self)
 
 
 def _leave() -> NoReturn:
