@@ -503,6 +503,82 @@ def test_contents_that_are_compared_wait_for_their_turn_where_no_deadline_runs(
     run(tmp_path, body)
 
 
+def at_rest(
+    tmp_path: Path, body: Callable[[IsolatedRemote, list[str]], Awaitable[None]], rests: bool = True
+) -> None:
+    """A remote that may keep its worker, connected, and what it tells of lost connections."""
+
+    async def whole() -> None:
+        remote, lost = IsolatedRemote(f"dir:{tmp_path}", {}, stall=STALL, rests=rests), list[str]()
+        remote.on_lost = lost.append
+        await remote.connect()
+        try:
+            await body(remote, lost)
+        finally:
+            await remote.close()
+
+    asyncio.run(whole())
+
+
+def test_a_worker_stays_while_its_server_was_left(tmp_path: Path) -> None:
+    async def body(remote: IsolatedRemote, lost: list[str]) -> None:
+        pid = remote.worker_pid
+        await remote.rest()
+        await remote.rest()
+        assert remote.worker_pid == pid
+        with pytest.raises(Unreachable):
+            await remote.stat(b"")
+        await remote.connect()
+        await remote.stat(b"")
+        assert remote.worker_pid == pid and lost == []
+
+    at_rest(tmp_path, body)
+
+
+def test_one_that_may_not_stay_is_ended(tmp_path: Path) -> None:
+    async def body(remote: IsolatedRemote, lost: list[str]) -> None:
+        pid = remote.worker_pid
+        assert pid is not None
+        await remote.rest()
+        assert remote.worker_pid is None and await eventually(lambda: is_gone(pid))
+        await remote.connect()
+        assert remote.worker_pid not in (None, pid) and lost == []
+
+    at_rest(tmp_path, body, rests=False)
+
+
+def test_a_worker_that_does_not_answer_may_not_stay(tmp_path: Path) -> None:
+    async def body(remote: IsolatedRemote, lost: list[str]) -> None:
+        pid = remote.worker_pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        looking = asyncio.ensure_future(remote.stat(b""))
+        await asyncio.sleep(0)
+        await remote.rest()
+        with pytest.raises(Unreachable):
+            await looking
+        assert await eventually(lambda: is_gone(pid)) and lost == []
+
+    at_rest(tmp_path, body)
+
+
+def test_what_dies_at_rest_is_no_news(tmp_path: Path) -> None:
+    async def body(remote: IsolatedRemote, lost: list[str]) -> None:
+        pid = remote.worker_pid
+        assert pid is not None
+        await remote.rest()
+        os.kill(pid, signal.SIGKILL)
+        assert await eventually(lambda: remote.worker_pid is None) and lost == []
+        await remote.connect()
+        again = remote.worker_pid
+        assert again is not None
+        os.kill(again, signal.SIGKILL)
+        assert await eventually(lambda: lost != [])
+        await remote.connect()
+
+    at_rest(tmp_path, body)
+
+
 class Heard:
     """In the place of the socket to the daemon: the ticks that went out."""
 

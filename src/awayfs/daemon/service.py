@@ -73,6 +73,7 @@ class Service:
             mode_history.load(store.facts),
         )
         self._link.give_up = self._remote.abandon
+        self._link.leave = self._remote.rest
         self._link.last_sign = lambda: self._remote.last_sign
         self._remote.on_lost = self._connection_lost
         self._surroundings = Surroundings(self._link, lambda: mounted_from(request.url))

@@ -94,7 +94,7 @@ class StandingOrders:
         standing = self.standing()
         if standing is not None:
             self._hold(*standing)
-            await self._link.remote.close()
+            await self._link.leave()
         elif self._link.held_offline:
             self._link.automatic("the time for being offline is over")
             await self._connect()

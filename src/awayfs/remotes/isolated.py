@@ -40,6 +40,7 @@ from awayfs.ports.wallet import NoWallet, Wallet
 from awayfs.remotes import pacing
 from awayfs.remotes import protocol as p
 from awayfs.remotes.channel import Channel
+from awayfs.remotes.pending import Pending
 from awayfs.remotes.slots import Slots
 from awayfs.remotes.spawning import COMMAND, spawn
 
@@ -50,20 +51,6 @@ LONGEST_QUEUE_S = 30.0
 """So long a transfer may wait behind others that move: a slow link is no dead server."""
 
 log = logging.getLogger(__name__)
-
-
-class _Pending:
-    """One call under way."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, call: p.Call, deadline: float) -> None:
-        self.call = call
-        self.future: asyncio.Future[Any] = loop.create_future()
-        self.future.add_done_callback(_seen)
-        self.parts: list[Any] = []
-        self.stall = deadline
-        self.begun = loop.time()
-        self.due = self.begun + deadline
-        self.timer: asyncio.TimerHandle | None = None
 
 
 def _is_transfer(call: p.Call) -> bool:
@@ -79,7 +66,7 @@ class _Process:
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._popen = popen
-        self._pending: dict[int, _Pending] = {}
+        self._pending: dict[int, Pending] = {}
         self._next_id = 1
         self._pidfd = os.pidfd_open(popen.pid)
         self._loop.add_reader(self._pidfd, self._on_exit)
@@ -102,7 +89,7 @@ class _Process:
         if not self.alive:
             raise Unreachable("not connected")
         request, self._next_id = self._next_id, self._next_id + 1
-        pending = _Pending(self._loop, call, deadline)
+        pending = Pending(self._loop, call, deadline)
         self._pending[request] = pending
         self._watch(pending)
         unasked = pacing.unasked.get()
@@ -117,6 +104,12 @@ class _Process:
                 await asyncio.wait([pending.future])
             raise
 
+    async def is_idle(self, wait_s: float) -> bool:
+        """Whether nothing is under way, after so many seconds at most."""
+        if self._pending:
+            await asyncio.wait([one.future for one in self._pending.values()], timeout=wait_s)
+        return self.alive and not self._pending
+
     def end(self, why: str) -> None:
         """Kill the process and fail what is under way. Does not wait for it to be gone."""
         if not self.alive:
@@ -129,7 +122,7 @@ class _Process:
         for one in pending:
             self._settle(one, Unreachable(why))
 
-    def _settle(self, one: _Pending, error: Exception | None, value: Any = None) -> None:
+    def _settle(self, one: Pending, error: Exception | None, value: Any = None) -> None:
         if one.timer is not None:
             one.timer.cancel()
         if one.future.done():
@@ -139,10 +132,10 @@ class _Process:
         else:
             one.future.set_result(value)
 
-    def _watch(self, one: _Pending) -> None:
+    def _watch(self, one: Pending) -> None:
         one.timer = self._loop.call_at(one.due, self._on_due, one)
 
-    def _on_due(self, one: _Pending) -> None:
+    def _on_due(self, one: Pending) -> None:
         now = self._loop.time()
         late = now - one.due
         if late > one.stall / 8:
@@ -156,7 +149,7 @@ class _Process:
         name = type(one.call).__name__.removesuffix("Call").lower()
         self.end(f"no answer to {name} for {one.stall:.1f} s")
 
-    def _waits_its_turn(self, one: _Pending, now: float) -> bool:
+    def _waits_its_turn(self, one: Pending, now: float) -> bool:
         """Whether other transfers have moved meanwhile, behind which this one may have to wait."""
         moved = _is_transfer(one.call) and self._bulk_sign + one.stall > now
         return moved and now - one.begun < LONGEST_QUEUE_S
@@ -178,7 +171,7 @@ class _Process:
             log.warning("a worker sent what cannot be read: %s", error)
             self.end("the worker process sent what cannot be read")
 
-    def _on_message(self, message: p.Part | p.Answer | p.Failure | p.Tick, one: _Pending) -> None:
+    def _on_message(self, message: p.Part | p.Answer | p.Failure | p.Tick, one: Pending) -> None:
         if isinstance(message, p.Tick):
             one.due = self._loop.time() + max(one.stall, message.allow)
             self._reschedule(one)
@@ -193,7 +186,7 @@ class _Process:
             del self._pending[message.id]
             self._settle(one, p.error_of(message))
 
-    def _reschedule(self, one: _Pending) -> None:
+    def _reschedule(self, one: Pending) -> None:
         """Only where the new time is earlier: a later one is seen when the timer fires."""
         if one.timer is not None and one.due < one.timer.when():
             one.timer.cancel()
@@ -214,12 +207,6 @@ class _Process:
         self._on_end()
 
 
-def _seen(future: asyncio.Future[Any]) -> None:
-    """Take note of an exception that the caller, cancelled, will not ask for."""
-    if not future.cancelled():
-        future.exception()
-
-
 class IsolatedRemote:
     """The remote for ``url`` behind a worker process. Implements ``Remote``.
 
@@ -227,7 +214,8 @@ class IsolatedRemote:
     the same for ``connect``, which also starts the process. ``command`` starts the worker
     (``--socket FD`` is added). Calls before ``connect`` raise ``Unreachable``. ``on_lost`` is told
     why when the connection, or the worker, ends by itself, also while nothing is asked. ``wallet``
-    is asked for passwords; they go to the worker over its socket, never in arguments.
+    is asked for passwords; they go to the worker over its socket, never in arguments. ``rests``:
+    the worker may stay when the server is left (``rest``).
     """
 
     def __init__(
@@ -237,6 +225,7 @@ class IsolatedRemote:
         stall: float = 2.0,
         connect_deadline: float = CONNECT_DEADLINE_S,
         command: Sequence[str] = COMMAND,
+        rests: bool = False,
     ) -> None:
         self.command = tuple(command)
         self.on_lost: Callable[[str], None] = lambda _why: None
@@ -249,6 +238,8 @@ class IsolatedRemote:
         self._process: _Process | None = None
         self._leftovers: list[_Process] = []
         self._connecting = asyncio.Lock()
+        self._rests = rests
+        self._at_rest = False
         self._limits = p.Limits(None, None)
         self._slots = Slots()
 
@@ -290,6 +281,7 @@ class IsolatedRemote:
     async def _log_in(self, secrets: Secrets) -> Connected:
         """One attempt. A worker knows the secrets it was started with; for others, a new one."""
         process = self._process
+        self._at_rest = False
         if process is None or not process.alive or secrets != self._secrets:
             process = await self._start(secrets)
         try:
@@ -301,13 +293,30 @@ class IsolatedRemote:
 
     async def close(self) -> None:
         """Say goodbye to the worker's server, briefly, and end the worker."""
-        process = self._process
-        if process is not None and process.alive:
-            try:
-                await process.call(p.CloseCall(), CLOSE_DEADLINE_S)
-            except Exception as error:
-                log.debug("closing: %s", error)
+        await self._leave()
         self.abandon("closed")
+
+    async def rest(self) -> None:
+        """Leave the server for a while. The worker stays, ready for the next ``connect``, where
+        it may, and nothing keeps it busy."""
+        if self._at_rest:
+            return
+        self._at_rest = True
+        stays = self._rests and not self._connecting.locked() and await self._leave()
+        if not stays and self._at_rest:
+            self.abandon("closed")
+
+    async def _leave(self) -> bool:
+        """Whether the worker has left its server, and all that was under way ended by that."""
+        process = self._process
+        if process is None or not process.alive:
+            return False
+        try:
+            await process.call(p.CloseCall(), CLOSE_DEADLINE_S)
+            return await process.is_idle(CLOSE_DEADLINE_S)
+        except Exception as error:
+            log.debug("closing: %s", error)
+            return False
 
     def abandon(self, why: str) -> None:
         """Kill the worker at once; what is under way raises ``Unreachable(why)``."""
@@ -462,6 +471,11 @@ class IsolatedRemote:
                 raise Unreachable("not connected")
             return await process.call(call, self._stall, fds)
 
+    def _lost(self, why: str) -> None:
+        """The connection or the worker ended by itself: no news where the server was left."""
+        if not self._at_rest:
+            self.on_lost(why)
+
     async def _start(self, secrets: Secrets) -> _Process:
         self.abandon("replaced")
         self._leftovers = [one for one in self._leftovers if not one.reaped]
@@ -479,7 +493,7 @@ class IsolatedRemote:
             if isinstance(error, TimeoutError | OSError):
                 raise Unreachable(f"the worker process did not start: {error}") from error
             raise
-        self._process = _Process(popen, ours, lambda why: self.on_lost(why))
+        self._process = _Process(popen, ours, self._lost)
         self._secrets = secrets
         self._process.open(self._url, {**self._options, **secrets.named()})
         self._process.limit(self._limits)

@@ -18,13 +18,13 @@ def open_remote(url: str, options: Mapping[str, str]) -> IsolatedRemote:
     Option ``stall`` is the deadline without progress in seconds; all others are the
     adapter's.
     """
-    parse_url(url)
+    rests = parse_url(url).scheme != "dir"  # that adapter may hold a mount busy, or hang in it
     own = dict(options)
     try:
         stall = float(own.pop("stall", "2"))
     except ValueError:
         raise UsageError(f"stall={options['stall']}: give seconds, such as stall=2") from None
-    return IsolatedRemote(url, own, stall=stall)
+    return IsolatedRemote(url, own, stall=stall, rests=rests)
 
 
 def build_adapter(url: str, options: Mapping[str, str]) -> Remote:

@@ -51,8 +51,9 @@ class Link:
     it raises ``WrongServer`` or ``Implausible`` to refuse it. ``on_change`` is called after each
     change of mode with the old and the new state, ``on_history`` when ``history`` has grown,
     ``on_news`` when the server itself came (True) or went (False), with the cause. ``give_up`` ends
-    what is under way on a session that is known to be dead. ``last_sign`` tells when anything moved
-    on it, by ``clock``: a long upload is a sign of life, too, and may keep answers waiting.
+    what is under way on a session that is known to be dead, ``leave`` is how one ends by order.
+    ``last_sign`` tells when anything moved on it, by ``clock``: a long upload is a sign of life,
+    too, and may keep answers waiting.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Link:
         self.on_history: Callable[[], None] = lambda: None
         self.on_news: Callable[[bool, str], None] = lambda _came, _cause: None
         self.give_up: Callable[[str], None] = lambda _why: None
+        self.leave: Callable[[], Awaitable[None]] = remote.close
         self.last_sign: Callable[[], float] = lambda: 0.0
         self.admit: Callable[[Connected], Awaitable[None]] = _admit_all
         self.on_change: Callable[[ModeState, ModeState], None] = lambda _old, _new: None
