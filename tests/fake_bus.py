@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -19,6 +23,7 @@ from jeepney import (
 from jeepney.io.asyncio import open_dbus_connection
 
 from awayfs.daemon import system_bus
+from tests.harness import eventually
 
 needs_bus = pytest.mark.skipif(
     shutil.which("dbus-daemon") is None, reason="no dbus-daemon here (Debian: dbus-daemon)"
@@ -29,6 +34,18 @@ def start_bus(path: str) -> subprocess.Popen[bytes]:
     """A bus at a socket, with nobody on it; anybody may own any name."""
     command = ["dbus-daemon", "--session", "--nofork", "--nopidfile"]
     return subprocess.Popen([*command, f"--address=unix:path={path}"])
+
+
+@contextmanager
+def bus_at(path: str) -> Iterator[None]:
+    """A bus that takes connections, until the end."""
+    process = start_bus(path)
+    try:
+        eventually(lambda: os.path.exists(path), "the bus")
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 class Fake:
@@ -73,3 +90,27 @@ class Fake:
     async def close(self) -> None:
         self._serving.cancel()
         await self._connection.close()
+
+
+class NetworkManager:
+    """A ``Fake`` of that name with a thread of its own, for who has no event loop."""
+
+    def __init__(self, **values: int) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._fake: Fake = self._run(Fake.at(system_bus.NM, **values))
+
+    def says(self, **values: int) -> None:
+        """Its properties change."""
+        self._fake.values |= values
+        self._run(self._fake.changed(**values))
+
+    def close(self) -> None:
+        """It leaves the bus."""
+        self._run(self._fake.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+    def _run(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)

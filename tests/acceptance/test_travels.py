@@ -186,42 +186,6 @@ def test_asleep_for_an_hour(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -
         bus.wait()
 
 
-@needs_bus
-def test_a_metered_network(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is told, to people and to whoever fetches ahead; what is written is sent all the same."""
-    bus = start_bus(f"{tmp_path}/bus")
-    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path}/bus")
-    try:
-        eventually(lambda: os.path.exists(f"{tmp_path}/bus"), "the bus")
-        with mounted("sftp", str(tmp_path)) as client:
-            asyncio.run(_metered(client))
-            check_home(client)
-    finally:
-        bus.kill()
-        bus.wait()
-
-
-async def _metered(client: Client) -> None:
-    manager = await Fake.at(system_bus.NM, Metered=1)
-
-    def mode(wanted: str) -> bool:
-        status = client.status()
-        return bool(
-            status["mode"] == wanted and status["link"]["metered"] == (wanted != "connected")
-        )
-
-    await asyncio.to_thread(eventually, lambda: mode("write-behind"), "the mode", BACK_S)
-    assert "the network is metered" in client.status()["cause"]
-    assert "metered" in client.awayfs("status")
-    with open(client.path("sent"), "w") as file:
-        file.write("all the same\n")
-    await asyncio.to_thread(client.sync)
-    assert os.path.exists(f"{client.server.files}/sent")
-    await manager.changed(Metered=4)
-    await asyncio.to_thread(eventually, lambda: mode("connected"), "the end of it", BACK_S)
-    await manager.close()
-
-
 async def _sleep(client: Client) -> None:
     logind = await Fake.at(system_bus.LOGIND)
     await asyncio.sleep(1.0)
