@@ -17,6 +17,7 @@ from awayfs.core.errors import (
 )
 from awayfs.core.modes import Mode, ModeState
 from awayfs.volume.link import Link
+from awayfs.volume.refusal_pause import LATELY_S, RefusalPause
 
 
 class FakeRemote:
@@ -121,10 +122,61 @@ def test_credentials_that_work_again_end_the_pause() -> None:
         remote.trouble = AuthenticationRequired("no key")
         await until(lambda: link.state.mode is Mode.AUTH_REQUIRED)
         remote.trouble = None
+        link.credentials_changed("another key")
         await until(lambda: link.usable)
         assert link.state.mode is Mode.REINTEGRATING
 
     scenario(play)
+
+
+def test_a_server_that_refuses_us_is_left_alone() -> None:
+    """No hint of the network's makes us knock again; what a person says does."""
+
+    async def play(link: Link, remote: FakeRemote) -> None:
+        remote.trouble = AuthenticationRequired("no key")
+        await until(lambda: link.state.mode is Mode.AUTH_REQUIRED)
+        for hint in range(5):
+            link.hope("another network", moved=hint % 2 == 0)
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(1.5)
+        assert remote.attempts == 1
+        link.automatic()
+        await until(lambda: remote.attempts == 2)
+        with pytest.raises(AuthenticationRequired):
+            await link.online_by_hand()
+        await asyncio.sleep(0.2)
+        assert (remote.attempts, link.state.mode) == (3, Mode.AUTH_REQUIRED)
+        link.credentials_changed("another key")
+        await until(lambda: remote.attempts == 4)
+        await asyncio.sleep(0.2)
+        assert remote.attempts == 4, "refused again, and so left alone again"
+
+    scenario(play)
+
+
+def test_pauses_after_refusals_grow() -> None:
+    now = [0.0]
+    pause = RefusalPause(lambda: now[0])
+    assert (pause.left_s, pause.lately) == (0, False)
+    begun = []
+    while now[0] < 600:
+        begun.append(now[0])
+        pause.refused(0.5)
+        assert pause.lately
+        now[0] += pause.left_s
+    assert begun == [0, 60, 180, 420]
+    for _ in range(10):
+        pause.refused(0.5)
+    assert pause.left_s == 1800
+    now[0] += LATELY_S
+    assert not pause.lately, "a new network is worth a try by now"
+    pause.cut_short()
+    assert pause.left_s == 0
+    pause.refused(0.5)
+    assert pause.left_s == 1800
+    pause.accepted()
+    pause.refused(0.5)
+    assert pause.left_s == 60
 
 
 def test_offline_by_hand_is_not_undone_by_a_brake_or_a_link() -> None:

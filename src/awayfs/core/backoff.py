@@ -11,6 +11,12 @@ FIRST_NS = 1_000_000_000
 CAP_NS = 30_000_000_000
 JITTER_PERCENT = 20
 
+REFUSED_FIRST_NS = 60_000_000_000
+REFUSED_CAP_NS = 1_800_000_000_000
+"""The same for a server that answers, and refuses what we show: a minute, then up to half an hour.
+Who shuts others out after five failures in ten minutes (fail2ban's default) sees four of us.
+"""
+
 
 def delay_ns(
     failures: int, jitter: float = 0.5, first_ns: int = FIRST_NS, cap_ns: int = CAP_NS

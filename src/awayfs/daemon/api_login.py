@@ -42,7 +42,8 @@ class LoginApi:
         if used:
             await self._link.connect()
         state = self._link.state
-        return {"mode": str(state.mode), "cause": state.cause, "used": used}
+        refused = self._wallet.has_refused(secrets)
+        return {"mode": str(state.mode), "cause": state.cause, "used": used, "refused": refused}
 
 
 def _text(params: Mapping[str, Any], name: str) -> str:

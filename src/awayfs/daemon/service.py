@@ -25,7 +25,9 @@ from awayfs.core.modes import Mode
 from awayfs.daemon.account import Account
 from awayfs.daemon.api import Api
 from awayfs.daemon.api_login import LoginApi
+from awayfs.daemon.login_watch import LoginWatch
 from awayfs.daemon.neighbours import Neighbours
+from awayfs.daemon.proofs import Proofs
 from awayfs.daemon.standing_orders import StandingOrders
 from awayfs.daemon.surroundings import Surroundings
 from awayfs.daemon.wallet import UserWallet
@@ -72,6 +74,7 @@ class Service:
             mode_history.at_start(store.facts, time.time_ns()),
             mode_history.load(store.facts),
         )
+        self._login_watch = LoginWatch(self._link, _proofs(options))
         self._link.give_up = self._remote.abandon
         self._link.leave = self._remote.rest
         self._link.last_sign = lambda: self._remote.last_sign
@@ -178,6 +181,8 @@ class Service:
     async def announced(self) -> None:
         """Commands can find us from now on: obey what was ordered before they could."""
         self.volume.context.spawn(self._surroundings.watch_clocks())
+        if scheme_of(self._request.url) != "dir":
+            self.volume.context.spawn(self._login_watch.run())
         if server_of(self._request.url) != LOCAL:
             self._surroundings.start()
             self.volume.context.spawn(self._listen_to_the_system_bus())
@@ -253,6 +258,11 @@ def _remote_options(options: MountOptions) -> Mapping[str, str]:
         "stall": str(options.timeout or STALL_S),
     }
     return {name: value for name, value in named.items() if value}
+
+
+def _proofs(options: MountOptions) -> Proofs:
+    files = {"the key file": options.identity, "the SSH configuration": options.ssh_config}
+    return Proofs(os.environ, options.credentials, files)
 
 
 def _volume_options(options: MountOptions) -> VolumeOptions:

@@ -27,8 +27,10 @@ from awayfs.core.secrets import Secrets
 
 log = logging.getLogger(__name__)
 
-KEYRING_AGAIN_S = 300.0
-"""A keyring that had nothing, or was locked, is left alone so long."""
+KEYRING_AGAIN_S = 10.0
+"""What it said counts so long: for one attempt, or the next if that was given up meanwhile."""
+
+_NO_KEYRING = (keyring_process.NOT_INSTALLED, keyring_process.NOT_RUNNING)
 
 LookUp = Callable[[str, str], tuple[str, str]]
 
@@ -64,6 +66,10 @@ class UserWallet:
         named = {**self._given.named(), **secrets.named()}
         self._given = Secrets(**named)
         self._refused -= set(secrets.named().items())
+
+    def has_refused(self, secrets: Secrets) -> bool:
+        """Whether any of them was refused since it was given."""
+        return not self._refused.isdisjoint(secrets.named().items())
 
     async def offer(self) -> Secrets:
         """See ``Wallet``. Files and the keyring are read beside the loop."""
@@ -104,12 +110,21 @@ class UserWallet:
         self.complaints.pop("credentials file", None)
         return found
 
+    @property
+    def complaint(self) -> str:
+        """See ``Wallet``. Who has no keyring is not told of it each time."""
+        if self.wants == "key":
+            return ""
+        worth = [text for text in self.complaints.values() if not text.endswith(_NO_KEYRING)]
+        return "; ".join(worth)
+
     async def _from_keyring(self) -> Secrets:
-        """What the keyring has; it is not asked more often than every few minutes.
+        """What the keyring has. To look asks nobody, so it is done at each attempt that needs it.
 
         A login that is given up does not end the look into it: the next login has the answer.
         """
-        if self._looking is None or self._clock() >= self._looked_up + KEYRING_AGAIN_S:
+        failed = self._looking and self._looking.done() and "keyring" in self.complaints
+        if not self._looking or failed or self._clock() >= self._looked_up + KEYRING_AGAIN_S:
             self._looked_up = self._clock()
             self._looking = asyncio.create_task(asyncio.to_thread(self._ask_keyring))
         return await asyncio.shield(self._looking)
@@ -118,7 +133,7 @@ class UserWallet:
         url = parse_url(self._url)
         if not url.user:
             return Secrets()  # whose secret it would be is not known before the login
-        account = f"{url.user}@{url.host}" + (f":{url.port}" if url.port else "")
+        account = keyring_process.account(url.user, url.host, url.port)
         password, complaint = self._look_up(keyring_process.PASSWORDS, account)
         if complaint:
             self._complain("keyring", f"keyring: {complaint}")

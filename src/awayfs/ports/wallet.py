@@ -11,6 +11,11 @@ from awayfs.core.secrets import Secrets
 class Wallet(Protocol):
     """Asked before each login, and told how it went."""
 
+    @property
+    def complaint(self) -> str:
+        """One line on what could not be looked into for want of a person; empty: nothing."""
+        ...
+
     async def offer(self) -> Secrets:
         """What to log in with now; never a secret that was refused since it was given."""
         ...
@@ -26,6 +31,8 @@ class Wallet(Protocol):
 
 class NoWallet:
     """Nothing but keys and tickets."""
+
+    complaint = ""
 
     async def offer(self) -> Secrets:
         """See ``Wallet``."""

@@ -270,9 +270,11 @@ class IsolatedRemote:
                 try:
                     connected = await self._log_in(secrets)
                 except AuthenticationRequired as error:
-                    if not await self.wallet.refused(secrets, error):
-                        raise
-                    continue
+                    if await self.wallet.refused(secrets, error):
+                        continue
+                    if complaint := self.wallet.complaint:
+                        raise type(error)(f"{error} ({complaint})") from error
+                    raise
                 self.wallet.accepted()
                 able = connected.capabilities
                 self._slots.allow(able.in_flight, able.sending)

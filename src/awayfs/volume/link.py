@@ -33,6 +33,7 @@ from awayfs.core.types import Entry, RemotePath
 from awayfs.ports.remote import Capabilities, Connected, Remote
 from awayfs.volume.meter import Meter
 from awayfs.volume.pulse import Pulse
+from awayfs.volume.refusal_pause import RefusalPause
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -79,6 +80,7 @@ class Link:
         self._now = now
         self._clock = clock
         self._pulse = Pulse(clock, self._judge)
+        self._refusals = RefusalPause(clock)
         self._up = False
         self._failures = 0  # attempts in a row that led to nothing
         self._session = 0  # counts connections: an answer of an old one says nothing of the new
@@ -195,12 +197,21 @@ class Link:
         """
         if moved:
             self._pulse.moved()
-        if not self._up and self._may_try:
-            log.info("trying now: %s", cause)
-            self._failures = 0
+        if not self._up and self._may_try and not self._refusals.lately:
+            self._try_now(cause)
             if moved and self._connecting.locked():
                 self.give_up(f"begun anew: {cause}")  # it may hang on a way that is no more
-            self._wake.set()
+
+    def credentials_changed(self, cause: str) -> None:
+        """There is something else to show to a server that refused what there was."""
+        if self.state.mode is Mode.AUTH_REQUIRED:
+            self._try_now(cause)
+
+    def _try_now(self, cause: str) -> None:
+        log.info("trying now: %s", cause)
+        self._failures = 0
+        self._refusals.cut_short()
+        self._wake.set()
 
     def set_metered(self, metered: bool) -> None:
         """What NetworkManager says of the network that we are in."""
@@ -234,6 +245,7 @@ class Link:
         else:
             self._step(f"{cause}: looking for the server", Event.GO_AUTOMATIC, Event.LOST)
         self._failures = 0
+        self._refusals.accepted()
         self._wake.set()
 
     def drained(self, cause: str = "everything is sent") -> None:
@@ -291,10 +303,16 @@ class Link:
 
     def _wait_s(self) -> float:
         """How long to leave the server alone, in seconds."""
-        jitter = self._now() % 1000 / 1000  # volumes do not start at the same nanosecond
-        return max(self._pulse.hold_s, delay_ns(self._failures, jitter) / SECOND_NS)
+        backoff_s = delay_ns(self._failures, self._jitter()) / SECOND_NS
+        return max(self._pulse.hold_s, self._refusals.left_s, backoff_s)
+
+    def _jitter(self) -> float:
+        return self._now() % 1000 / 1000  # volumes do not start at the same nanosecond
 
     async def _try(self) -> None:
+        if self._connecting.locked():  # somebody else's attempt does for this one
+            async with self._connecting:
+                return
         self._failures += 1
         try:
             await self.connect()
@@ -373,6 +391,7 @@ class Link:
         self.connected = connected
         self.last_contact_ns = self._now()
         self._pulse.up()
+        self._refusals.accepted()
         self._session += 1
         self._up = True
         self._step("server answers", *events, Event.REACHED)
@@ -385,6 +404,7 @@ class Link:
         events = [Event.GO_ONLINE] if self._online_asked else []
         self._online_asked = False
         if isinstance(error, AuthenticationRequired):
+            self._refusals.refused(self._jitter())
             events.append(Event.CREDENTIALS_REFUSED)
         elif isinstance(error, WrongServer):
             self._stranger = True
