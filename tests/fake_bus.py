@@ -30,16 +30,16 @@ needs_bus = pytest.mark.skipif(
 )
 
 
-def start_bus(path: str) -> subprocess.Popen[bytes]:
+def start_bus(path: str, *how: str) -> subprocess.Popen[bytes]:
     """A bus at a socket, with nobody on it; anybody may own any name."""
-    command = ["dbus-daemon", "--session", "--nofork", "--nopidfile"]
+    command = ["dbus-daemon", *(how or ("--session",)), "--nofork", "--nopidfile"]
     return subprocess.Popen([*command, f"--address=unix:path={path}"])
 
 
 @contextmanager
-def bus_at(path: str) -> Iterator[None]:
+def bus_at(path: str, *how: str) -> Iterator[None]:
     """A bus that takes connections, until the end."""
-    process = start_bus(path)
+    process = start_bus(path, *how)
     try:
         eventually(lambda: os.path.exists(path), "the bus")
         yield
