@@ -7,9 +7,9 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from jeepney import (
@@ -22,7 +22,7 @@ from jeepney import (
 )
 from jeepney.io.asyncio import open_dbus_connection
 
-from awayfs.daemon import system_bus
+from awayfs.daemon import desktop_notice, system_bus
 from tests.harness import eventually
 
 needs_bus = pytest.mark.skipif(
@@ -57,8 +57,8 @@ class Fake:
         self._serving = asyncio.ensure_future(self._serve())
 
     @classmethod
-    async def at(cls, name: str, **values: int) -> Fake:
-        connection = await open_dbus_connection("SYSTEM")
+    async def at(cls, name: str, bus: str = "SYSTEM", **values: int) -> Self:
+        connection = await open_dbus_connection(bus)
         await connection.send(message_bus.RequestName(name))
         return cls(connection, **values)
 
@@ -69,9 +69,12 @@ class Fake:
             except EOFError:
                 return
             if call.header.message_type is MessageType.method_call:
-                assert call.header.fields[HeaderFields.member] == "GetAll"
-                answer = new_method_return(call, "a{sv}", (self._typed(self.values),))
-                await self._connection.send(answer)
+                await self._connection.send(self.answer(call))
+
+    def answer(self, call: Any) -> Any:
+        """The answer to a call."""
+        assert call.header.fields[HeaderFields.member] == "GetAll"
+        return new_method_return(call, "a{sv}", (self._typed(self.values),))
 
     def _typed(self, values: dict[str, int]) -> dict[str, tuple[str, int]]:
         return {name: ("u", value) for name, value in values.items()}
@@ -92,25 +95,55 @@ class Fake:
         await self._connection.close()
 
 
-class NetworkManager:
-    """A ``Fake`` of that name with a thread of its own, for who has no event loop."""
+class OnThread:
+    """Runs a ``Fake`` on a thread of its own, for who has no event loop."""
 
-    def __init__(self, **values: int) -> None:
+    fake: Any
+
+    def __init__(self, begin: Coroutine[Any, Any, Any]) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._fake: Fake = self._run(Fake.at(system_bus.NM, **values))
+        self.fake = self.run(begin)
 
-    def says(self, **values: int) -> None:
-        """Its properties change."""
-        self._fake.values |= values
-        self._run(self._fake.changed(**values))
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Do something there; what comes of it."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
     def close(self) -> None:
         """It leaves the bus."""
-        self._run(self._fake.close())
+        self.run(self.fake.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
 
-    def _run(self, work: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+class NetworkManager(OnThread):
+    """A ``Fake`` of that name."""
+
+    def __init__(self, **values: int) -> None:
+        super().__init__(Fake.at(system_bus.NM, **values))
+
+    def says(self, **values: int) -> None:
+        """Its properties change."""
+        self.fake.values |= values
+        self.run(self.fake.changed(**values))
+
+
+class _Shown(Fake):
+    """Remembers summary and body of each notice."""
+
+    notices: list[tuple[str, str]]
+
+    def answer(self, call: Any) -> Any:
+        assert call.header.fields[HeaderFields.member] == "Notify"
+        self.notices.append((call.body[3], call.body[4]))
+        return new_method_return(call, "u", (len(self.notices),))
+
+
+class Desktop(OnThread):
+    """What shows notices, on the bus at ``address``."""
+
+    def __init__(self, address: str) -> None:
+        self.notices: list[tuple[str, str]] = []
+        super().__init__(_Shown.at(desktop_notice.NAME, address))
+        self.fake.notices = self.notices

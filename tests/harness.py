@@ -150,6 +150,8 @@ class Client:
             "XDG_STATE_HOME": self.state,
             "XDG_RUNTIME_DIR": self.runtime,
             "AWAYFS_LOG": os.environ.get("AWAYFS_LOG", "DEBUG"),
+            "SSH_ASKPASS_REQUIRE": "never",  # nobody at this machine is asked anything
+            "DBUS_SESSION_BUS_ADDRESS": "",
             **self.environment,
         }
 
@@ -244,7 +246,7 @@ class Client:
         if pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            eventually(lambda: not _alive(pid), "the daemon's end")
+            eventually(lambda: not alive(pid), "the daemon's end")
         self.clear()
 
     def clear(self) -> None:
@@ -276,7 +278,8 @@ class Client:
         self.kill()
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that nobody has collected does not."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return file.read().rpartition(b") ")[2][:1] not in (b"Z", b"X")

@@ -192,10 +192,11 @@ class PasswordSshd(Sshd):
         with open("/etc/passwd") as theirs, open(self._files[0], "w") as ours:
             ours.write(f"{theirs.read()}{account}\n")
         self.set_password(password)
-        binds = " && ".join(
-            f"mount --bind {path} /etc/{os.path.basename(path)}" for path in self._files
-        )
-        self.command = ["unshare", "-m", "sh", "-c", f'{binds} && exec "$@"', "sshd"]
+        # copies of our mounts would be held by the server, also when they are unmounted outside
+        steps = ["umount --all --lazy --types fuse.awayfs"]
+        steps += [f"mount --bind {path} /etc/{os.path.basename(path)}" for path in self._files]
+        script = f'{"; ".join(steps)}; exec "$@"'
+        self.command = ["unshare", "-m", "sh", "-ec", script, "sshd"]
 
     @property
     def options(self) -> dict[str, str]:

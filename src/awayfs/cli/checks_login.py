@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 
 from awayfs.cli.checks import Finding
-from awayfs.control import credentials, keyring_process
+from awayfs.control import askpass, credentials, keyring_process
 from awayfs.control.address import connectable
 from awayfs.core.errors import UsageError
 
@@ -63,6 +63,15 @@ def keyring() -> Finding:
     return Finding("keyring", "ok", "answers")
 
 
+def dialogue() -> Finding:
+    """How a person is asked who is not at a terminal."""
+    program = askpass.program(os.environ)
+    if program:
+        return Finding("askpass", "ok", f"{program} asks for passwords at the desktop")
+    text = "no program asks for passwords at the desktop (SSH_ASKPASS); 'awayfs login' does"
+    return Finding("askpass", "ok", text)
+
+
 def kerberos() -> Finding:
     """Tickets need a module that is not installed with awayfs."""
     if importlib.util.find_spec("gssapi") is None:
@@ -100,6 +109,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
     known_hosts,
     credentials_file,
     keyring,
+    dialogue,
     kerberos,
     service,
     mount_helper,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import click
 
 from awayfs.cli import show
 from awayfs.cli.ask import PATH, Failed, json_option, located, request, shown
-from awayfs.control import keyring_process
+from awayfs.control import askpass, keyring_process
 from awayfs.control.client import MountInfo
 from awayfs.control.urls import parse_url
 from awayfs.core.secrets import Secrets
@@ -29,8 +30,7 @@ class Asked:
     @property
     def prompt(self) -> str:
         """What stands before the cursor."""
-        what = "Passphrase of the key for" if self.kind == "passphrase" else "Password for"
-        return f"{what} {show.printable(self.of)}: "
+        return askpass.question(self.kind, show.printable(self.of))
 
 
 @click.command()
@@ -42,13 +42,14 @@ def login(path: bytes, passphrase: bool, to_keep: bool, as_json: bool) -> int:
     """Give the password that PATH's volume waits for ('authentication required').
 
     It is asked for on the terminal, without echo; from a script, it is the first line of the
-    standard input. It stays in the daemon's memory until the volume is unmounted.
+    standard input; without either, the program that SSH_ASKPASS names asks for it. It stays in
+    the daemon's memory until the volume is unmounted.
     """
     mount, _ = located(path)
     account = _account(mount) if to_keep else ""
     wants = str(request(mount, "login_wanted").get("wants", ""))
     kind = "passphrase" if passphrase or wants == "passphrase" else "password"
-    secrets = ask(Asked(kind, mount.url))
+    secrets = ask(Asked(kind, mount.url), from_script=True)
     reply = send(mount, secrets)
     if to_keep:
         _keep(mount, account, secrets, reply)
@@ -86,17 +87,23 @@ def _keep(mount: MountInfo, account: str, secrets: Secrets, reply: dict[str, obj
         raise Failed(f"{shown(mount)}: it works, and the keyring does not keep it: {complaint}")
 
 
-def ask(asked: Asked) -> Secrets:
-    """What is typed; raises ``Failed`` for nothing. Never shown, wherever it comes from."""
+def ask(asked: Asked, *, from_script: bool = False) -> Secrets:
+    """What is typed; raises ``Failed`` for nothing. Never shown, wherever it comes from.
+
+    At the terminal; ``from_script``: or the first line of the standard input; or at the desktop.
+    """
+    typed = ""
     if sys.stdin.isatty():
         import getpass
 
         try:
             typed = getpass.getpass(asked.prompt)
         except EOFError:
-            typed = ""
-    else:
+            pass
+    elif from_script:
         typed = sys.stdin.readline(LONGEST).rstrip("\r\n")
+    if not typed and not sys.stdin.isatty() and (program := askpass.program(os.environ)):
+        typed = askpass.ask(program, asked.prompt)
     if not typed:
         raise Failed(f"{asked.of}: no {asked.kind} was given")
     return Secrets(**{asked.kind: typed})
@@ -108,5 +115,6 @@ def send(mount: MountInfo, secrets: Secrets) -> dict[str, object]:
 
 
 def can_ask() -> bool:
-    """Whether a person is there who can be asked."""
-    return sys.stdin.isatty() and sys.stderr.isatty()
+    """Whether a person is there who can be asked, at the terminal or at the desktop."""
+    at_terminal = sys.stdin.isatty() and sys.stderr.isatty()
+    return at_terminal or bool(askpass.program(os.environ))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from awayfs.control.messages import ControlError
@@ -13,11 +13,15 @@ from awayfs.volume.link import Link
 
 
 class LoginApi:
-    """Answers ``login``. What it is given stays in memory, and goes to the worker alone."""
+    """Answers ``login``. What it is given stays in memory, and goes to the worker alone.
 
-    def __init__(self, link: Link, wallet: UserWallet) -> None:
+    ``on_asked`` is told that a person is being asked.
+    """
+
+    def __init__(self, link: Link, wallet: UserWallet, on_asked: Callable[[], None]) -> None:
         self._link = link
         self._wallet = wallet
+        self._on_asked = on_asked
 
     def handlers(self) -> Mapping[str, Handler]:
         """Method → handler."""
@@ -25,6 +29,7 @@ class LoginApi:
 
     async def _wanted(self, _params: dict[str, Any]) -> dict[str, Any]:
         state = self._link.state
+        self._on_asked()
         return {
             "mode": str(state.mode),
             "cause": state.cause,

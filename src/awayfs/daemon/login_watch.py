@@ -2,7 +2,7 @@
 
 While the mode is "authentication required", what could be shown is looked at every few seconds
 (``proofs``). What is another one than before is tried at once; the rest is up to the link, which
-leaves the server alone for long, and to a person.
+leaves the server alone for long, and to the person, who is asked soon, and once (``asking``).
 """
 
 from __future__ import annotations
@@ -10,28 +10,50 @@ from __future__ import annotations
 import asyncio
 
 from awayfs.core.modes import Mode
+from awayfs.daemon.asking import Asking
 from awayfs.daemon.proofs import Look, Proofs, changed
 from awayfs.volume.link import Link
 
-LOOK_S = 5.0
+TICK_S = 1.0
+LOOK_EVERY = 5
+ASK_AFTER = 3
+"""Ticks: whoever has just mounted at a terminal is asked there, and another source may do."""
 
 
 class LoginWatch:
     """Tells ``link`` when there is something else to show."""
 
-    def __init__(self, link: Link, proofs: Proofs) -> None:
+    def __init__(self, link: Link, proofs: Proofs, asking: Asking) -> None:
         self._link = link
         self._proofs = proofs
+        self._asking = asking
         self._before: Look | None = None
+        self._waited = 0
 
     async def run(self) -> None:
         """For ever. Looks are taken beside the loop."""
-        while True:
-            await asyncio.sleep(LOOK_S)
-            if self._link.state.mode is Mode.AUTH_REQUIRED:
-                await self._look()
-            else:
-                self._before = None
+        try:
+            while True:
+                await asyncio.sleep(TICK_S)
+                if self._link.state.mode is Mode.AUTH_REQUIRED:
+                    await self._tick()
+                else:
+                    self._rest()
+        finally:
+            self._asking.put_away()
+
+    async def _tick(self) -> None:
+        if self._waited % LOOK_EVERY == 0:
+            await self._look()
+        self._waited += 1
+        if self._waited >= ASK_AFTER:
+            await self._asking.needed()
+
+    def _rest(self) -> None:
+        self._before, self._waited = None, 0
+        self._asking.put_away()
+        if self._link.usable:
+            self._asking.connected()
 
     async def _look(self) -> None:
         """The first look is no news: what came before it is tried when the first pause is over."""

@@ -25,6 +25,7 @@ from awayfs.core.modes import Mode
 from awayfs.daemon.account import Account
 from awayfs.daemon.api import Api
 from awayfs.daemon.api_login import LoginApi
+from awayfs.daemon.asking import Asking
 from awayfs.daemon.login_watch import LoginWatch
 from awayfs.daemon.neighbours import Neighbours
 from awayfs.daemon.proofs import Proofs
@@ -74,7 +75,9 @@ class Service:
             mode_history.at_start(store.facts, time.time_ns()),
             mode_history.load(store.facts),
         )
-        self._login_watch = LoginWatch(self._link, _proofs(options))
+        place = text_of(request.mountpoint)
+        asking = Asking(request.url, place, self._wallet, self._link.connect)
+        self._login_watch = LoginWatch(self._link, _proofs(options), asking)
         self._link.give_up = self._remote.abandon
         self._link.leave = self._remote.rest
         self._link.last_sign = lambda: self._remote.last_sign
@@ -82,7 +85,6 @@ class Service:
         self._surroundings = Surroundings(self._link, lambda: mounted_from(request.url))
         self._neighbours = Neighbours(self._link, request.volume, request.url)
         context = Context(store, self._link, _volume_options(options), time.time_ns)
-        place = text_of(request.mountpoint)
         names = (request.url, request.volume, place)
         context.settings = ConfigFile(config_file(), names, server_of(request.url))
         self._context = context
@@ -100,7 +102,7 @@ class Service:
         handlers = {
             **self._api.handlers(),
             **self._neighbours.handlers(),
-            **LoginApi(self._link, self._wallet).handlers(),
+            **LoginApi(self._link, self._wallet, asking.asked_elsewhere).handlers(),
         }
         self._control = ControlServer(paths.socket_file(request.volume), handlers)
         self._events = EventSocket(paths.event_socket_file(request.volume), context.events)
