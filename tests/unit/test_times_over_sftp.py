@@ -66,9 +66,7 @@ def test_what_is_written_here_keeps_its_time(server: Sshd, tmp_path: Path) -> No
     played(server, tmp_path, play)
 
 
-def test_another_content_of_the_same_second_has_another_time(
-    server: Sshd, tmp_path: Path
-) -> None:
+def test_another_content_of_the_same_second_has_another_time(server: Sshd, tmp_path: Path) -> None:
     async def play(world: SftpWorld) -> None:
         node = world.made(b"f", b"mine")
         before = shown_time(world, node)
