@@ -80,6 +80,8 @@ class Database:
         self._on_rollback: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
         self._deferred: list[Callable[[], object]] = []
         self._settling = True
+        self.on_forget: list[Callable[[], object]] = []
+        """Told that rows may be others than were read."""
 
     @classmethod
     def open(cls, path: str) -> Database:
@@ -272,9 +274,15 @@ class Database:
                 self._cursor.execute("ROLLBACK")
         except sqlite3.Error:
             pass  # SQLite has rolled back by itself
+        self.forget()
         undo, self._on_rollback = self._on_rollback, []
         for call, values in reversed(undo):
             call(*values)
+
+    def forget(self) -> None:
+        """Have nothing that was read before taken for what is there."""
+        for call in self.on_forget:
+            call()
 
     def _fail(self, error: sqlite3.Error) -> NoReturn:
         """Raise what an SQLite error means to the layers above."""

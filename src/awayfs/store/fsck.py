@@ -42,9 +42,11 @@ def check(store: Store, *, repair: bool = False) -> list[Problem]:
     problems: list[Problem] = []
     for rule in _RULES:
         with store.transaction():
+            store.db.forget()
             for problem, mend in list(rule(store)):
                 if repair and mend is not None:
                     mend()
+                    store.db.forget()
                     problem.repaired = True
                 problems.append(problem)
     return problems

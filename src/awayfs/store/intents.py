@@ -1,4 +1,7 @@
-"""Replayed operations that may have been executed without our hearing of it."""
+"""Replayed operations that may have been executed without our hearing of it.
+
+There are as many as are on their way, so that all of them are known in memory.
+"""
 
 from __future__ import annotations
 
@@ -21,21 +24,31 @@ class Intents:
 
     def __init__(self, db: Database) -> None:
         self._db = db
+        self._read: dict[int, tuple[Intent, str]] | None = None
+        db.on_forget.append(self._forget)
+
+    def _forget(self) -> None:
+        self._read = None
+
+    @property
+    def _known(self) -> dict[int, tuple[Intent, str]]:
+        if self._read is None:
+            rows = self._db.rows("SELECT seq, intent, stage FROM intents ORDER BY seq")
+            self._read = {seq: (_decode(intent), stage) for seq, intent, stage in rows}
+        return self._read
 
     def get(self, seq: int) -> tuple[Intent, str] | None:
         """The intent of a record and its stage."""
-        row = self._db.row("SELECT intent, stage FROM intents WHERE seq = ?", (seq,))
-        return None if row is None else (_decode(row[0]), row[1])
+        return self._known.get(seq)
 
     def is_refused(self, seq: int) -> bool:
         """Whether the server refused the last try of an upload, so that it replaced nothing."""
-        row = self._db.row("SELECT stage FROM intents WHERE seq = ?", (seq,))
-        return row is not None and row[0] == REFUSED
+        found = self._known.get(seq)
+        return found is not None and found[1] == REFUSED
 
     def all(self) -> list[tuple[int, Intent, str]]:
         """(seq, intent, stage) of all, by seq."""
-        rows = self._db.rows("SELECT seq, intent, stage FROM intents ORDER BY seq")
-        return [(seq, _decode(intent), stage) for seq, intent, stage in rows]
+        return [(seq, *found) for seq, found in sorted(self._known.items())]
 
     def set(self, seq: int, intent: Intent, stage: str) -> None:
         """Set or overwrite."""
@@ -43,8 +56,11 @@ class Intents:
             self._db.execute(
                 "INSERT OR REPLACE INTO intents VALUES (?, ?, ?)", (seq, stage, _encode(intent))
             )
+            self._known[seq] = intent, stage
 
     def clear(self, seq: int) -> None:
         """The operation is settled; fine if there is none."""
-        with self._db.transaction():
-            self._db.execute("DELETE FROM intents WHERE seq = ?", (seq,))
+        if seq in self._known:
+            with self._db.transaction():
+                self._db.execute("DELETE FROM intents WHERE seq = ?", (seq,))
+                self._known.pop(seq, None)

@@ -7,6 +7,7 @@ transactions: each change of it registers its opposite for a rollback.
 
 from __future__ import annotations
 
+import json
 from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Container, Iterable
@@ -17,6 +18,7 @@ from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.types import Attributes, NodeId
 from awayfs.store.db import Database, Row
 from awayfs.store.names import missing
+from awayfs.store.remembered import Remembered
 
 _FIELDS: Final = (
     "kind, node, parent, name, to_parent, to_name, replaced, set_mode, set_uid, set_gid,"
@@ -32,6 +34,9 @@ _AND_STORED: Final = ",('store',?,0,x'',0,x'',0,NULL,NULL,NULL,NULL,NULL,x'',NUL
 _REPLACE: Final = (
     f"UPDATE journal SET ({_FIELDS}) = (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) WHERE seq = ?"  # noqa: S608
 )
+_GET: Final = f"{_SELECT} WHERE seq = ?"
+_AFTER: Final = f"{_SELECT} WHERE seq > ? ORDER BY seq LIMIT ?"
+_AMONG: Final = f"{_SELECT} WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY seq"
 _USES_NAME: Final = "SELECT 1 FROM journal WHERE parent != 0 AND parent = ? AND name = ? LIMIT 1"
 _USES_TO_NAME: Final = (
     "SELECT 1 FROM journal WHERE to_parent != 0 AND to_parent = ? AND to_name = ? LIMIT 1"
@@ -59,10 +64,12 @@ class Journal:
 
     ``on_change`` is told the seq of each record that is replaced, removed or gets another state,
     within the transaction that does it; should that roll back, the record is as it was.
+    ``on_remove`` is told the seq of each that is removed: what belongs to it goes with it.
     """
 
     def __init__(self, db: Database) -> None:
         self._db = db
+        self._known = Remembered[int, Record](db)
         self._seqs: dict[NodeId, list[int]] = {}
         self._stores: dict[NodeId, int] = {}
         self._open_stores: Counter[NodeId] = Counter()
@@ -73,6 +80,7 @@ class Journal:
         self._pending = 0
         self._states: Counter[RecordState] = Counter()
         self.on_change: list[Callable[[int], None]] = []
+        self.on_remove: list[Callable[[int], None]] = []
         self._load()
 
     def _load(self) -> None:
@@ -167,19 +175,32 @@ class Journal:
     # -- queries ------------------------------------------------------------------------
 
     def get(self, seq: int) -> Record | None:
-        row = self._db.row(f"{_SELECT} WHERE seq = ?", (seq,))
-        return None if row is None else _record(row)
+        known = self._known.get(seq)
+        if known is None:
+            row = self._db.row_now(_GET, (seq,))
+            if row is None:
+                return None
+            known = _record(row)
+            self._known.keep(seq, known)
+        return known
 
     def some(self, seqs: Iterable[int]) -> list[Record]:
         """Those of these records that are there."""
         found = (self.get(seq) for seq in seqs)
         return [record for record in found if record is not None]
 
+    def there(self, seqs: Iterable[int]) -> list[Record]:
+        """The same, in order, for many of which most may be gone."""
+        rows = self._db.rows(_AMONG, (json.dumps(list(seqs)),))
+        return [_record(row) for row in rows]
+
     def all(self, *, limit: int | None = None, after: int = 0) -> list[Record]:
         """Records with a seq above ``after``, in order, at most ``limit``."""
         most = -1 if limit is None else limit
-        rows = self._db.rows(f"{_SELECT} WHERE seq > ? ORDER BY seq LIMIT ?", (after, most))
-        return [_record(row) for row in rows]
+        read = [_record(row) for row in self._db.rows(_AFTER, (after, most))]
+        for record in read:
+            self._known.keep(record.seq, record)
+        return read
 
     def of_node(self, node: NodeId) -> list[Record]:
         """Records that have this node as ``node`` or ``replaced``, in order."""
@@ -315,6 +336,7 @@ class Journal:
         with self._db.transaction():
             old = self._require(record.seq)
             self._tell(record.seq)
+            self._known.forget(record.seq)
             self._db.execute(_REPLACE, (*_values(record), record.seq))
             self._doubt_listings(old)
             self._unindex(old)
@@ -327,9 +349,11 @@ class Journal:
                 record = self.get(seq)
                 if record is not None:
                     self._tell(seq)
+                    self._known.forget(seq)
                     self._db.execute("DELETE FROM journal WHERE seq = ?", (seq,))
-                    self._db.execute("DELETE FROM intents WHERE seq = ?", (seq,))
                     self._doubt_listings(record)
+                    for call in self.on_remove:
+                        call(seq)
                     self._unindex(record)
 
     def _doubt_listings(self, record: Record) -> None:
@@ -341,12 +365,16 @@ class Journal:
         """Where a record stands; ENOENT without it."""
         with self._db.transaction():
             old = self._require(seq)
+            if (old.state, old.reason) == (state, reason):
+                return
             self._tell(seq)
             self._db.execute(
                 "UPDATE journal SET state = ?, reason = ? WHERE seq = ?", (str(state), reason, seq)
             )
+            new = replace(old, state=state, reason=reason)
+            self._known.keep(seq, new)
             self._count_state(old, -1)
-            self._count_state(replace(old, state=state), 1)
+            self._count_state(new, 1)
 
     def _tell(self, seq: int) -> None:
         for call in self.on_change:

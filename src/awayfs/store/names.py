@@ -7,6 +7,7 @@ import os
 
 from awayfs.core.types import ROOT, NodeId
 from awayfs.store.db import ConstraintError, Database
+from awayfs.store.remembered import Remembered
 
 _DEEPEST = 10_000
 """More directories above a node than this is a cycle."""
@@ -17,9 +18,9 @@ class Names:
 
     def __init__(self, db: Database, table: str) -> None:
         self._db = db
+        self._known = Remembered[NodeId, list[tuple[NodeId, bytes]]](db)
         t = table  # a constant of this package, never input
         self._child = f"SELECT node FROM {t} WHERE parent = ? AND name = ?"  # noqa: S608
-        self._parent = f"SELECT parent, name FROM {t} WHERE node = ? LIMIT 1"  # noqa: S608
         self._names = f"SELECT parent, name FROM {t} WHERE node = ?"  # noqa: S608
         self._any = f"SELECT 1 FROM {t} WHERE parent = ? LIMIT 1"  # noqa: S608
         self._children = f"SELECT name, node FROM {t} WHERE parent = ? ORDER BY name"  # noqa: S608
@@ -44,7 +45,18 @@ class Names:
 
     def of(self, node: NodeId) -> list[tuple[NodeId, bytes]]:
         """All names of a node, ordered by parent and name."""
-        return self._db.rows(self._names, (node,))
+        return list(self._of(node))
+
+    def _of(self, node: NodeId) -> list[tuple[NodeId, bytes]]:
+        known = self._known.get(node)
+        if known is None:
+            known = self._db.rows(self._names, (node,))
+            self._known.keep(node, known)
+        return known
+
+    def forget(self, node: NodeId) -> None:
+        """A node's names were changed by others."""
+        self._known.forget(node)
 
     def below(self, node: NodeId) -> list[NodeId]:
         """The node and everything inside it, at any depth, each once."""
@@ -52,17 +64,17 @@ class Names:
 
     def parent(self, node: NodeId) -> NodeId | None:
         """The directory of the first name."""
-        row = self._db.row(self._parent, (node,))
-        return None if row is None else row[0]
+        known = self._of(node)
+        return known[0][0] if known else None
 
     def path(self, node: NodeId) -> bytes | None:
         """Path by first names; ``b""`` for the root; None without a name up to the root."""
         parts: list[bytes] = []
         while node != ROOT:
-            row = self._db.row(self._parent, (node,))
-            if row is None or len(parts) > _DEEPEST:
+            known = self._of(node)
+            if not known or len(parts) > _DEEPEST:
                 return None
-            node, name = row
+            node, name = known[0]
             parts.append(name)
         return b"/".join(reversed(parts))
 
@@ -79,6 +91,7 @@ class Names:
 
     def add(self, parent: NodeId, name: bytes, node: NodeId) -> None:
         """Raises FileExistsError where the name is taken."""
+        self._known.forget(node)
         try:
             self._db.execute(self._add, (parent, name, node))
         except ConstraintError:
@@ -86,8 +99,11 @@ class Names:
 
     def remove(self, parent: NodeId, name: bytes) -> None:
         """Raises FileNotFoundError where there is no such name."""
-        if self._db.execute(self._remove, (parent, name)) == 0:
+        node = self.child(parent, name)
+        if node is None:
             raise missing(name)
+        self._known.forget(node)
+        self._db.execute(self._remove, (parent, name))
 
 
 def missing(what: object) -> FileNotFoundError:

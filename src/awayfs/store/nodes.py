@@ -12,6 +12,7 @@ from typing import Any, Final
 from awayfs.core.types import ROOT, Kind, NodeId
 from awayfs.store.db import Database, Row
 from awayfs.store.names import Names, missing
+from awayfs.store.remembered import Remembered
 
 KINDS: Final[dict[int, Kind]] = {int(kind): kind for kind in Kind}
 _DIRECTORY: Final = int(Kind.DIRECTORY)
@@ -82,7 +83,7 @@ class Nodes:
         self.path = self._names.path
         self.is_ancestor = self._names.is_ancestor
         self.below = self._names.below
-        self._recent: tuple[int, Row] = (-1, (0,))
+        self._rows = Remembered[NodeId, Row](db)
         self.on_size: list[Callable[[NodeId, int], None]] = []
         self.on_remove: list[Callable[[NodeId], None]] = []
         self.on_move: list[Callable[[NodeId, bool], None]] = []
@@ -90,31 +91,31 @@ class Nodes:
         self._named: dict[bytes, dict[NodeId, NodeId]] = {}
 
     def get(self, node: NodeId) -> Node | None:
-        row = self._db.row(_GET, (node,))
-        return None if row is None else _node(row)
+        if self._db.has_deferred:
+            self._db.settle()
+        return self.get_now(node)
 
     def get_now(self, node: NodeId) -> Node | None:
         """``get``, less what is deferred: for who knows the size and times of open files."""
-        changes, row = self._recent
-        if changes != self._db.changes or row[0] != node:
-            found = self._db.row_now(_GET, (node,))
-            if found is None:
+        row = self._rows.get(node)
+        if row is None:
+            row = self._db.row_now(_GET, (node,))
+            if row is None:
                 return None
-            row = found
+            self._rows.keep(node, row)
         return _node(row)
 
     def touched(self, directory: Node, now_ns: int) -> None:
         """A directory has got a file just now, in a transaction that is over.
 
-        The kernel asks for its attributes, and it mostly gets one more: so they are remembered
-        for as long as nothing at all changes.
+        The kernel asks for its attributes, and it mostly gets one more: so they are remembered.
         """
         if self._db.in_transaction:
             return
         d = directory
         times = (d.atime_ns, now_ns, now_ns, d.btime_ns)
         row = (d.id, d.kind, d.mode, d.uid, d.gid, d.rdev, d.size, *times, d.nlink, d.target)
-        self._recent = (self._db.changes, row)
+        self._rows.keep(d.id, row)
 
     def child(self, parent: NodeId, name: bytes) -> Node | None:
         """The node that a name in a directory leads to."""
@@ -211,7 +212,7 @@ class Nodes:
             if place is not None:
                 self._names.add(*place, node)
                 if kind == _DIRECTORY:
-                    self._db.execute(_LINKS, (1, place[0]))
+                    self._link(place[0], 1)
         return Node(node, KINDS[kind], mode, uid, gid, rdev, size, *times, links, target)
 
     def skip_ids(self) -> None:
@@ -227,6 +228,7 @@ class Nodes:
         if not columns:
             return
         with self._db.transaction():
+            self._rows.forget(node)
             if self._db.execute(_update(tuple(columns)), (*columns.values(), node)) == 0:
                 raise missing(node)
             if "size" in columns:
@@ -242,7 +244,7 @@ class Nodes:
             self._names.add(parent, name, node)
             self._renamed(parent, name, node)
             self._moved(node, kind == _DIRECTORY)
-            self._db.execute(_LINKS, (1, parent if kind == _DIRECTORY else node))
+            self._link(parent if kind == _DIRECTORY else node, 1)
 
     def remove_name(self, parent: NodeId, name: bytes) -> None:
         """Take a name away; the node stays, if need be as an orphan."""
@@ -254,8 +256,7 @@ class Nodes:
             self._renamed(parent, name, None)
             directory = self._kind(node) == _DIRECTORY
             self._moved(node, directory)
-            links_of = parent if directory else node
-            self._db.execute(_LINKS, (-1, links_of))
+            self._link(parent if directory else node, -1)
 
     def move_name(self, parent: NodeId, name: bytes, to_parent: NodeId, to_name: bytes) -> None:
         """Rename to a free name (else EEXIST); a directory never into itself (EINVAL)."""
@@ -272,8 +273,8 @@ class Nodes:
             self._renamed(parent, name, None)
             self._moved(node, directory)
             if directory and parent != to_parent:
-                self._db.execute(_LINKS, (-1, parent))
-                self._db.execute(_LINKS, (1, to_parent))
+                self._link(parent, -1)
+                self._link(to_parent, 1)
 
     def remove(self, node: NodeId) -> None:
         """Forget a node and everything of it: names, xattrs, server view, content, pin.
@@ -290,12 +291,17 @@ class Nodes:
             self._db.execute("DELETE FROM xattrs WHERE node = ?", (node,))
             self._db.execute("DELETE FROM xattr_bases WHERE node = ?", (node,))
             self._db.execute("DELETE FROM nodes WHERE id = ?", (node,))
+            self._rows.forget(node)
+
+    def _link(self, node: NodeId, by: int) -> None:
+        self._rows.forget(node)
+        self._db.execute(_LINKS, (by, node))
 
     def _kind(self, node: NodeId) -> int:
-        row = self._db.row("SELECT kind FROM nodes WHERE id = ?", (node,))
-        if row is None:
+        found = self.get_now(node)
+        if found is None:
             raise missing(node)
-        return int(row[0])
+        return int(found.kind)
 
     # -- xattrs -------------------------------------------------------------------------
 

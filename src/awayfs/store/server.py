@@ -198,13 +198,15 @@ class ServerView:
         with self._db.transaction():
             self._db.execute("DELETE FROM server_nodes WHERE node = ?", (node,))
             self._db.execute("DELETE FROM server_names WHERE node = ?", (node,))
+            self._names.forget(node)
             self.set_listed(node, None)
 
     def purge(self, node: NodeId) -> None:
         """``forget`` for a node that ceases to exist: also the names inside it."""
         with self._db.transaction():
             self.forget(node)
-            self._db.execute("DELETE FROM server_names WHERE parent = ?", (node,))
+            for name, _ in self.children(node):
+                self._names.remove(node, name)
 
     def by_file_id(self, file_id: bytes) -> NodeId | None:
         """A node that bears this identity on the server (the lowest id of hard links)."""

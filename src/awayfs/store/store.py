@@ -67,6 +67,7 @@ class Store:
         self.server = ServerView(db, self.facts)
         self.journal = Journal(db)
         self.intents = Intents(db)
+        self.journal.on_remove.append(self.intents.clear)
         self.pins = Pins(db, self.nodes)
         self.node_settings = NodeSettings(db, self.nodes)
         self.refusals = Refusals(db, self.nodes)

@@ -65,9 +65,9 @@ class Optimiser:
     async def _read(self, until: int, changed: set[int], slices: Slices) -> list[Record]:
         """The records to look at; what has an intent is as good as gone."""
         fresh = await self._batches(self._done_to, until, slices)
-        for seq in changed:
-            if (record := self._journal.get(seq)) is not None:
-                fresh.append(record)
+        earlier = sorted(changed)
+        for start in range(0, len(earlier), BATCH):
+            fresh += self._journal.there(earlier[start : start + BATCH])
             await slices.pause()
         if len(fresh) * MOSTLY_NEW >= self._journal.count():
             records = await self._batches(0, until, slices)
