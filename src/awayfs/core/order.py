@@ -104,23 +104,19 @@ class Order:
         """A record is new, or is another one now under the same ``seq``."""
         seq = record.seq
         old = self._held.get(seq)
-        if old is not None:
-            self._leave_lines(seq, old)
-        reads, writes = claims(record, self._is_directory)
-        held = self._held[seq] = _Held(
-            reads=tuple({claim: None for claim in reads if claim not in writes}),
-            made=tuple(made(record)),
-            soft=tuple({c: None for c in writes if _is_soft(c, record.state)}),
-            hard=tuple({c: None for c in writes if not _is_soft(c, record.state)}),
-            parked=record.state is RecordState.PARKED,
-            alone=runs_alone(record, self._is_directory),
-        )
-        if seq in self._flying:
-            self._flying_alone += held.alone - (old is not None and old.alone)
+        held = _held(record, self._is_directory)
         if held.alone and record.state is RecordState.FROZEN:
             self._gone_out.add(seq)
         else:
             self._gone_out.discard(seq)
+        if old is not None:
+            if old.is_like(held):  # it went out, say
+                self._offer(seq, old)
+                return
+            self._leave_lines(seq, old)
+        self._held[seq] = held
+        if seq in self._flying:
+            self._flying_alone += held.alone - (old is not None and old.alone)
         self._join_lines(seq, held)
         self._offer(seq, held)
 
@@ -363,6 +359,24 @@ class _Held:
     def claims(self) -> tuple[Claim, ...]:
         """All of them, each once."""
         return (*self.reads, *self.made, *self.hard, *self.soft)
+
+    def is_like(self, other: _Held) -> bool:
+        """Whether another record has the same place among others."""
+        same = self.parked is other.parked and self.alone is other.alone
+        same = same and self.hard == other.hard and self.soft == other.soft
+        return same and self.reads == other.reads and self.made == other.made
+
+
+def _held(record: Record, is_directory: IsDirectory | None) -> _Held:
+    reads, writes = claims(record, is_directory)
+    return _Held(
+        reads=tuple({claim: None for claim in reads if claim not in writes}),
+        made=tuple(made(record)),
+        soft=tuple({c: None for c in writes if _is_soft(c, record.state)}),
+        hard=tuple({c: None for c in writes if not _is_soft(c, record.state)}),
+        parked=record.state is RecordState.PARKED,
+        alone=runs_alone(record, is_directory),
+    )
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -68,6 +69,7 @@ class _Process:
         self._popen = popen
         self._pending: dict[int, Pending] = {}
         self._next_id = 1
+        self._timer: asyncio.TimerHandle | None = None
         self._pidfd = os.pidfd_open(popen.pid)
         self._loop.add_reader(self._pidfd, self._on_exit)
         self._channel = Channel(sock, self._on_frame, self._on_end)
@@ -91,17 +93,17 @@ class _Process:
         request, self._next_id = self._next_id, self._next_id + 1
         pending = Pending(self._loop, call, deadline)
         self._pending[request] = pending
-        self._watch(pending)
+        self._watch(pending.due)
         unasked = pacing.unasked.get()
         frame = p.encode(p.Request(request, call, len(fds), unasked))  # type: ignore[arg-type]
         self._channel.send(frame, list(fds))
         try:
-            return await asyncio.shield(pending.future)
+            return await pending.future
         except asyncio.CancelledError:
             self._channel.send(p.encode(p.Cancel(request)))
             # The worker may be writing into the caller's file: wait until it says it is not.
-            if fds and not pending.future.done():
-                await asyncio.wait([pending.future])
+            if fds and request in self._pending:
+                await asyncio.wait([pending.once_more(self._loop)])
             raise
 
     async def is_idle(self, wait_s: float) -> bool:
@@ -116,6 +118,8 @@ class _Process:
             return
         self.alive = False
         self._channel.close()
+        if self._timer is not None:
+            self._timer.cancel()
         if not self.reaped:
             self._popen.kill()
         pending, self._pending = list(self._pending.values()), {}
@@ -123,8 +127,6 @@ class _Process:
             self._settle(one, Unreachable(why))
 
     def _settle(self, one: Pending, error: Exception | None, value: Any = None) -> None:
-        if one.timer is not None:
-            one.timer.cancel()
         if one.future.done():
             return
         if error is not None:
@@ -132,22 +134,31 @@ class _Process:
         else:
             one.future.set_result(value)
 
-    def _watch(self, one: Pending) -> None:
-        one.timer = self._loop.call_at(one.due, self._on_due, one)
+    def _watch(self, due: float) -> None:
+        """Look at this time whether an answer is overdue, or earlier: one timer for all calls."""
+        if self._timer is None or due < self._timer.when():
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(due, self._look)
 
-    def _on_due(self, one: Pending) -> None:
-        now = self._loop.time()
+    def _look(self) -> None:
+        self._timer, now = None, self._loop.time()
+        for one in list(self._pending.values()):
+            if one.due <= now:
+                self._on_due(one, now)
+        if self._pending:
+            self._watch(min(one.due for one in self._pending.values()))
+
+    def _on_due(self, one: Pending, now: float) -> None:
         late = now - one.due
         if late > one.stall / 8:
             # The loop itself was held up, and the answer may lie in the socket: look first.
             one.due = now + one.stall / 8
         elif self._waits_its_turn(one, now):
             one.due = self._bulk_sign + one.stall
-        if now < one.due:
-            self._watch(one)
-            return
-        name = type(one.call).__name__.removesuffix("Call").lower()
-        self.end(f"no answer to {name} for {one.stall:.1f} s")
+        if one.due <= now:
+            name = type(one.call).__name__.removesuffix("Call").lower()
+            self.end(f"no answer to {name} for {one.stall:.1f} s")
 
     def _waits_its_turn(self, one: Pending, now: float) -> bool:
         """Whether other transfers have moved meanwhile, behind which this one may have to wait."""
@@ -172,25 +183,19 @@ class _Process:
             self.end("the worker process sent what cannot be read")
 
     def _on_message(self, message: p.Part | p.Answer | p.Failure | p.Tick, one: Pending) -> None:
-        if isinstance(message, p.Tick):
+        if isinstance(message, p.Answer):
+            value = _decoder(one.call.Result).decode(message.value)
+            del self._pending[message.id]
+            self._settle(one, None, one.call.joined(one.parts, value) if one.parts else value)
+        elif isinstance(message, p.Tick):
             one.due = self._loop.time() + max(one.stall, message.allow)
-            self._reschedule(one)
+            self._watch(one.due)
         elif isinstance(message, p.Part):
             one.due = self._loop.time() + one.stall
-            one.parts += msgspec.msgpack.decode(message.value, type=one.call.Part)
-        elif isinstance(message, p.Answer):
-            del self._pending[message.id]
-            value = msgspec.msgpack.decode(message.value, type=one.call.Result)
-            self._settle(one, None, one.call.joined(one.parts, value) if one.parts else value)
+            one.parts += _decoder(one.call.Part).decode(message.value)
         else:
             del self._pending[message.id]
             self._settle(one, p.error_of(message))
-
-    def _reschedule(self, one: Pending) -> None:
-        """Only where the new time is earlier: a later one is seen when the timer fires."""
-        if one.timer is not None and one.due < one.timer.when():
-            one.timer.cancel()
-            self._watch(one)
 
     def _on_end(self) -> None:
         """By itself: whoever has it ended made it dead before."""
@@ -205,6 +210,11 @@ class _Process:
         self._popen.poll()
         self.reaped = True
         self._on_end()
+
+
+@cache
+def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
+    return msgspec.msgpack.Decoder(kind)
 
 
 class IsolatedRemote:

@@ -14,12 +14,16 @@ class Pending:
     def __init__(self, loop: asyncio.AbstractEventLoop, call: p.Call, deadline: float) -> None:
         self.call = call
         self.future: asyncio.Future[Any] = loop.create_future()
-        self.future.add_done_callback(_seen)
         self.parts: list[Any] = []
         self.stall = deadline
         self.begun = loop.time()
         self.due = self.begun + deadline
-        self.timer: asyncio.TimerHandle | None = None
+
+    def once_more(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[Any]:
+        """Its end, to be waited for after the caller, and its future with it, was cancelled."""
+        self.future = loop.create_future()
+        self.future.add_done_callback(_seen)
+        return self.future
 
 
 def _seen(future: asyncio.Future[Any]) -> None:

@@ -14,7 +14,6 @@ from awayfs.core.types import NodeId, Range
 from awayfs.store.db import Database
 from awayfs.store.files import Files, clone_or_copy, unlink_quietly
 from awayfs.store.ranges import pack, unpack
-from awayfs.store.remembered import Remembered
 
 _AT_ONCE: Final = 1 << 20
 """So much is copied when it is needed; more is offered by somebody who could wait for it."""
@@ -42,8 +41,8 @@ class Bases:
     def __init__(self, db: Database, files: Files) -> None:
         self._db = db
         self._files = files
-        self._versions = Remembered[NodeId, int](db)  # 0: there is none
-        self._serial = int(db.value("SELECT coalesce(max(version), 0) FROM bases"))
+        self._versions: dict[NodeId, int] = dict(db.rows("SELECT node, version FROM bases"))
+        self._serial = max(self._versions.values(), default=0)
         self._offered: dict[NodeId, BaseCopy] = {}
         self._shares_blocks: bool | None = None
 
@@ -121,20 +120,14 @@ class Bases:
                 "INSERT INTO bases VALUES (?, ?, ?, ?, ?, 0)",
                 (node, self._serial, token, pack(ranges), copied),
             )
-            self._versions.keep(node, self._serial)
+            self._db.on_rollback(self._versions.pop, node)
+            self._versions[node] = self._serial
         return True
 
     def path(self, node: NodeId) -> str | None:
         """Where the base's content is."""
-        version = self._version(node)
-        return self._files.path("base", node, version) if version else None
-
-    def _version(self, node: NodeId) -> int:
         version = self._versions.get(node)
-        if version is None:
-            version = self._db.value("SELECT version FROM bases WHERE node = ?", (node,)) or 0
-            self._versions.keep(node, version)
-        return version
+        return None if version is None else self._files.path("base", node, version)
 
     def ranges(self, node: NodeId) -> list[Range]:
         row = self._db.row("SELECT ranges FROM bases WHERE node = ?", (node,))
@@ -151,12 +144,13 @@ class Bases:
 
     def drop(self, node: NodeId) -> None:
         """No base any more: the row now, the file after the commit."""
-        path = self.path(node)
-        if path is not None:
+        version = self._versions.get(node)
+        if version is not None:
             with self._db.transaction():
                 self._db.execute("DELETE FROM bases WHERE node = ?", (node,))
-                self._versions.keep(node, 0)
-                self._files.delete_after_commit(path)
+                self._db.on_rollback(self._versions.__setitem__, node, version)
+                del self._versions[node]
+                self._files.delete_after_commit(self._files.path("base", node, version))
 
     def unsynced(self) -> list[NodeId]:
         """Nodes whose base may not be durable."""

@@ -36,7 +36,7 @@ _REPLACE: Final = (
 )
 _GET: Final = f"{_SELECT} WHERE seq = ?"
 _AFTER: Final = f"{_SELECT} WHERE seq > ? ORDER BY seq LIMIT ?"
-_AMONG: Final = f"{_SELECT} WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY seq"
+_AMONG: Final = f"{_SELECT} WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY seq"  # noqa: S608
 _USES_NAME: Final = "SELECT 1 FROM journal WHERE parent != 0 AND parent = ? AND name = ? LIMIT 1"
 _USES_TO_NAME: Final = (
     "SELECT 1 FROM journal WHERE to_parent != 0 AND to_parent = ? AND to_name = ? LIMIT 1"
@@ -69,7 +69,7 @@ class Journal:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._known = Remembered[int, Record](db)
+        self._known = Remembered[int, Record | None](db)  # None: it was removed
         self._seqs: dict[NodeId, list[int]] = {}
         self._stores: dict[NodeId, int] = {}
         self._open_stores: Counter[NodeId] = Counter()
@@ -175,14 +175,14 @@ class Journal:
     # -- queries ------------------------------------------------------------------------
 
     def get(self, seq: int) -> Record | None:
-        known = self._known.get(seq)
-        if known is None:
-            row = self._db.row_now(_GET, (seq,))
-            if row is None:
-                return None
-            known = _record(row)
-            self._known.keep(seq, known)
-        return known
+        if seq in self._known:
+            return self._known[seq]
+        row = self._db.row_now(_GET, (seq,))
+        if row is None:
+            return None
+        record = _record(row)
+        self._known.keep(seq, record)
+        return record
 
     def some(self, seqs: Iterable[int]) -> list[Record]:
         """Those of these records that are there."""
@@ -349,7 +349,7 @@ class Journal:
                 record = self.get(seq)
                 if record is not None:
                     self._tell(seq)
-                    self._known.forget(seq)
+                    self._known.keep(seq, None)
                     self._db.execute("DELETE FROM journal WHERE seq = ?", (seq,))
                     self._doubt_listings(record)
                     for call in self.on_remove:

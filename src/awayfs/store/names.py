@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from bisect import insort
 
 from awayfs.core.types import ROOT, NodeId
 from awayfs.store.db import ConstraintError, Database
@@ -91,11 +92,13 @@ class Names:
 
     def add(self, parent: NodeId, name: bytes, node: NodeId) -> None:
         """Raises FileExistsError where the name is taken."""
-        self._known.forget(node)
         try:
             self._db.execute(self._add, (parent, name, node))
         except ConstraintError:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name) from None
+        known = self._known.get(node)
+        if known is not None:
+            insort(known, (parent, name))
 
     def remove(self, parent: NodeId, name: bytes) -> None:
         """Raises FileNotFoundError where there is no such name."""

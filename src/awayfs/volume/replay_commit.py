@@ -75,9 +75,7 @@ class Committer:
             self._store.intents.clear(record.seq)
             self._store.journal.remove([record.seq, *(r.seq for r in carried)])
             self._outdate_times(carried)
-            self._apply(record, facts, entry, by_others)
-            if started is not None and entry is not None:
-                self._note_digest(record.node, entry, started[0])
+            self._apply(record, facts, entry, by_others, _digest_of(entry, started))
             if left is not None:
                 self._left_names.adopt(left)
             elif record.kind is RecordKind.REMOVE:
@@ -94,12 +92,6 @@ class Committer:
         if not self._store.journal.has_store(node):
             self._context.opened.sent(node)
         self._observer.committed(*directories)
-
-    def _note_digest(self, node: NodeId, entry: Entry, intent: Intent) -> None:
-        """What was sent is known byte by byte, whatever becomes of the file here."""
-        sent = intent.staged
-        if sent is not None and intent.staged_digest is not None and sent.token == entry.token:
-            self._server.set_digest(node, intent.staged_digest)
 
     def _outdate_times(self, carried: list[Record]) -> None:
         """A time that was set before a store which is out already is not set after it.
@@ -134,14 +126,21 @@ class Committer:
             return True
         return there.size == ours.size == facts.local_size
 
-    def _apply(self, record: Record, facts: Facts, entry: Entry | None, by_others: bool) -> None:
+    def _apply(
+        self,
+        record: Record,
+        facts: Facts,
+        entry: Entry | None,
+        by_others: bool,
+        digest: bytes | None,
+    ) -> None:
         match record.kind:
             case RecordKind.CREATE:
                 assert entry is not None
-                self._created(record, facts, entry, by_others)
+                self._created(record, facts, entry, by_others, digest)
             case RecordKind.STORE:
                 assert entry is not None
-                self._stored(record.node, entry, facts, by_others)
+                self._stored(record.node, entry, facts, by_others, digest)
             case RecordKind.LINK:
                 self._name_there(record.parent, record.name, record.node)
                 self._rebase(record, facts, entry)
@@ -183,7 +182,9 @@ class Committer:
         clean = not self._store.journal.has_any(record.node)
         return clean and self._adopter.is_link_to_another(record.node, entry)
 
-    def _created(self, record: Record, facts: Facts, entry: Entry, by_others: bool) -> None:
+    def _created(
+        self, record: Record, facts: Facts, entry: Entry, by_others: bool, digest: bytes | None
+    ) -> None:
         self._name_there(record.parent, record.name, record.node)
         if facts.kind is Kind.DIRECTORY:
             self._server.set(record.node, entry, seen_ns=self._context.now())
@@ -191,13 +192,16 @@ class Committer:
             if by_others:  # one directory from now on, with the rights that it has there
                 self._adopter.adopt_revision(record.node, entry, None)
         else:
-            self._stored(record.node, entry, facts, by_others)
+            self._stored(record.node, entry, facts, by_others, digest)
 
-    def _stored(self, node: NodeId, entry: Entry, facts: Facts, by_others: bool) -> None:
+    def _stored(
+        self, node: NodeId, entry: Entry, facts: Facts, by_others: bool, digest: bytes | None
+    ) -> None:
         """The content here is the content there, of this revision or of one before it."""
         content = self._store.content
         base = _as_sent(facts.ours, entry) if by_others else entry
-        self._server.set(node, base, seen_ns=self._context.now())
+        known = digest if base is entry else None
+        self._server.set(node, base, seen_ns=self._context.now(), digest=known)
         if content.has(node):
             # Of a file without a name, changes after what was sent may have been dropped.
             named = self._store.journal.has_store(node) or self._store.nodes.names(node)
@@ -377,6 +381,14 @@ class Committer:
         """Directories whose listings under way are outdated now."""
         parents = {parent for parent, _ in self._server.names(record.node)}
         return (parents | {record.parent, record.to_parent, ROOT}) - {0}
+
+
+def _digest_of(entry: Entry | None, started: tuple[Intent, str] | None) -> bytes | None:
+    """What was sent is known byte by byte, whatever becomes of the file here."""
+    sent = started[0].staged if started is not None else None
+    if started is None or sent is None or entry is None or sent.token != entry.token:
+        return None
+    return started[0].staged_digest
 
 
 def _as_sent(staged: Entry | None, entry: Entry) -> Entry:
