@@ -150,7 +150,7 @@ class Bases:
                 self._db.execute("DELETE FROM bases WHERE node = ?", (node,))
                 self._db.on_rollback(self._versions.__setitem__, node, version)
                 del self._versions[node]
-                self._files.delete_after_commit(self._files.path("base", node, version))
+                self._files.delete_for_good_after_commit(self._files.path("base", node, version))
 
     def unsynced(self) -> list[NodeId]:
         """Nodes whose base may not be durable."""

@@ -11,7 +11,7 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from typing import Final
 
@@ -36,8 +36,12 @@ class Files:
         self.directory = directory
         self._db = db
         self._doomed: list[str] = []
+        self._doomed_for_good: list[str] = []
         self._serial = count(1)
         self.to_unlink: list[str] = []
+        self.unlink_all: Callable[[list[str]], object] = unlink_all
+        """Deletes what nothing else will take the place of; whoever may not wait has it done in a
+        thread."""
 
     def path(self, folder: str, node: NodeId, version: int) -> str:
         """``content`` or ``base`` file of a node; version 0 has no suffix."""
@@ -60,6 +64,17 @@ class Files:
             self._db.on_commit(self._delete_doomed)
             self._db.on_rollback(self._doomed.clear)
         self._doomed.append(path)
+
+    def delete_for_good_after_commit(self, path: str) -> None:
+        """The same for a path that is never used again."""
+        if not self._doomed_for_good:
+            self._db.on_commit(self._hand_over)
+            self._db.on_rollback(self._doomed_for_good.clear)
+        self._doomed_for_good.append(path)
+
+    def _hand_over(self) -> None:
+        paths, self._doomed_for_good = self._doomed_for_good, []
+        self.unlink_all(paths)
 
     def _delete_doomed(self) -> None:
         for path in self._doomed:
@@ -97,6 +112,12 @@ def unlink_quietly(path: str) -> None:
         os.unlink(path)
     except OSError:
         pass
+
+
+def unlink_all(paths: Iterable[str]) -> None:
+    """``unlink_quietly`` for many; blocking, any thread."""
+    for path in paths:
+        unlink_quietly(path)
 
 
 def rename_back(path: str, staged_path: str) -> None:

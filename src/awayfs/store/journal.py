@@ -197,15 +197,18 @@ class Journal:
     def all(self, *, limit: int | None = None, after: int = 0) -> list[Record]:
         """Records with a seq above ``after``, in order, at most ``limit``."""
         most = -1 if limit is None else limit
-        read = [_record(row) for row in self._db.rows(_AFTER, (after, most))]
-        for record in read:
-            self._known.keep(record.seq, record)
+        read = []
+        for row in self._db.rows(_AFTER, (after, most)):
+            record = self._known.get(row[0])
+            if record is None:
+                record = _record(row)
+                self._known.keep(record.seq, record)
+            read.append(record)
         return read
 
     def of_node(self, node: NodeId) -> list[Record]:
         """Records that have this node as ``node`` or ``replaced``, in order."""
-        found = (self.get(seq) for seq in self._seqs.get(node, ()))
-        return [record for record in found if record is not None]
+        return self.some(self._seqs.get(node, ()))
 
     def touching_name(self, parent: NodeId, name: bytes) -> list[Record]:
         """Records whose name or new name is this one, in order."""
@@ -373,8 +376,8 @@ class Journal:
             )
             new = replace(old, state=state, reason=reason)
             self._known.keep(seq, new)
-            self._count_state(old, -1)
-            self._count_state(new, 1)
+            self._db.on_rollback(self._restate, new, old)
+            self._restate(old, new)
 
     def _tell(self, seq: int) -> None:
         for call in self.on_change:
@@ -448,9 +451,9 @@ class Journal:
             if not self._times_set[record.node]:
                 del self._times_set[record.node]
 
-    def _count_state(self, record: Record, by: int) -> None:
-        self._db.on_rollback(self._count, record, -by)
-        self._count(record, by)
+    def _restate(self, old: Record, new: Record) -> None:
+        self._count(old, -1)
+        self._count(new, 1)
 
     def _count(self, record: Record, by: int) -> None:
         self._states[record.state] += by

@@ -13,7 +13,7 @@ from awayfs.store.db import Database
 
 K = TypeVar("K")
 V = TypeVar("V")
-_MOST: Final = 4096
+_MOST: Final = 8192
 
 
 class Remembered(dict[K, V]):

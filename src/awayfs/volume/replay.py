@@ -397,7 +397,7 @@ class Replay:
         free = self._finder.may_assume_free(record, earlier)
         for _ in range(ROUNDS):
             revived = not unsure_of_parent or await self._reviver.revive_for(record)
-            before = self._actor.version(record.node)
+            before = None if free else self._actor.version(record.node)
             facts = await self._finder.gather(record, earlier, free=free)
             if settled is not None and self._finder.where_now(record, settled) != settled:
                 settled = await self._tidy(seq)  # the look around found its directory elsewhere
@@ -452,10 +452,10 @@ class Replay:
         return decision
 
     async def _without_acting(
-        self, record: Record, facts: Facts, decision: Decision, before: Version
+        self, record: Record, facts: Facts, decision: Decision, before: Version | None
     ) -> None:
         match decision:
-            case AlreadyDone(entry):
+            case AlreadyDone(entry) if before is not None:
                 self._actor.freeze_as_sent(record, before)
                 entry = await self._actor.complete(record, facts, entry)
                 left = await self._left_names.look(record, facts, acted=False)

@@ -276,7 +276,7 @@ class Actor:
             if staged.file_id is not None:
                 digest = None
             elif digest is None:
-                digest = await digest_soon(path, node.size)
+                digest = await digest_soon(path, node.size, fd)
         finally:
             os.close(fd)
         return staged, digest, before

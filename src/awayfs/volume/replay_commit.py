@@ -80,9 +80,10 @@ class Committer:
                 self._left_names.adopt(left)
             elif record.kind is RecordKind.REMOVE:
                 self._take_for_new(record.node)
-            for place in self._server.names(record.node):
+            names = self._server.names(record.node)
+            for place in names:
                 self._server.seen(*place)
-            directories = self._directories(record)
+            directories = {record.parent, record.to_parent, ROOT, *(name[0] for name in names)}
             self._store.db.on_commit(lambda: self._tell(record.node, directories))
             for node in {record.node, record.replaced} - {0}:
                 self._changes.discard_if_unused(node)
@@ -91,7 +92,7 @@ class Committer:
         """It is committed at this moment: what was listed before is outdated."""
         if not self._store.journal.has_store(node):
             self._context.opened.sent(node)
-        self._observer.committed(*directories)
+        self._observer.committed(*directories - {0})
 
     def _outdate_times(self, carried: list[Record]) -> None:
         """A time that was set before a store which is out already is not set after it.
@@ -376,11 +377,6 @@ class Committer:
             self._removed(parent, name, standing)
             self._changes.discard_if_unused(standing)
         self._server.add_name(parent, name, node)
-
-    def _directories(self, record: Record) -> set[NodeId]:
-        """Directories whose listings under way are outdated now."""
-        parents = {parent for parent, _ in self._server.names(record.node)}
-        return (parents | {record.parent, record.to_parent, ROOT}) - {0}
 
 
 def _digest_of(entry: Entry | None, started: tuple[Intent, str] | None) -> bytes | None:

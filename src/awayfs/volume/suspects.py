@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from collections.abc import Callable
 
 from awayfs.core.types import Entry, NodeId
@@ -36,11 +37,15 @@ def digest_of_file(path: str) -> bytes:
     return digest.digest()
 
 
-async def digest_soon(path: str, size: int) -> bytes:
+async def digest_soon(path: str, size: int, fd: int | None = None) -> bytes:
     """``digest_of_file`` of a file of about ``size`` bytes, without keeping the event loop.
 
-    What is small is read sooner than a thread would begin with it.
+    What is small is read sooner than a thread would begin with it; ``fd`` is the file, if open.
     """
+    if fd is not None and size < SMALL:
+        content = os.pread(fd, SMALL, 0)
+        if len(content) < SMALL:
+            return hashlib.blake2b(content, digest_size=32).digest()
     if size <= SMALL:
         return digest_of_file(path)
     return await asyncio.get_running_loop().run_in_executor(None, digest_of_file, path)

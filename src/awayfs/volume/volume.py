@@ -19,6 +19,7 @@ from awayfs.core.modes import Mode, ModeState, asks_server
 from awayfs.core.setting_table import TABLE, contradiction
 from awayfs.core.types import ROOT, NodeId, Space
 from awayfs.store.conflicts import Conflict
+from awayfs.store.files import unlink_all
 from awayfs.store.nodes import Node
 from awayfs.volume import mode_history
 from awayfs.volume.admission import Admission
@@ -174,6 +175,8 @@ class Volume:
         self.context.spawn(self.link.keep_trying())
         self.context.spawn(self.replay.run())
         self.context.spawn(self.context.sending.keep_time())
+        in_thread = asyncio.get_running_loop().run_in_executor
+        self.store.files.unlink_all = lambda paths: in_thread(None, unlink_all, paths)
         self.context.spawn(self._commit_now_and_then())
         self.context.spawn(self.merging.run())
         self.context.spawn(self.sweep.run())
@@ -202,6 +205,7 @@ class Volume:
         await asyncio.gather(*tasks, return_exceptions=True)
         self.store.insist(self.context.opened.save_all)
         self.context.opened.close_all()
+        self.store.files.unlink_all = unlink_all
         self.shown.end()
 
     def accept_server(self) -> None:
