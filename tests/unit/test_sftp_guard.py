@@ -95,7 +95,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Sshd
         serving(base + "/openssh", sftp_only=True) as openssh,
         serving(base + "/plain", sftp_arguments=f"-P {PLAIN}") as plain,
     ):
-        yield {"openssh": openssh, "plain": plain}
+        yield {"openssh": openssh, "proven": openssh, "plain": plain}
 
 
 @pytest.fixture
@@ -109,7 +109,10 @@ def run(servers: dict[str, Sshd], tmp_path: os.PathLike[str]):
             remote = SftpRemote(Url(root, server.user, server.port), server.options)
             try:
                 await remote.connect()
-                await body(Place(remote, root))
+                place = Place(remote, root)
+                if kind == "proven":
+                    await prove(place)
+                await body(place)
             finally:
                 faults.disarm()
                 await remote.close()
@@ -137,7 +140,17 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[], None]], N
     return arrange
 
 
-KINDS = ("openssh", "plain")
+KINDS = ("openssh", "proven", "plain")
+"""OpenSSH, the same in a session that knows its RENAME, and a server with nothing but the draft."""
+
+
+async def prove(place: Place) -> None:
+    """A first creation shows what RENAME does here."""
+    await place.stage("first", b"x")
+    assert isinstance(await place.remote.replace("first", b"first", ABSENT), Committed)
+    assert place.remote._parts.guarded._moves._renames
+    os.unlink(place.root + b"/first")
+    assert place.tree() == {}
 
 
 def current(outcome: Outcome) -> bytes | None:
@@ -360,7 +373,7 @@ def test_directories(run, kind):
         assert error.value.errno == errno.EINVAL
         assert current(await remote.rename("o6", b"a", b"full", a, ABSENT)) == b"full"
         assert isinstance(await remote.rename("o8", b"a", b"new", a, ABSENT), Committed)
-        if kind == "openssh":
+        if kind != "plain":
             with pytest.raises(Refused) as error:
                 await remote.rename("o2", b"new", b"full", a, full)
             assert error.value.errno == errno.ENOTEMPTY
@@ -489,6 +502,45 @@ def test_settle_keeps_what_it_does_not_know(run):
         expected = Expected(b"f:3:1")
         await place.remote.settle(Intent("op", b"f", expected))
         assert place.tree() == {b"f": b"stands", b"f (conflict op)": b"unknown"}
+
+    run(body)
+
+
+@pytest.mark.parametrize("name", ["proof.linked", "proof.seen"])
+def test_a_cut_while_rename_is_tried_out_leaves_nothing(run, name):
+    async def body(place: Place) -> None:
+        await place.stage("op", b"ours")
+        faults.arm(99)
+        nth = 0
+        while name not in faults.reached:
+            nth += 1
+            faults.arm(nth)
+            with contextlib.suppress(faults.Cut):
+                await place.remote.replace("op", b"f", ABSENT)
+                raise AssertionError("never cut there")
+            await place.remote.close()
+            await place.remote.connect()
+            if name not in faults.reached:
+                await place.remote.settle(Intent("op", b"f", ABSENT))
+                for path in place.tree():
+                    os.unlink(place.root + b"/" + path)
+                await place.stage("op", b"ours")
+        faults.disarm()
+        await place.remote.settle(Intent("op", b"f", ABSENT))
+        assert place.tree() == {b"f": b"ours"}
+
+    run(body)
+
+
+def test_rename_is_not_tried_out_on_what_is_somebodys(run):
+    """Something has the name that would be used for it: it stays, and nothing is proven."""
+
+    async def body(place: Place) -> None:
+        place.write(b".awayfs-op.old", b"theirs")
+        await place.stage("op", b"ours")
+        assert isinstance(await place.remote.replace("op", b"f", ABSENT), Committed)
+        assert place.tree() == {b"f": b"ours", b".awayfs-op.old": b"theirs"}
+        assert not place.remote._parts.guarded._moves._renames
 
     run(body)
 

@@ -259,11 +259,24 @@ def test_an_extension_that_is_not_offered_is_not_asked_for() -> None:
 @pytest.mark.parametrize(("swaps", "first"), [(True, b"target"), (False, b"/root/l")])
 def test_the_order_of_a_symlinks_paths(swaps: bool, first: bytes) -> None:
     async def test(channel: Channel, far: Far) -> None:
-        channel.wire.swaps_symlink = swaps
+        channel.wire.server = "SSH-2.0-OpenSSH_9.2" if swaps else "SSH-2.0-Other"
         made = channel.symlink(b"target", b"l")
         await far.answer(packets.STATUS, status(0))
         assert await made is None
         assert far.asked[0][2].startswith(string(first))
+
+    played(test)
+
+
+@pytest.mark.parametrize("server", ["SSH-2.0-OpenSSH_9.2p1 Debian", "SSH-2.0-Go", "OpenSSH"])
+@pytest.mark.parametrize("missing", [None, packets.LSETSTAT])
+def test_who_counts_as_openssh(server: str, missing: bytes | None) -> None:
+    """Its RENAME is relied on: a name alone, or what others have too, is not enough."""
+
+    async def test(channel: Channel, _far: Far) -> None:
+        channel.wire.server = server
+        channel.wire.extensions -= {missing}
+        assert channel.wire.is_openssh is ("OpenSSH_9" in server and missing is None)
 
     played(test)
 

@@ -14,7 +14,8 @@ only if that cannot be done are there looks before. ``remove`` is 1 to 3 and 5, 
 of 3 unless content is read in between. ``rename`` of a source S makes N by a hard link to S, looks
 at N, goes through 1 to 5, then removes the name S in the same way, and last unlinks N. So N never
 holds the only name of somebody's revision, and whoever finds it may unlink it at any time; O is
-never unlinked unseen. Directories are moved in one step that the server guards.
+never unlinked unseen. Directories are moved in one step that the server guards. Where the server
+is known to be OpenSSH, 4 and 6 of a ``replace`` are one request (``sftp_moves``).
 
 To compare is to compare tokens, and contents under weak ones (``sftp_revisions``). To *keep*
 is to give a conflict name beside P. ``sftp_settle`` tidies up after a cut at any point.
@@ -38,7 +39,7 @@ from awayfs.remotes.names import is_linux_name
 from awayfs.remotes.sftp_channel import Channel
 from awayfs.remotes.sftp_entries import basename, kind_in, matches, parent
 from awayfs.remotes.sftp_errors import Failed
-from awayfs.remotes.sftp_moves import Moves, own_names
+from awayfs.remotes.sftp_moves import Moves, Placed, own_names
 from awayfs.remotes.sftp_packets import Attributes
 from awayfs.remotes.sftp_paths import Paths
 from awayfs.remotes.sftp_revisions import Revision, Revisions
@@ -111,14 +112,17 @@ class Guarded:
         """
         entry = self._staged.of(own)
         looked = None if entry is not None else self._view.look(own)
-        if not await self._moves.has_linked(own, path):
+        placed = await self._moves.hand_over(own, path)
+        if not placed:
             return None
         if looked is not None:
             entry = await self._view.found(looked)
         if entry is None:
             return None
         reach("over.placed")
-        await self._moves.drop(own)
+        if placed is Placed.LINKED:
+            await self._moves.prove(own)
+            await self._moves.drop(own)
         self._staged.forget(own)
         reach("replace.tidied")
         await self._sync(parent(path))
@@ -216,15 +220,18 @@ class Guarded:
             if taken is None or not await self._revisions.is_it(aside, taken, revision):
                 await self._moves.put_back(aside, path, op)
                 return Mismatch(await self._view.find(path))
+        moved = Placed.NO
         try:
-            placed = await self._moves.place(own, path, incoming.kind)
+            if not keep_own and incoming.kind is Kind.FILE:
+                moved = await self._moves.hand_over(own, path)
+            placed = bool(moved) or await self._moves.place(own, path, incoming.kind)
         except Unreachable:
             raise
         except RemoteError:
             await self._moves.put_back(aside, path, op)
             raise
         reach("over.placed")
-        done = [own] if placed and not keep_own else []
+        done = [own] if placed and not keep_own and moved is not Placed.MOVED else []
         if revision is not None and taken is not None:
             # Where another writer took the name, the revision aside is the one that it wrote
             # over; it goes if it surely is the expected one.

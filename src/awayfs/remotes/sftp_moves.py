@@ -9,23 +9,39 @@ stat(2) and rename(2): a dangling symlink at the new name is replaced. So names 
 posix-rename@openssh.com (rename(2), one step) and taken with hardlink@openssh.com (link(2),
 one exclusive step) where the server has them; RENAME is for directories, which cannot be
 linked but which rename(2) does not put over anything but an empty directory either.
+
+A name of ours is another matter: nobody renames anything over that. What is staged takes its name
+by RENAME, one request for two, once a session has shown that this is what OpenSSH makes of it:
+something stands at the new name, and the server refuses.
 """
 
 from __future__ import annotations
 
 import asyncio
+import enum
 import errno
 from collections.abc import Awaitable, Callable
 
 from awayfs.core.errors import Implausible, NotFound, Refused, Unreachable
 from awayfs.core.types import Digest, Entry, Kind, OpId, RemotePath
+from awayfs.ports.remote import ASIDE_SUFFIX, STAGED_SUFFIX
+from awayfs.remotes.faults import reach
 from awayfs.remotes.names import aside_name, conflict_name, staged_name
 from awayfs.remotes.sftp_channel import Channel
 from awayfs.remotes.sftp_connection import Extensions
 from awayfs.remotes.sftp_entries import basename, join, parent
+from awayfs.remotes.sftp_errors import Failed
 from awayfs.remotes.sftp_view import View
 
 CONFLICT_TRIES = 100
+
+
+class Placed(enum.IntEnum):
+    """What became of our name when it was to give what it bears another one."""
+
+    NO = 0  # nothing happened: something stands there, or it cannot be done this way
+    LINKED = 1  # both names bear it
+    MOVED = 2  # ours is gone
 
 
 class Moves:
@@ -42,6 +58,8 @@ class Moves:
         self._view = view
         self._extensions = extensions
         self._digest = digest
+        self._renames = False  # whether RENAME is exclusive was seen here
+        self._may_prove = channel.wire.is_openssh
 
     @property
     def may_link(self) -> bool:
@@ -66,7 +84,7 @@ class Moves:
 
         The name ``own`` may be gone afterwards or not: the caller drops it.
         """
-        if kind is not Kind.DIRECTORY and await self.has_linked(own, path):
+        if kind is not Kind.DIRECTORY and await self._has_linked(own, path):
             return True
         if await self._view.find(path) is not None:
             return False
@@ -94,7 +112,7 @@ class Moves:
         there = await self._view.found(looked)
         return there if there is not None else await self._view.stat(source)
 
-    async def has_linked(self, own: RemotePath, path: RemotePath) -> bool:
+    async def _has_linked(self, own: RemotePath, path: RemotePath) -> bool:
         """A hard link, without a look at it; False where it could not be made."""
         if not self.may_link:
             return False
@@ -103,6 +121,39 @@ class Moves:
         except Refused:
             return False
         return True
+
+    async def hand_over(self, own: RemotePath, path: RemotePath) -> Placed:
+        """What is staged at our name takes the name ``path``, if nothing stands there."""
+        if not self.may_link:
+            return Placed.NO
+        renames = self._renames
+        move = self._channel.rename_exclusive if renames else self._channel.hard_link
+        try:
+            await move(own, path)
+        except Refused:
+            return Placed.NO
+        return Placed.MOVED if renames else Placed.LINKED
+
+    async def prove(self, own: RemotePath) -> None:
+        """See once a session whether RENAME refuses a name that is taken.
+
+        With names of one operation alone, which must have nothing aside.
+        """
+        if not self._may_prove:
+            return
+        self._may_prove = False
+        other = own.removesuffix(STAGED_SUFFIX) + ASIDE_SUFFIX
+        if not await self._has_linked(own, other):
+            return
+        reach("proof.linked")
+        try:
+            await self._channel.rename_exclusive(own, other)
+        except Failed:
+            self._renames = True
+        except Refused:
+            pass
+        reach("proof.seen")
+        await self.drop(other)
 
     async def put_back(self, own: RemotePath, path: RemotePath, op: OpId) -> None:
         """Give a revision its name back, or a conflict name beside it if that is taken."""

@@ -43,7 +43,7 @@ class Wire(asyncssh.SSHClientSession[bytes]):
     ) -> None:
         self.extensions: frozenset[bytes] = frozenset()
         self.limits = packets.Limits(0, 0, 0)
-        self.swaps_symlink = False
+        self.server = ""
         self._on_turn = on_turn
         self._on_end = on_end
         self.loop = asyncio.get_running_loop()
@@ -86,6 +86,16 @@ class Wire(asyncssh.SSHClientSession[bytes]):
         """Why the session is over, as an error to raise; None while it is not."""
         return None if self._ended is None else type(self._ended)(str(self._ended))
 
+    @property
+    def swaps_symlink(self) -> bool:
+        """Whether this server takes the target of SYMLINK first."""
+        return any(name in self.server for name in SWAPPED)
+
+    @property
+    def is_openssh(self) -> bool:
+        """Whether it says that it is OpenSSH, and has what that has."""
+        return "OpenSSH_" in self.server and set(packets.KNOWN) <= self.extensions
+
     def silent_for(self) -> float:
         """Seconds for which a request has been waiting without any reply; 0 when idle."""
         return time.monotonic() - self._quiet_since if self._waiting else 0.0
@@ -122,8 +132,7 @@ class Wire(asyncssh.SSHClientSession[bytes]):
     def connection_made(self, chan: Any) -> None:
         """The channel is open."""
         self._chan = chan
-        server = str(chan.get_extra_info("server_version", ""))
-        self.swaps_symlink = any(name in server for name in SWAPPED)
+        self.server = str(chan.get_extra_info("server_version", ""))
 
     def session_started(self) -> None:
         """The server runs its SFTP process."""
