@@ -23,9 +23,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import TracebackType
 
 from awayfs.core.errors import NotFound, Refused, Unreachable
 from awayfs.core.types import (
@@ -183,18 +183,9 @@ class SftpRemote:
             self._own_uid = parts.stagers.own_uid
             await parts.session.close()
 
-    @asynccontextmanager
-    async def _at(self, *paths: RemotePath) -> AsyncIterator[_Parts]:
+    def _at(self, *paths: RemotePath) -> _Inside:
         """The parts, for a call about ``paths``, which are checked to lie inside the volume."""
-        check(*paths)
-        parts = self._parts
-        try:
-            for path in paths:
-                await parts.paths.inside(parent(path))
-            yield parts
-        except NotFound:
-            await parts.paths.root_is_there()
-            raise
+        return _Inside(self, paths)
 
     async def probe(self) -> None:
         """Whether the root still is the directory that we connected to."""
@@ -371,6 +362,38 @@ class SftpRemote:
         for path in (intent.path, intent.other_path or b""):
             parts.staged.forget(join(parent(path), staged_name(intent.op)))
         await parts.settler.settle(intent)
+
+
+class _Inside:
+    """``async with``: the parts of a session, for a call about some paths.
+
+    What is absent, by what the call says, counts only below a root that is there.
+    """
+
+    __slots__ = ("_parts", "_paths")
+
+    def __init__(self, remote: SftpRemote, paths: Sequence[RemotePath]) -> None:
+        check(*paths)
+        self._paths = paths
+        self._parts = remote._parts
+
+    async def __aenter__(self) -> _Parts:
+        try:
+            for path in self._paths:
+                await self._parts.paths.inside(parent(path))
+        except NotFound:
+            await self._parts.paths.root_is_there()
+            raise
+        return self._parts
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        if kind is not None and issubclass(kind, NotFound):
+            await self._parts.paths.root_is_there()
 
 
 def _nothing() -> None:
