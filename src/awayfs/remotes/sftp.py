@@ -4,9 +4,8 @@ Reading order: ``sftp_connection`` (who we talk to), ``sftp_packets``, ``sftp_wi
 ``sftp_channel`` (requests), ``sftp_clock`` (when a token is strong), ``sftp_paths`` (staying
 inside), ``sftp_view`` (looking), ``sftp_transfer`` with ``sftp_window``, ``sftp_stagers`` and
 ``sftp_staged`` (content), ``sftp_small`` (many small files), ``sftp_revisions``, ``sftp_moves``,
-``sftp_guard`` and
-``sftp_settle`` (mutations that could destroy something), ``sftp_changes`` (those that cannot),
-``sftp_errors``, ``sftp_entries``.
+``sftp_syncs``, ``sftp_guard`` and ``sftp_settle`` (mutations that could destroy something),
+``sftp_changes`` (those that cannot), ``sftp_errors``, ``sftp_entries``.
 
 Sources: draft-ietf-secsh-filexfer-02 and OpenSSH's PROTOCOL. What v3 lacks is said by
 ``Capabilities``: no file ids, tokens of whole seconds, no xattrs, no special files.
@@ -70,6 +69,7 @@ from awayfs.remotes.sftp_revisions import Contents, Revisions
 from awayfs.remotes.sftp_settle import Settler
 from awayfs.remotes.sftp_staged import Staged
 from awayfs.remotes.sftp_stagers import Stagers
+from awayfs.remotes.sftp_syncs import DirectorySyncs
 from awayfs.remotes.sftp_transfer import Begun, Transfer
 from awayfs.remotes.sftp_view import View
 
@@ -92,6 +92,7 @@ class _Parts:
     changes: Changes
     guarded: Guarded
     staged: Staged
+    syncs: DirectorySyncs
     settler: Settler
 
 
@@ -158,12 +159,20 @@ class SftpRemote:
         contents = Contents()
         revisions = Revisions(quick, view, clock, contents, transfer.digest)
         staged = Staged()
-        sync = bulk.sync_directory
-        guarded = Guarded(quick, view, moves, revisions, may_chown, sync, paths, staged)
-        settler = Settler(view, moves, sync)
-        changes = Changes(quick, view, clock, session.extensions)
+        syncs = DirectorySyncs(bulk)
+        guarded = Guarded(quick, view, moves, revisions, may_chown, syncs.sync, paths, staged)
         return _Parts(
-            *(session, paths, view, transfer, stagers, contents, changes, guarded, staged, settler)
+            session=session,
+            paths=paths,
+            view=view,
+            transfer=transfer,
+            stagers=stagers,
+            contents=contents,
+            changes=Changes(quick, view, clock, session.extensions),
+            guarded=guarded,
+            staged=staged,
+            syncs=syncs,
+            settler=Settler(view, moves, syncs.sync),
         )
 
     def _tick(self, allow: float) -> None:
@@ -284,14 +293,14 @@ class SftpRemote:
         """See the port: directories and symlinks."""
         async with self._at(path) as parts:
             outcome = await parts.changes.make(path, kind, attributes, target)
-            await parts.session.bulk.sync_directory(parent(path))
+            await parts.syncs.sync(parent(path))
             return outcome
 
     async def link(self, op: OpId, source: RemotePath, path: RemotePath) -> Outcome:
         """See the port."""
         async with self._at(source, path) as parts:
             outcome = await parts.changes.link(source, path)
-            await parts.session.bulk.sync_directory(parent(path))
+            await parts.syncs.sync(parent(path))
             return outcome
 
     async def remove(self, op: OpId, path: RemotePath, expected: Expected) -> Outcome:

@@ -14,11 +14,11 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from awayfs.core.errors import Implausible, NotFound, Refused, RemoteError, Unreachable
+from awayfs.core.errors import Implausible, RemoteError, Unreachable
 from awayfs.core.types import RemotePath
 from awayfs.remotes import pacing, progress
 from awayfs.remotes import sftp_packets as packets
-from awayfs.remotes.sftp_errors import Failed, Unsupported, from_status
+from awayfs.remotes.sftp_errors import Unsupported, from_status
 from awayfs.remotes.sftp_packets import Attributes, FileSystem, Name, Request
 from awayfs.remotes.sftp_window import KIB, Window
 from awayfs.remotes.sftp_wire import LOST, Wire
@@ -92,9 +92,6 @@ class Channel:
         self.handles = handles
         self._open_handles = asyncio.Semaphore(handles)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._syncs_directories = True
-        self._this_sync: dict[RemotePath, asyncio.Task[None]] = {}
-        self._next_sync: dict[RemotePath, asyncio.Task[None]] = {}
         self.largest_read = min(wire.limits.read or USUAL_IO, LARGEST_IO)
         self.largest_write = min(wire.limits.write or USUAL_IO, LARGEST_IO)
         self.window = Window(max(self.largest_read, self.largest_write))
@@ -239,41 +236,6 @@ class Channel:
     def write(self, handle: bytes, offset: int, data: bytes) -> asyncio.Future[None]:
         """WRITE of all of ``data``; a v3 server takes all or fails. The caller holds room."""
         return self._ask(packets.write(handle, offset, data))
-
-    async def sync_directory(self, path: RemotePath) -> None:
-        """Make names in a directory durable, where the server lets us ask for it.
-
-        The draft has no such request, but OpenSSH opens a directory for reading like a file,
-        and fsync@openssh.com takes that handle. A refusal is final for this session.
-        """
-        # Many files that go into one directory share a sync: each waits for one that began
-        # after its own change, which is the next one, not the one under way.
-        waiting = self._next_sync.get(path)
-        if waiting is None:
-            waiting = self.spawn(self._sync_after(path, self._this_sync.get(path)))
-            self._next_sync[path] = waiting
-        await asyncio.shield(waiting)
-
-    async def _sync_after(self, path: RemotePath, running: asyncio.Task[None] | None) -> None:
-        if running is not None:
-            await asyncio.wait([running])
-        task = self._next_sync.pop(path)
-        self._this_sync[path] = task
-        try:
-            if self._syncs_directories:
-                await self._sync_now(path)
-        finally:
-            if self._this_sync.get(path) is task:
-                del self._this_sync[path]
-
-    async def _sync_now(self, path: RemotePath) -> None:
-        try:
-            async with self.opened(path, packets.FOR_READING) as handle:
-                await self.fsync(handle)
-        except Failed:
-            self._syncs_directories = False
-        except (Refused, NotFound):
-            pass  # a directory that may be written but not read, or is gone; or there is no fsync
 
     def opened(self, path: RemotePath, flags: int, attrs: Attributes | None = None) -> _Opened:
         """A handle of a file, closed afterwards without waiting. Follows symlinks."""
