@@ -202,8 +202,10 @@ class SftpRemote:
 
     async def stat(self, path: RemotePath) -> Entry:
         """See the port. One round trip, two for a symlink."""
-        async with self._at(path) as parts:
-            return await parts.view.stat(path)
+        inside = self._at(path)
+        look = self._parts.view.look(path)  # counts only if the directory is the one it should be
+        async with inside as parts:
+            return await parts.view.seen(look)
 
     async def list(self, path: RemotePath) -> list[Entry]:
         """See the port, and the limits at the head of the module."""

@@ -58,9 +58,10 @@ class View:
 
     async def stat(self, path: RemotePath) -> Entry:
         """The object itself; raises ``NotFound`` where the server says there is none."""
-        return await self._seen(self.look(path))
+        return await self.seen(self.look(path))
 
-    async def _seen(self, look: Look) -> Entry:
+    async def seen(self, look: Look) -> Entry:
+        """As ``stat``, of a look that was begun."""
         for _ in range(TRIES):
             path, attrs = look.path, await look.attrs
             if kind_of(attrs) is not Kind.SYMLINK:
@@ -79,7 +80,7 @@ class View:
     async def found(self, look: Look) -> Entry | None:
         """As ``find``, of a look that was begun."""
         try:
-            return await self._seen(look)
+            return await self.seen(look)
         except NotFound:
             await self._paths.root_is_there()
             return None
