@@ -16,6 +16,8 @@ demo: $(VENV)/.runtime
 
 test: $(VENV)/.development
 	@sh scripts/install-debian-packages tests
+	@$(BIN)/python -c 'import gssapi' 2>/dev/null || ! command -v krb5-config >/dev/null || \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[kerberos]'
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(VENV)/.development

@@ -172,6 +172,16 @@ class Sshd:
             file.write("\n".join([*lines, extra, ""]))
 
 
+def seeing(files: dict[str, str]) -> list[str]:
+    """Runs what follows in a mount namespace where files (values) stand at other paths (keys).
+
+    Copies of our own mounts are dropped there: else they would live as long as the server.
+    """
+    steps = ["umount --all --lazy --types fuse.awayfs"]
+    steps += [f"mount --bind {ours} {theirs}" for theirs, ours in files.items()]
+    return ["unshare", "-m", "sh", "-ec", f'{"; ".join(steps)}; exec "$@"', "sshd"]
+
+
 class PasswordSshd(Sshd):
     """A server with an account of its own, which passwords let in, and no key.
 
@@ -192,11 +202,7 @@ class PasswordSshd(Sshd):
         with open("/etc/passwd") as theirs, open(self._files[0], "w") as ours:
             ours.write(f"{theirs.read()}{account}\n")
         self.set_password(password)
-        # copies of our mounts would be held by the server, also when they are unmounted outside
-        steps = ["umount --all --lazy --types fuse.awayfs"]
-        steps += [f"mount --bind {path} /etc/{os.path.basename(path)}" for path in self._files]
-        script = f'{"; ".join(steps)}; exec "$@"'
-        self.command = ["unshare", "-m", "sh", "-ec", script, "sshd"]
+        self.command = seeing({f"/etc/{os.path.basename(path)}": path for path in self._files})
 
     @property
     def options(self) -> dict[str, str]:

@@ -150,6 +150,10 @@ def test_a_server_that_refuses_us_is_left_alone() -> None:
         await until(lambda: remote.attempts == 4)
         await asyncio.sleep(0.2)
         assert remote.attempts == 4, "refused again, and so left alone again"
+        for _ in range(20):
+            link.credentials_changed("some file that changes all the time")
+            await asyncio.sleep(0.05)
+        assert remote.attempts < 10
 
     scenario(play)
 

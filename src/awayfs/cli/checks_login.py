@@ -75,7 +75,7 @@ def dialogue() -> Finding:
 def kerberos() -> Finding:
     """Tickets need a module that is not installed with awayfs."""
     if importlib.util.find_spec("gssapi") is None:
-        text = "not used: Python has no gssapi module (pip install gssapi)"
+        text = "not used: Python has no gssapi module (pip install 'awayfs[kerberos]')"
         return Finding("kerberos", "ok", text)
     if shutil.which("klist") is None:
         return Finding("kerberos", "ok", "gssapi is there; tickets cannot be listed without klist")

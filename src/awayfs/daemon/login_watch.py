@@ -21,14 +21,18 @@ ASK_AFTER = 3
 
 
 class LoginWatch:
-    """Tells ``link`` when there is something else to show."""
+    """Tells ``link`` when there is something else to show; it tells us when an attempt begins."""
 
     def __init__(self, link: Link, proofs: Proofs, asking: Asking) -> None:
         self._link = link
         self._proofs = proofs
         self._asking = asking
-        self._before: Look | None = None
+        self._shown: asyncio.Task[Look] | None = None
         self._waited = 0
+
+    def attempt_begins(self) -> None:
+        """What there is now is what will have been shown."""
+        self._shown = asyncio.create_task(asyncio.to_thread(self._proofs.look))
 
     async def run(self) -> None:
         """For ever. Looks are taken beside the loop."""
@@ -50,13 +54,15 @@ class LoginWatch:
             await self._asking.needed()
 
     def _rest(self) -> None:
-        self._before, self._waited = None, 0
+        self._waited = 0
         self._asking.put_away()
         if self._link.usable:
             self._asking.connected()
 
     async def _look(self) -> None:
-        """The first look is no news: what came before it is tried when the first pause is over."""
-        before, self._before = self._before, await asyncio.to_thread(self._proofs.look)
-        if before is not None and (what := changed(before, self._before)):
+        """A difference is worth one attempt, before which it is looked again."""
+        if self._shown is None:
+            return
+        shown, now = await self._shown, await asyncio.to_thread(self._proofs.look)
+        if what := changed(shown, now):
             self._link.credentials_changed(f"{what}: not as before")

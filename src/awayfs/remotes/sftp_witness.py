@@ -5,6 +5,7 @@ The host key is checked before any of this: a password goes to no machine that i
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
@@ -100,9 +101,15 @@ class Witness(asyncssh.SSHClient):
         if self._asked:
             return PasswordRequired(
                 f"{whom} accepts none of the keys we have, and wants a password: "
-                "give it with 'awayfs login', or in a credentials file"
+                f"give it with 'awayfs login', or in a credentials file{_or_ticket()}"
             )
         return AuthenticationRequired(
             f"{place} accepts none of the keys we have ({reason}): add one with ssh-add, name it "
             "with identity=FILE, or give a key's passphrase with 'awayfs login --passphrase'"
+            f"{_or_ticket()}"
         )
+
+
+def _or_ticket() -> str:
+    """Advice for who has the module that logs in with tickets."""
+    return ", or get a ticket with kinit" if importlib.util.find_spec("gssapi") else ""

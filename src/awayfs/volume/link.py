@@ -49,12 +49,12 @@ class Link:
     """One volume's way to its server.
 
     ``admit`` is called with what ``connect`` found, before anything else may use the link:
-    it raises ``WrongServer`` or ``Implausible`` to refuse it. ``on_change`` is called after each
-    change of mode with the old and the new state, ``on_history`` when ``history`` has grown,
-    ``on_news`` when the server itself came (True) or went (False), with the cause. ``give_up`` ends
-    what is under way on a session that is known to be dead, ``leave`` is how one ends by order.
-    ``last_sign`` tells when anything moved on it, by ``clock``: a long upload is a sign of life,
-    too, and may keep answers waiting.
+    it raises ``WrongServer`` or ``Implausible`` to refuse it. ``on_attempt`` is called when it is
+    about to be opened, ``on_change`` after each change of mode with the old and the new state,
+    ``on_history`` when ``history`` has grown, ``on_news`` when the server itself came (True) or
+    went (False), with the cause. ``give_up`` ends what is under way on a session that is known to
+    be dead, ``leave`` is how one ends by order. ``last_sign`` tells when anything moved on it, by
+    ``clock``: a long upload is a sign of life, too, and may keep answers waiting.
     """
 
     def __init__(
@@ -76,6 +76,7 @@ class Link:
         self.leave: Callable[[], Awaitable[None]] = remote.close
         self.last_sign: Callable[[], float] = lambda: 0.0
         self.admit: Callable[[Connected], Awaitable[None]] = _admit_all
+        self.on_attempt: Callable[[], None] = lambda: None
         self.on_change: Callable[[ModeState, ModeState], None] = lambda _old, _new: None
         self._now = now
         self._clock = clock
@@ -204,7 +205,7 @@ class Link:
 
     def credentials_changed(self, cause: str) -> None:
         """There is something else to show to a server that refused what there was."""
-        if self.state.mode is Mode.AUTH_REQUIRED:
+        if self.state.mode is Mode.AUTH_REQUIRED and self._refusals.news():
             self._try_now(cause)
 
     def _try_now(self, cause: str) -> None:
@@ -279,6 +280,7 @@ class Link:
             if self.state.mode is Mode.STOPPED and not self._stranger:
                 self._online_asked = False
                 raise Implausible(self.state.cause)
+            self.on_attempt()
             try:
                 connected = await self.remote.connect()
                 await self.admit(connected)

@@ -11,6 +11,9 @@ from collections.abc import Callable
 from awayfs.core.backoff import REFUSED_CAP_NS, REFUSED_FIRST_NS, delay_ns
 
 SECOND_NS = 1_000_000_000
+MOST_NEWS = 5
+"""So often in a row something else to show is worth an attempt: it may be no key that changes."""
+
 LATELY_S = 300.0
 """A network that changes is no reason to try again what was refused less than so long ago."""
 
@@ -20,7 +23,7 @@ class RefusalPause:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._in_a_row = 0
+        self._in_a_row = self._news = 0
         self._refused_s = self._until_s = float("-inf")
 
     def refused(self, jitter: float) -> None:
@@ -32,8 +35,13 @@ class RefusalPause:
 
     def accepted(self) -> None:
         """The server let us in, or a person wants it tried: begin anew."""
-        self._in_a_row = 0
+        self._in_a_row = self._news = 0
         self.cut_short()
+
+    def news(self) -> bool:
+        """There is something else to show: whether that is tried at once."""
+        self._news += 1
+        return self._news <= MOST_NEWS
 
     def cut_short(self) -> None:
         """Try once more now; what is refused then makes the next pause longer all the same."""
