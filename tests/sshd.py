@@ -208,8 +208,12 @@ class PasswordSshd(Sshd):
     def options(self) -> dict[str, str]:
         return {"known_hosts": self.known_hosts, "ssh_config": os.devnull}
 
-    def set_password(self, password: str) -> None:
-        """From now on this is the account's password; seen by the next login."""
+    def set_password(self, password: str, *, expired: bool = False) -> None:
+        """From now on this is the account's password; seen by the next login.
+
+        ``expired``: it lets in nobody who does not change it.
+        """
+        since = 0 if expired else 19000
         made = subprocess.run(
             ["openssl", "passwd", "-6", "-stdin"],
             input=password,
@@ -220,7 +224,7 @@ class PasswordSshd(Sshd):
         with open("/etc/shadow") as theirs:
             others = theirs.read()
         with open(os.open(self._files[1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as f:
-            f.write(f"{others}{self.user}:{made.stdout.strip()}:19000:0:99999:7:::\n")
+            f.write(f"{others}{self.user}:{made.stdout.strip()}:{since}:0:99999:7:::\n")
 
     def attempts(self) -> int:
         """How many passwords were shown to the server, right or wrong."""

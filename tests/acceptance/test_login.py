@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.guarded import RIGHT, WRONG, Guarded, guarded_share, mode_is, needs_guard
-from tests.harness import run
+from tests.harness import assert_same_tree, eventually, run, tree
 from tests.sshd import PasswordSshd
 
 pytestmark = needs_guard
@@ -108,6 +108,65 @@ def test_a_password_that_runs_out_in_the_middle_of_work(guarded: Guarded) -> Non
     assert client.conflicts() == []
     told = [one["mode"] for one in client.status()["history"]]
     assert "auth-required" in told
+
+
+def test_a_password_that_has_expired(guarded: Guarded) -> None:
+    """It is still the right one, and lets nobody in who does not change it."""
+    client = guarded.client
+    guarded.credentials(RIGHT)
+    client.mount()
+    assert Path(client.path("f")).read_text() == "of the server\n"
+    guarded.sshd.set_password(RIGHT, expired=True)
+    guarded.sshd.restart()
+    mode_is(client, "auth-required")
+    assert "password of awayguest@127.0.0.1" in client.status()["cause"]
+    assert "has expired: change it there" in client.awayfs("why", client.path("f"))
+    shown = guarded.sshd.attempts()
+    Path(client.path("f")).write_text("changed meanwhile\n")
+    assert Path(client.path("f")).read_text() == "changed meanwhile\n"
+    time.sleep(4)
+    assert guarded.sshd.attempts() == shown, "shown again"
+    guarded.sshd.set_password("Something-Else-1")
+    guarded.login("Something-Else-1")
+    client.sync()
+    assert Path(guarded.root, "f").read_text() == "changed meanwhile\n"
+    assert client.conflicts() == []
+
+
+def test_a_password_that_runs_out_during_replay(guarded: Guarded) -> None:
+    """Some changes are on the server by then, one may be under way, the others wait."""
+    client, number = guarded.client, 150
+    guarded.credentials(RIGHT)
+    client.mount()
+    client.offline()
+    os.mkdir(client.path("new"))
+    for name in range(number):
+        Path(client.path(f"new/{name}")).write_bytes(os.urandom(20_000))
+    Path(client.path("f")).write_text("changed offline\n")
+    os.rename(client.path("f"), client.path("g"))
+    client.awayfs("auto", client.mountpoint)
+    sent = Path(guarded.root, "new")
+    eventually(lambda: sent.is_dir() and len(os.listdir(sent)) > 5, "replay under way")
+    guarded.sshd.set_password("Something-Else-1")
+    guarded.sshd.restart()
+    left = client.status()["pending"]["records"]
+    mode_is(client, "auth-required")
+    assert left > 0, "too late"
+    assert len(os.listdir(client.path("new"))) == number
+    assert Path(client.path("g")).read_text() == "changed offline\n"
+    Path(client.path("new/0")).write_text("changed while it waits\n")
+    line = client.fails("sync", client.mountpoint, "--wait")
+    assert "auth-required" in line or "password" in line
+    assert client.conflicts() == [] and client.status()["pending"]["parked"] == 0
+    guarded.login("Something-Else-1")
+    client.sync()
+    assert client.conflicts() == []
+    assert_same_tree(
+        tree(client.mountpoint, mtime_grain_ns=10**9, directories_mtime=False),
+        tree(guarded.root, mtime_grain_ns=10**9, directories_mtime=False),
+    )
+    told = [(one["mode"], one["cause"]) for one in client.status()["history"]]
+    assert any(mode == "auth-required" and "password" in cause for mode, cause in told), told
 
 
 def test_another_account_sends_nothing_of_this_one(guarded: Guarded, tmp_path: Path) -> None:

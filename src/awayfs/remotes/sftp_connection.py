@@ -34,7 +34,7 @@ from awayfs.remotes.sftp_errors import Unsupported, from_connecting, from_except
 from awayfs.remotes.sftp_paths import Paths
 from awayfs.remotes.sftp_small import SmallFiles
 from awayfs.remotes.sftp_wire import Wire
-from awayfs.remotes.sftp_witness import Witness
+from awayfs.remotes.sftp_witness import Witness, wants_another_password
 
 CONNECT_TIMEOUT_S = 5.0
 LOGIN_TIMEOUT_S = 10.0
@@ -303,7 +303,12 @@ async def _start(
 ) -> Session:
     wire = Wire()
     # The first is opened first: a server that allows but one (MaxSessions) refuses the other.
-    _, other = await asyncio.gather(wire.start(connection), _one_more(connection))
+    try:
+        _, other = await asyncio.gather(wire.start(connection), _one_more(connection))
+    except Unreachable as error:
+        if wants_another_password(wire.said):
+            raise witness.expired(where(url)) from error
+        raise
     as_named = Channel(wire, url.path or b".", 1)  # a relative path starts at the home directory
     root, extensions, _ = await asyncio.gather(
         _find_root(as_named, url.path), _probe_extensions(as_named), wire.learn_limits()

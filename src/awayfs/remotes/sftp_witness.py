@@ -6,6 +6,7 @@ The host key is checked before any of this: a password goes to no machine that i
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,17 @@ from awayfs.remotes import notices
 
 _KINDS_OF_PASSWORD = ("password", "passcode")
 """What a single question of keyboard-interactive must ask for, to be answered with one."""
+
+_EXPIRED = re.compile(rb"password has expired|password change required|change your password", re.I)
+
+
+def wants_another_password(said: bytes) -> bool:
+    """Whether a session that ended at once says that the password has to be changed first.
+
+    OpenSSH tells of one that has expired only after the login, on the error output of whatever
+    session is asked for (``do_pwchange`` in its session.c).
+    """
+    return _EXPIRED.search(said) is not None
 
 
 class Witness(asyncssh.SSHClient):
@@ -85,14 +97,19 @@ class Witness(asyncssh.SSHClient):
         self._shown = True
         return self._password
 
+    def expired(self, place: str) -> AuthenticationRequired:
+        """What it means that the server wants another password before anything else."""
+        whom = f"{self._user}@{place}" if self._user else place
+        return PasswordRequired(
+            f"the password of {whom} has expired: change it there (log in with ssh), "
+            "then run 'awayfs login' with the new one"
+        )
+
     def denied(self, place: str, reason: str) -> AuthenticationRequired:
         """What it means that the server let us in with nothing that we have."""
         whom = f"{self._user}@{place}" if self._user else place
         if self._expired:
-            return PasswordRequired(
-                f"the password of {whom} has expired: change it there (log in with ssh), "
-                "then run 'awayfs login' with the new one"
-            )
+            return self.expired(place)
         if self._shown:
             return PasswordRequired(
                 f"{whom} refuses the password, which is not tried again: "
