@@ -14,7 +14,7 @@ from awayfs.core.conflicts import ConflictKind, Resolution
 from awayfs.core.errors import Unreachable, UsageError
 from awayfs.core.merge_rules import Rule, Strategy
 from awayfs.core.settings import Settings
-from awayfs.core.types import ROOT, Kind
+from awayfs.core.types import ROOT, Attributes, Kind
 from awayfs.store.fsck import check
 from awayfs.store.nodes import Node
 from awayfs.volume import programs
@@ -325,5 +325,64 @@ def test_one_of_several_names_is_decided_about_where_it_is(
         assert set(there.values()) == wanted, there
         assert world.store.nodes.get(other.id) is not None
         assert (world.share / "first/other").read_bytes() == b"other"
+
+    played(tmp_path, play)
+
+
+@pytest.mark.parametrize("way", [Resolution.SERVER, Resolution.BOTH])
+@pytest.mark.parametrize("gone", ["removed", "moved"])
+def test_the_servers_rights_are_no_word_about_an_edit(
+    gone: str, way: Resolution, tmp_path: Path
+) -> None:
+    """The file went on the server while its mode waited for a decision."""
+
+    async def play(world: World) -> None:
+        (world.share / "f").write_bytes(b"theirs")
+        node = await world.cached("f")
+        world.volume.changes.set_attributes(node.id, Attributes(mode=0o600))
+        (world.share / "f").chmod(0o755)
+        await world.drained()
+        (conflict,) = world.store.conflicts.all()
+        assert conflict.kind == ConflictKind.ATTRIBUTE
+        world.write(world.shown(node), 6, b" and mine")
+        if gone == "removed":
+            (world.share / "f").unlink()
+        else:
+            (world.share / "f").rename(world.share / "g")
+        await world.volume.resolve(conflict, way)
+        await world.drained()
+        conflicts = world.store.conflicts.all()
+        if gone == "removed":
+            assert [one.kind for one in conflicts] == [ConflictKind.UPDATE_REMOVE]
+            await world.volume.resolve(conflicts[0], Resolution.LOCAL)
+            await world.drained()
+        left = {path.name: path.read_bytes() for path in world.share.iterdir()}
+        assert left == {"f" if gone == "removed" else "g": b"theirs and mine"}
+        assert not world.store.conflicts.all() and not world.store.journal.count()
+
+    played(tmp_path, play)
+
+
+@pytest.mark.parametrize("first", ["mode", "link"])
+def test_an_edit_that_goes_with_a_removed_file_is_in_the_history(
+    first: str, tmp_path: Path
+) -> None:
+    """Whatever was the first change that met the removal."""
+
+    async def play(world: World) -> None:
+        (world.share / "f").write_bytes(b"theirs")
+        node = await world.cached("f")
+        if first == "mode":
+            world.volume.changes.set_attributes(node.id, Attributes(mode=0o600))
+        else:
+            world.volume.changes.link(node.id, ROOT, b"g")
+        world.write(world.shown(node), 6, b" and mine")
+        (world.share / "f").unlink()
+        await world.drained()
+        (conflict,) = world.store.conflicts.all()
+        assert conflict.kind == ConflictKind.UPDATE_REMOVE
+        await world.volume.resolve(conflict, Resolution.SERVER)
+        kept = [Path(world.store.history.content_path(one.id)) for one in world.store.history.all()]
+        assert [path.read_bytes() for path in kept if path.exists()] == [b"theirs and mine"]
 
     played(tmp_path, play)

@@ -338,6 +338,8 @@ class Deciding:
         lost = loses(conflict.kind, choice)
         if record is None and SERVER in lost and self._store.journal.has_store(conflict.node):
             return lost | {LOCAL}  # what came back was worked on
+        if conflict.kind == ConflictKind.UPDATE_REMOVE:
+            return lost  # with all that was done to it since, whatever was the first of it
         if record is not None and record.kind in (RecordKind.SETATTR, RecordKind.SETXATTR):
             return frozenset()
         if record is not None and record.kind is RecordKind.LINK:

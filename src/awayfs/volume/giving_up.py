@@ -104,13 +104,18 @@ class GivingUp:
             if place is not None:
                 self.name(*place, record.node)
 
-    def attributes(self, record: Record, entry: Entry) -> None:
-        """Attributes that were set here; an edit of the content still goes out."""
+    def attributes(self, record: Record, entry: Entry | None) -> None:
+        """Attributes that were set here; an edit of the content still goes out.
+
+        Without an ``entry`` the server has the object no more: that is met like any removal.
+        """
         node, journal = record.node, self._store.journal
         base = self._store.server.get(node)
-        uid, gid = self._context.local_owner(entry)
         with self._store.transaction():
             journal.remove([r.seq for r in journal.of_node(node) if r.kind in ATTRIBUTES])
+            if entry is None:
+                return
+            uid, gid = self._context.local_owner(entry)
             self._store.nodes.update(node, mode=entry.mode, uid=uid, gid=gid)
             if record.kind is RecordKind.SETXATTR:
                 for name in (record.xattr_name, XATTRS_LOADED):

@@ -72,7 +72,8 @@ class KeepServer:
         found = self._store.nodes.get(node)
         if entry is not None and found is not None and found.kind is not entry.kind:
             entry = None
-        if entry is not None and record.kind in ATTRIBUTES:
+        of_attributes = entry is not None or conflict.kind == ConflictKind.ATTRIBUTE
+        if of_attributes and record.kind in ATTRIBUTES:
             self._giving_up.attributes(record, entry)
             return
         journal = self._store.journal
