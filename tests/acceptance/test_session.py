@@ -622,6 +622,29 @@ def test_a_session_goes_on_elsewhere(kind: str, suffix: str, tmp_path: object) -
             assert_same_tree(facts(client.server.root, grain), local)
 
 
+def test_names_that_are_no_text_go_along(tmp_path: object) -> None:
+    """And an empty file's time."""
+    base = str(tmp_path)
+    with offline("dir", base) as client:
+        name = os.fsdecode(b"\xffno text\xfe")
+        write(client.path(name), "of a strange name")
+        os.mkdir(client.path("in " + name))
+        write(client.path("in " + name, "plain"), "in a strange directory")
+        os.symlink(name, client.path("to it"))
+        write(client.path("empty"), "")
+        os.utime(client.path("empty"), ns=(10**18, 10**18 + 1))
+        there = next(
+            path for path in sorted(os.listdir(client.server.root)) if not path.startswith(".")
+        )
+        os.rename(client.path(there), client.path(there + name))
+        wanted = facts(client.mountpoint)
+        file = export(client, f"{tmp_path}/work.tar.gz")
+        with another(client) as other:
+            other.awayfs(*at(other, "import", file))
+            other.sync()
+            assert_same_tree(facts(other.server.root), wanted)
+
+
 def test_what_the_server_changed_since_is_a_conflict(tmp_path: object) -> None:
     with offline("dir", str(tmp_path)) as client:
         write(client.path("single"), "mine\n")

@@ -163,15 +163,23 @@ def _collect_content(
             if node.stored and node.path is not None:
                 path = os.path.join(place, f"local-{node.id}")
                 node.blake2b = _read_local(mount, node, path)
-                node.member = LOCAL + os.fsdecode(node.path)
+                node.member = _member(LOCAL, node.path, node.id)
                 members.append((node.member, path, node))
             if node.base is not None and node.id in collected.with_base:
                 path = os.path.join(place, f"base-{node.id}")
                 digest = _read(mount, node.id, "base", [(0, node.base.size)], path)[0]
                 node.base.blake2b = digest
-                node.base.member = BASE + os.fsdecode(node.base.path)
+                node.base.member = _member(BASE, node.base.path, node.id)
                 members.append((node.base.member, path, node))
     return members
+
+
+def _member(place: str, path: bytes, number: int) -> str:
+    """What a content is called in the archive: as the manifest is JSON, text in any case."""
+    try:
+        return place + path.decode()
+    except UnicodeDecodeError:
+        return f"{place}{path.decode(errors='backslashreplace')}\\{number}"
 
 
 def _read_local(mount: MountInfo, node: NodeFacts, path: str) -> str:

@@ -246,7 +246,9 @@ class Importer:
             self._here[record.node] = standing.id  # made here, or there, as well
             return
         self._make_room(parent, record.name)
-        self._here[record.node] = self._make(parent, record.name, facts)
+        made = self._here[record.node] = self._make(parent, record.name, facts)
+        if facts.kind == Kind.FILE and not facts.stored:  # an empty file, which no store dates
+            self._changes.set_attributes(made, Attributes(mtime_ns=facts.mtime_ns))
 
     def _make(self, parent: NodeId, name: bytes, facts: NodeFacts) -> NodeId:
         kind = Kind(facts.kind)
