@@ -35,9 +35,9 @@ OnReply = Callable[[int, bytes], None]
 class Wire(asyncssh.SSHClientSession[bytes]):
     """Requests and replies of one session.
 
-    ``on_turn`` is called after each piece of data from the server, ``on_end`` once, with the error
-    that whoever waits gets, before each of these gets ``LOST``. ``said`` is what the server's process
-    has said on its error output, the beginning of it.
+    ``on_turn`` is called after each piece of data from the server, ``on_end`` once, with the
+    error that whoever waits gets, before each of these gets ``LOST``. ``said`` is what the
+    server's process has said on its error output, the beginning of it.
     """
 
     def __init__(
