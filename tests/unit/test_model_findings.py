@@ -791,3 +791,24 @@ def test_a_rename_to_a_name_that_another_then_leaves_is_not_undone_by_that() -> 
         ("clash", {"who": "a", "ours": [("rename", "d/b", "d/a")], "by": "b", "theirs": []}),
     ]
     assert play("apart", steps) is None
+
+
+def test_what_was_renamed_back_is_where_it_was_though_the_server_renamed_it_too() -> None:
+    """What the first rename started from was moved along with it."""
+    steps: list[Step] = [
+        ("begin", {"without": ["d/e"], "decisions": 30259}),
+        ("work_offline", {"who": "a", "ops": [("rename", "d/a", "d/e")]}),
+        ("clash", {"who": "b", "ours": [("rename", "d/a", "b")], "by": "a", "theirs": []}),
+        ("clash", {"who": "b", "ours": [("rename", "b", "d/a")], "by": "s", "theirs": []}),
+    ]
+    assert play("apart", steps) is None
+
+
+def test_the_servers_rights_are_kept_of_a_file_that_went_with_an_edit_to_be_sent() -> None:
+    ours = [("chmod", "e/a", 416), ("write", "e/a", "append")]
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 64800}),
+        ("clash", {"who": "a", "ours": ours, "by": "a", "theirs": [("chmod", "e/a", 384)]}),
+        ("server", {"ops": [("unlink", "e/a")]}),
+    ]
+    assert play("apart", steps) is None

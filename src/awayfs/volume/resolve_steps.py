@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from awayfs.core.errors import UsageError
 from awayfs.core.naming import conflict_copy_name
-from awayfs.core.records import Record, RecordKind, RecordState
+from awayfs.core.records import Record, RecordKind, RecordState, brings_name
 from awayfs.core.types import Entry, NodeId
 from awayfs.store.conflicts import Conflict
 from awayfs.volume.context import Context
@@ -141,8 +141,8 @@ class Steps:
 
     def _follow(self, node: NodeId, old: tuple[NodeId, bytes], new: tuple[NodeId, bytes]) -> None:
         """A name here that our rename was not about, of a file with several, moves as well."""
-        nodes = self._store.nodes
-        if nodes.child_id(*old) != node:
+        nodes, records = self._store.nodes, self._store.journal.of_node(node)
+        if nodes.child_id(*old) != node or any(brings_name(r, node, old) for r in records):
             return
         nodes.remove_name(*old)
         if nodes.child_id(*new) is None:
