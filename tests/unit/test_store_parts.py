@@ -269,6 +269,18 @@ def test_what_the_server_has_and_nothing_has_here(
     assert list(store.server.not_here(5)) == []
 
 
+def test_what_is_here_under_a_name_that_the_server_has_not(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "_PAGE", 2)
+    nodes = [add(store, b"n%d" % number).id for number in range(5)]
+    store.server.add_name(ROOT, b"n0", nodes[0])
+    for number in (1, 4):  # the others were made here
+        store.server.add_name(5, b"n%d" % number, nodes[number])
+    found = [row for page in store.server.only_here(ROOT) for row in page]
+    assert found == [(b"n1", nodes[1]), (b"n4", nodes[4])]
+
+
 # -- journal and intents --------------------------------------------------------------------
 
 

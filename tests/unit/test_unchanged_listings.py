@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from test_volume_review import World, played
 
-from awayfs.core.types import ROOT, Attributes
+from awayfs.core.types import ROOT, Attributes, Kind
 from awayfs.volume.admission import ACCEPTED
 from awayfs.volume.adopt import Adopter
 
@@ -131,6 +131,30 @@ def test_a_name_is_shown_once_no_record_takes_it_away(tmp_path: Path, forgotten:
         assert shown.mode == 0o644 and shown.size == len(b"content")
         await listed(world)
         assert not await listed(world), "and all is known then"
+
+    played(tmp_path, play)
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_name_that_no_record_brings_goes_where_the_file_has_another(
+    tmp_path: Path, taken: bool
+) -> None:
+    """Unless that one is ``taken`` here: no file is without a name."""
+
+    async def play(world: World) -> None:
+        await settled(world)
+        file, nodes = await world.cached("f"), world.store.nodes
+        world.volume.changes.rename(ROOT, b"f", ROOT, b"g", 0)
+        made = world.volume.changes.create(ROOT, b"h", Kind.FILE, 0o644, os.getuid(), os.getgid())
+        if taken:
+            world.volume.changes.rename(ROOT, b"h", ROOT, b"f", 0)
+        await listed(world)
+        assert nodes.names(file.id) == [(ROOT, b"g")]
+        renames = [r.seq for r in world.store.journal.all() if r.node == file.id]
+        world.store.journal.remove(renames)
+        await listed(world)
+        assert nodes.names(file.id) == [(ROOT, b"g" if taken else b"f")]
+        assert nodes.names(made.id) == [(ROOT, b"f" if taken else b"h")]
 
     played(tmp_path, play)
 

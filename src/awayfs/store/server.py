@@ -39,14 +39,23 @@ _OTHER_TIMES: Final = (
     " WHERE n.parent = ? AND s.kind = ? AND l.mtime_ns != s.mtime_ns ORDER BY s.node"
 )
 _PAGE: Final = 10_000
-_PAGE_END: Final = (
-    "SELECT max(name) FROM (SELECT name FROM server_names WHERE parent = ? AND name > ?"
-    " ORDER BY name LIMIT ?)"
-)
-_NOT_HERE: Final = (
-    "SELECT s.name, s.node FROM server_names s WHERE s.parent = ? AND s.name > ? AND s.name <= ?"
-    " AND NOT EXISTS (SELECT 1 FROM names l WHERE l.parent = s.parent AND l.name = s.name)"
-)
+
+
+def _without(one: str, other: str) -> tuple[str, str]:
+    """Queries for the last name of a page of one tree's, and for those that the other has not,
+    of nodes that the server has.
+    """
+    page = f"FROM {one} WHERE parent = ? AND name > ?"
+    same = f"SELECT 1 FROM {other} o WHERE o.parent = {one}.parent AND o.name = {one}.name"  # noqa: S608
+    return (
+        f"SELECT max(name) FROM (SELECT name {page} ORDER BY name LIMIT ?)",  # noqa: S608
+        f"SELECT name, node {page} AND name <= ? AND NOT EXISTS ({same})"  # noqa: S608
+        f" AND EXISTS (SELECT 1 FROM server_names s WHERE s.node = {one}.node)",
+    )
+
+
+_NOT_HERE: Final = _without("server_names", "names")
+_ONLY_HERE: Final = _without("names", "server_names")
 _CHILDREN_KNOWN: Final = (
     "SELECT EXISTS (SELECT 1 FROM server_listings WHERE directory = ?)"
     " OR NOT EXISTS (SELECT 1 FROM server_nodes WHERE node = ?)"
@@ -294,9 +303,20 @@ class ServerView:
 
         A page after the other, each as it is then: a directory may be large.
         """
+        return self._in_pages(_NOT_HERE, directory)
+
+    def only_here(self, directory: NodeId) -> Iterator[list[tuple[bytes, NodeId]]]:
+        """Names in a directory here that nothing has on the server, of nodes that have others
+        there; likewise.
+        """
+        return self._in_pages(_ONLY_HERE, directory)
+
+    def _in_pages(
+        self, queries: tuple[str, str], directory: NodeId
+    ) -> Iterator[list[tuple[bytes, NodeId]]]:
         after: bytes = b""
-        while (end := self._db.value(_PAGE_END, (directory, after, _PAGE))) is not None:
-            yield self._db.rows(_NOT_HERE, (directory, after, end))
+        while (end := self._db.value(queries[0], (directory, after, _PAGE))) is not None:
+            yield self._db.rows(queries[1], (directory, after, end))
             after = end
 
     # -- freshness ----------------------------------------------------------------------

@@ -357,7 +357,7 @@ class Observer:
         newer: set[Seen] = set()
         unchanged: list[NodeId] = []
         steps = Adopter(self._context, newer, unchanged).steps(node, changes)
-        steps, ended = chain(steps, self._returning.hidden(node)), False
+        steps, ended = chain(steps, self._returning.as_there(node)), False
         while not ended and epoch == server.epoch and self._is_there(node):
             newer |= noted
             with self._store.transaction():

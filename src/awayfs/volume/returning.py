@@ -4,7 +4,7 @@ Who had it open may have written to it meanwhile. That was never to be sent, so 
 for what the server has: the base shows again, as far as it is here.
 
 Whatever decisions, deaths and others' changes a name went through: where no record is left that
-says otherwise, the next listing shows what the server has under it (``hidden``).
+says otherwise, it is as on the server from the next listing on (``as_there``).
 """
 
 from __future__ import annotations
@@ -47,15 +47,24 @@ class Returning:
             return
         self.name(parent, name, node)
 
-    def hidden(self, directory: NodeId) -> Iterator[None]:
+    def as_there(self, directory: NodeId) -> Iterator[None]:
         """What a directory has on the server and nothing takes away is shown; see above.
 
-        There may be a pause after each step.
+        A name that the server does not have goes where it shows the file under another. There may
+        be a pause after each step.
         """
-        for page in self._store.server.not_here(directory):
+        server = self._store.server
+        for page in server.not_here(directory):
             for name, node in page:
                 if not self._adopter.is_name_dirty(node, (directory, name)):
                     self._show(directory, name, node)
+                yield
+            yield
+        for page in server.only_here(directory):
+            for name, node in page:
+                if not self._adopter.is_name_dirty(node, (directory, name)):
+                    self._drop(directory, name, node)
+                yield
             yield
 
     def _show(self, directory: NodeId, name: bytes, node: NodeId) -> None:
@@ -65,6 +74,15 @@ class Returning:
             return
         self._store.server.purge(node)
         self._adopter.adopt(directory, [Created(base.entry(name))])
+
+    def _drop(self, directory: NodeId, name: bytes, node: NodeId) -> None:
+        nodes, there = self._store.nodes, self._store.server.names(node)
+        for place in there:
+            self.name(*place, node)
+        if any(nodes.child_id(*place) == node for place in there):
+            nodes.remove_name(directory, name)
+            self._context.kernel.forget_entry(directory, name)
+            self._context.kernel.forget_node(node)
 
     def _attributes(self, node: NodeId) -> None:
         """What was set before is not sent any more, since the node was to go: the base's shows."""
