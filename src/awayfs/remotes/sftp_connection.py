@@ -31,10 +31,11 @@ from awayfs.remotes import sftp_packets as packets
 from awayfs.remotes.sftp_channel import Channel
 from awayfs.remotes.sftp_clock import ServerClock
 from awayfs.remotes.sftp_errors import Unsupported, from_connecting, from_exception
+from awayfs.remotes.sftp_expiry import says_expired
 from awayfs.remotes.sftp_paths import Paths
 from awayfs.remotes.sftp_small import SmallFiles
 from awayfs.remotes.sftp_wire import Wire
-from awayfs.remotes.sftp_witness import Witness, wants_another_password
+from awayfs.remotes.sftp_witness import Witness
 
 CONNECT_TIMEOUT_S = 5.0
 LOGIN_TIMEOUT_S = 10.0
@@ -306,7 +307,7 @@ async def _start(
     try:
         _, other = await asyncio.gather(wire.start(connection), _one_more(connection))
     except Unreachable as error:
-        if wants_another_password(wire.said):
+        if not connection.is_closed() and await says_expired(connection):
             raise witness.expired(where(url)) from error
         raise
     as_named = Channel(wire, url.path or b".", 1)  # a relative path starts at the home directory

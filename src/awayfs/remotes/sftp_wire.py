@@ -25,9 +25,6 @@ LOST = 0
 SWAPPED = ("OpenSSH", "paramiko")
 """Servers that take SYMLINK's arguments the other way round (PROTOCOL of OpenSSH, section 4.1)."""
 
-SAID = 2000
-"""Bytes of a server's error output that are kept."""
-
 OnReply = Callable[[int, bytes], None]
 """Gets the kind of a reply and its body. ``Implausible`` from it ends the session."""
 
@@ -36,8 +33,7 @@ class Wire(asyncssh.SSHClientSession[bytes]):
     """Requests and replies of one session.
 
     ``on_turn`` is called after each piece of data from the server, ``on_end`` once, with the
-    error that whoever waits gets, before each of these gets ``LOST``. ``said`` is what the
-    server's process has said on its error output, the beginning of it.
+    error that whoever waits gets, before each of these gets ``LOST``.
     """
 
     def __init__(
@@ -45,7 +41,6 @@ class Wire(asyncssh.SSHClientSession[bytes]):
         on_turn: Callable[[], None] = lambda: None,
         on_end: Callable[[RemoteError], None] = lambda _error: None,
     ) -> None:
-        self.said = b""
         self.extensions: frozenset[bytes] = frozenset()
         self.limits = packets.Limits(0, 0, 0)
         self.server = ""
@@ -145,10 +140,8 @@ class Wire(asyncssh.SSHClientSession[bytes]):
 
     def data_received(self, data: bytes, datatype: Any) -> None:
         """Replies, or a part of one."""
-        if datatype is not None and len(self.said) < SAID:
-            self.said += data[:SAID]
         if datatype is not None or self._ended is not None:
-            return
+            return  # what the server's process says on its error output
         self._quiet_since = time.monotonic()
         try:
             for kind, number, body in self._replies.feed(data):

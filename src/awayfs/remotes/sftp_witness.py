@@ -6,7 +6,6 @@ The host key is checked before any of this: a password goes to no machine that i
 from __future__ import annotations
 
 import importlib.util
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,17 +17,6 @@ from awayfs.remotes import notices
 
 _KINDS_OF_PASSWORD = ("password", "passcode")
 """What a single question of keyboard-interactive must ask for, to be answered with one."""
-
-_EXPIRED = re.compile(rb"password has expired|password change required|change your password", re.I)
-
-
-def wants_another_password(said: bytes) -> bool:
-    """Whether a session that ended at once says that the password has to be changed first.
-
-    OpenSSH tells of one that has expired only after the login, on the error output of whatever
-    session is asked for (``do_pwchange`` in its session.c).
-    """
-    return _EXPIRED.search(said) is not None
 
 
 class Witness(asyncssh.SSHClient):
