@@ -17,7 +17,8 @@ demo: $(VENV)/.runtime
 test: $(VENV)/.development
 	@sh scripts/install-debian-packages tests
 	@$(BIN)/python -c 'import gssapi' 2>/dev/null || ! command -v krb5-config >/dev/null || \
-	    $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[kerberos]'
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[kerberos]' || \
+	    echo "Kerberos is not tested: its Python module cannot be built here"
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(VENV)/.development

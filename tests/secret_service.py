@@ -46,9 +46,12 @@ Exec={1} -c "touch {0}/asked; exit 1"
 
 
 class SecretService:
-    """One user's keyring, unlocked at first. Its files are in ``directory``."""
+    """One user's keyring, open at first. Its files are in ``directory``.
 
-    def __init__(self, directory: str) -> None:
+    ``fresh``: nobody has ever used it, so it has no collection.
+    """
+
+    def __init__(self, directory: str, *, fresh: bool = False) -> None:
         self.address = f"unix:path={directory}/session-bus"
         self.files = f"{directory}/data"
         self._asked = f"{directory}/asked"
@@ -59,8 +62,9 @@ class SecretService:
         own = {"HOME": directory, "XDG_DATA_HOME": self.files, "XDG_RUNTIME_DIR": f"{directory}/rt"}
         for path in (self.files, own["XDG_RUNTIME_DIR"]):
             os.makedirs(path, mode=0o700)
+        how = [] if fresh else ["--unlock"]
         self._process = subprocess.Popen(
-            ["gnome-keyring-daemon", "--foreground", "--unlock", "--components=secrets"],
+            ["gnome-keyring-daemon", "--foreground", *how, "--components=secrets"],
             env={**os.environ, **self.environment, **own},
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -69,7 +73,7 @@ class SecretService:
         assert self._process.stdin is not None
         self._process.stdin.write(MASTER.encode())
         self._process.stdin.close()
-        eventually(self._serves, "the keyring")
+        eventually(self._runs if fresh else self._serves, "the keyring")
 
     def lock(self) -> None:
         """As a screen that is locked may do it."""
@@ -111,6 +115,11 @@ class SecretService:
 
         return secretstorage.Collection(self._connection(), LOGIN)
 
+    def _runs(self) -> bool:
+        from secretstorage import check_service_availability
+
+        return bool(check_service_availability(self._connection()))
+
     def _serves(self) -> bool:
         try:
             return not self._collection().is_locked()
@@ -119,7 +128,7 @@ class SecretService:
 
 
 @contextmanager
-def secret_service(directory: str) -> Iterator[SecretService]:
+def secret_service(directory: str, *, fresh: bool = False) -> Iterator[SecretService]:
     """A bus with a keyring on it that is open."""
     os.makedirs(f"{directory}/services", mode=0o700)
     shell = shutil.which("sh")
@@ -127,7 +136,7 @@ def secret_service(directory: str) -> Iterator[SecretService]:
         with open(f"{directory}/{name}", "w") as file:
             file.write(text.format(directory, shell))
     with bus_at(f"{directory}/session-bus", f"--config-file={directory}/bus.conf"):
-        service = SecretService(directory)
+        service = SecretService(directory, fresh=fresh)
         try:
             yield service
         finally:

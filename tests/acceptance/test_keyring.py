@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from awayfs.control import keyring_lock
+from awayfs.control import keyring_lock, keyring_process
 from awayfs.control.keyring_lock import Lock
 from tests.guarded import RIGHT, WRONG, Guarded, guarded_share, mode_is, needs_guard
 from tests.harness import eventually
@@ -141,3 +141,17 @@ def test_the_passphrase_of_a_key(keyring: SecretService, guarded: Guarded) -> No
         assert guarded.secrets_seen() == []
     finally:
         sshd.kill()
+
+
+def test_a_keyring_that_nobody_has_ever_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To make a first collection it would ask for a password of its own: not for a look."""
+    pytest.importorskip("secretstorage", reason="the extra 'keyring' is not installed")
+    with secret_service(str(tmp_path / "fresh"), fresh=True) as service:
+        for name, value in service.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(keyring_process, "WITHIN_S", 20.0)
+        assert keyring_lock.look() is Lock.MISSING
+        assert keyring_process.look_up("awayfs", "alice@nas") == ("", "")
+        assert not service.asked_for_a_person()

@@ -86,6 +86,19 @@ def test_a_wrong_password_is_shown_once(guarded: Guarded) -> None:
     assert guarded.secrets_seen() == []
 
 
+def test_another_password_in_the_file_is_tried_by_itself(guarded: Guarded) -> None:
+    guarded.credentials(RIGHT)
+    guarded.client.mount()
+    guarded.client.umount()
+    guarded.credentials(WRONG)
+    before = guarded.sshd.attempts()
+    guarded.client.mount()
+    mode_is(guarded.client, "auth-required")
+    guarded.credentials(RIGHT)
+    mode_is(guarded.client, "connected")
+    assert guarded.sshd.attempts() == before + 2
+
+
 def test_a_password_that_runs_out_in_the_middle_of_work(guarded: Guarded) -> None:
     client = guarded.client
     guarded.credentials(RIGHT)
