@@ -651,3 +651,27 @@ def test_a_staged_file_that_may_not_be_written_to_any_more_is_made_anew(
             assert file.read() == content
 
     run(server, root, body)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
+def test_each_file_gets_its_owner_and_ours_is_not_taken_for_another(
+    server: Sshd, root: bytes
+) -> None:
+    async def made(remote: SftpRemote, op: str, uid: int | None) -> int:
+        with file_with(b"content") as fd:
+            await remote.stage(op, b"", fd, 7, Attributes(mode=0o600, uid=uid, mtime_ns=10**18))
+            await remote.replace(op, op.encode(), ABSENT)
+        return os.stat(root + b"/" + op.encode()).st_uid
+
+    async def test(remote: SftpRemote) -> None:
+        assert [await made(remote, f"op{n}", 1234) for n in range(3)] == [1234] * 3
+        for _ in range(2):  # what is known of the account lasts while nothing more is learned
+            assert (await remote.connect()).own_uid == 0
+        assert await made(remote, "op4", None) == 0
+        with file_with(b"content") as fd:  # a try to go on with what was given away before
+            entry = await remote.stage("op5", b"", fd, 7, Attributes(uid=1234))
+            await remote.stage("op5", b"", fd, 7, Attributes(uid=0), 7, entry.token)
+        assert os.stat(root + b"/.awayfs-op5.new").st_uid == 0
+        assert (await remote.connect()).own_uid == 0
+
+    run(server, root, test)

@@ -106,7 +106,7 @@ class SftpRemote:
         self._url = url
         self._options = dict(options)
         self._open: _Parts | None = None
-        self._own_uid: int | None = None
+        self._own_uids: dict[tuple[str, str], int] = {}
         self.on_progress: Callable[[], None] = _nothing
 
     async def connect(self) -> Connected:
@@ -125,7 +125,7 @@ class SftpRemote:
             capabilities=_capabilities(session),
             root=root,
             identity=session.fingerprint.encode() + b" " + session.root,
-            own_uid=self._own_uid,
+            own_uid=self._own_uids.get(_login(session)),
             addresses=session.addresses,
             account=f"{session.user}@{self._url.host}",
         )
@@ -189,7 +189,8 @@ class SftpRemote:
         """Drop the session; never raises."""
         parts, self._open = self._open, None
         if parts is not None:
-            self._own_uid = parts.stagers.own_uid
+            if (uid := parts.stagers.own_uid) is not None:
+                self._own_uids = {_login(parts.session): uid}
             await parts.session.close()
 
     def _at(self, *paths: RemotePath) -> _Inside:
@@ -414,6 +415,11 @@ def _nothing() -> None:
 def _not_the_root(*paths: RemotePath) -> None:
     if b"" in paths:
         raise Refused(errno.EBUSY, "the volume's root stays where it is")
+
+
+def _login(session: Session) -> tuple[str, str]:
+    """Who we are, and where: the ``User`` of an SSH configuration may be another one by now."""
+    return session.user, session.fingerprint
 
 
 def _is_root(session: Session) -> bool:

@@ -273,8 +273,9 @@ class Transfer:
         may_chown: bool,
     ) -> Entry:
         faults.reach("stage.created")
-        if may_chown and self._is_anothers(attributes):
-            await self._give(handle, attributes)
+        given = may_chown and self._is_anothers(attributes, is_new=not start)
+        if given:
+            await self._give(handle, attributes, is_new=not start)
         sent = await self._begin_to_send(handle, fd, start, size)
         faults.reach("stage.written")
         self._tick(FSYNC_S)
@@ -292,7 +293,7 @@ class Transfer:
         if entry.size != size:
             raise Implausible(f"staged {size} bytes, the server has {entry.size}")
         if made is not None:
-            self._learn(await made, wanted)
+            self._learn(await made, wanted, is_own=not start and not given)
         if wanted.mtime is not None and entry.mtime_ns // SECOND != wanted.mtime:
             entry = await self._entry_of(handle, staged)  # a server with another order
         faults.reach("stage.synced")
@@ -307,9 +308,10 @@ class Transfer:
         self._stamped_s = now
         return True
 
-    def _learn(self, made: packets.Attributes, wanted: packets.Attributes) -> None:
-        """From a file that the server has just made and stamped."""
-        self.own_uid = made.uid
+    def _learn(self, made: packets.Attributes, wanted: packets.Attributes, *, is_own: bool) -> None:
+        """From a file that the server has just stamped, and made just now if it ``is_own``."""
+        if is_own:
+            self.own_uid = made.uid
         stamp = made.mtime or 0
         if wanted.mtime is None or stamp != wanted.mtime:
             self._clock.stamped(stamp, time.monotonic_ns())
@@ -370,23 +372,22 @@ class Transfer:
         async with self._channel.window.room(count):  # read no sooner than it can go out
             await self._channel.write(handle, offset, _read_all(fd, count, offset))
 
-    def _is_anothers(self, wanted: Attributes) -> bool:
+    def _is_anothers(self, wanted: Attributes, *, is_new: bool) -> bool:
         """Whether the owner is another one than whoever makes a file here has anyway."""
-        return wanted.gid is not None or wanted.uid not in (None, self.own_uid)
+        owned = (None, self.own_uid) if is_new else (None,)  # an earlier try may have given it away
+        return wanted.gid is not None or wanted.uid not in owned
 
-    async def _give(self, handle: bytes, wanted: Attributes) -> None:
+    async def _give(self, handle: bytes, wanted: Attributes, *, is_new: bool) -> None:
         """Set the owner where we may; before the mode, as chown(2) clears setuid bits."""
         made = await self._channel.fstat(handle)
+        if is_new:
+            self.own_uid = made.uid
         uid = made.uid if wanted.uid is None else wanted.uid
         gid = made.gid if wanted.gid is None else wanted.gid
         try:
             await self._channel.fsetstat(handle, packets.Attributes(uid=uid, gid=gid))
         except Refused:
             pass  # the content is worth having under another owner
-
-    async def _set(self, handle: bytes, attrs: packets.Attributes) -> None:
-        if attrs.permissions is not None or attrs.mtime is not None:
-            await self._channel.fsetstat(handle, attrs)
 
     async def _why_not_written(self, staged: RemotePath, size: int, error: Failed) -> Refused:
         """What a plain failure to write most likely was, by a look at the file system."""
