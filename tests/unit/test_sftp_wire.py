@@ -225,6 +225,51 @@ def test_a_handle_that_comes_after_its_caller_was_cancelled_is_closed() -> None:
     played(test)
 
 
+def test_a_handle_that_comes_as_its_caller_is_cancelled_is_closed() -> None:
+    """Its caller has it already, and does not know."""
+
+    async def test(channel: Channel, far: Far) -> None:
+        async def use() -> None:
+            async with channel.opened(b"f", packets.FOR_READING):
+                raise AssertionError("cancelled before")
+
+        for kind, body in ((packets.HANDLE, string(b"h")), (packets.STATUS, status(4))):
+            user = asyncio.ensure_future(use())
+            await asyncio.sleep(0.01)
+            await far.answer(kind, body)
+            user.cancel()
+            await asyncio.wait([user])
+            assert user.cancelled()
+        await asyncio.sleep(0)
+        assert [kind for kind, _, _ in far.asked] == [packets.OPEN, packets.CLOSE, packets.OPEN]
+        assert channel._open_handles._value == HANDLES - 1
+        await far.answer(packets.STATUS, status(0), 1)
+        assert channel._open_handles._value == HANDLES
+
+    played(test)
+
+
+def test_a_listing_of_nothing_without_an_end() -> None:
+    async def test(channel: Channel, far: Far) -> None:
+        async def listed() -> int:
+            return sum([len(block) async for block in channel.readdir(b"d")])
+
+        listing = asyncio.ensure_future(listed())
+        await asyncio.sleep(0.01)
+        await far.answer(packets.HANDLE, string(b"h"))
+        await asyncio.sleep(0.01)
+        at = 1
+        while not listing.done():
+            assert at < 1000
+            await far.answer(packets.NAME, bytes(4), at)
+            await asyncio.sleep(0)
+            at += 1
+        with pytest.raises(Implausible):
+            await listing
+
+    played(test)
+
+
 def test_more_data_than_was_asked_for() -> None:
     async def test(channel: Channel, far: Far) -> None:
         reading = asyncio.ensure_future(channel.read(b"h", 0, 4))

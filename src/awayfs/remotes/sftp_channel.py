@@ -30,6 +30,9 @@ READDIR_AHEAD = 24
 """Readdir requests on the way at once, at first and in a directory that goes on and on.
 OpenSSH answers each with at most 100 names."""
 
+MOST_EMPTY = 100
+"""So many answers in a row without a name are no listing: each would count as a sign of life."""
+
 LARGEST_IO = 256 * KIB
 USUAL_IO = 32 * KIB
 """Bytes of one read or write, at most and where the server does not tell (draft, section 6.4)."""
@@ -250,10 +253,13 @@ class Channel:
             try:
                 for _ in range(READDIR_FIRST):
                     ahead.append(self.names(handle, path))
-                ended = False
+                ended, empty = False, 0
                 while ahead:
                     block = await ahead.popleft()
                     ended = ended or block is None
+                    empty = 0 if block else empty + 1
+                    if not ended and empty > MOST_EMPTY:
+                        raise Implausible("the server lists nothing, again and again, and no end")
                     for _ in range(0 if ended else min(2, READDIR_AHEAD - len(ahead))):
                         ahead.append(self.names(handle, path))
                     if block:
@@ -303,6 +309,11 @@ class _OpenAsked(_Asked[bytes]):
         elif late or self.future.exception() is not None:
             self._closed()  # it was never open
 
+    def give_up(self) -> None:
+        """The caller was cancelled; the handle may have come in that same moment."""
+        if not self.future.cancelled() and self.future.exception() is None:
+            self.close(self.future.result())
+
     def close(self, handle: bytes) -> None:
         """CLOSE; nobody waits for it, but the handle counts as open until it is answered."""
         request = packets.by_handle(packets.CLOSE, handle)
@@ -326,7 +337,11 @@ class _Opened:
         await self._count.acquire()
         self._asked = _OpenAsked(self._wire, self._path, self._count.release)
         self._wire.ask(self._request, self._asked)
-        return await self._asked.future
+        try:
+            return await self._asked.future
+        except asyncio.CancelledError:
+            self._asked.give_up()
+            raise
 
     async def __aexit__(
         self,
