@@ -295,7 +295,7 @@ class SftpRemote:
     ) -> Outcome:
         """See the port: directories and symlinks."""
         async with self._at(path) as parts:
-            outcome = await parts.changes.make(path, kind, attributes, target)
+            outcome = await parts.changes.make(op, path, kind, attributes, target)
             await parts.syncs.sync(parent(path))
             return outcome
 

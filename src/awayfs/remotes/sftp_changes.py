@@ -13,6 +13,7 @@ from awayfs.core.types import (
     Expected,
     Kind,
     Mismatch,
+    OpId,
     Outcome,
     RemotePath,
 )
@@ -23,6 +24,7 @@ from awayfs.remotes.sftp_clock import ServerClock
 from awayfs.remotes.sftp_connection import Extensions
 from awayfs.remotes.sftp_entries import basename, matches, parent, seconds
 from awayfs.remotes.sftp_errors import BadMessage, Failed
+from awayfs.remotes.sftp_moves import own_names
 from awayfs.remotes.sftp_view import View
 
 
@@ -38,7 +40,7 @@ class Changes:
         self._extensions = extensions
 
     async def make(
-        self, path: RemotePath, kind: Kind, attributes: Attributes, target: bytes
+        self, op: OpId, path: RemotePath, kind: Kind, attributes: Attributes, target: bytes
     ) -> Outcome:
         """A directory or a symlink; v3 has no request for anything else."""
         if kind not in (Kind.DIRECTORY, Kind.SYMLINK):
@@ -48,7 +50,8 @@ class Changes:
                 permissions = 0o777 if attributes.mode is None else attributes.mode & 0o777
                 await self._channel.mkdir(path, packets.Attributes(permissions=permissions))
             else:
-                await self._channel.symlink(target, path)
+                swapped = await self._swaps_symlink(op, path)
+                await self._channel.symlink(target, path, swapped)
         except (Failed, BadMessage) as error:
             return await self._taken(path, error)
         reach("make.made")
@@ -65,6 +68,37 @@ class Changes:
         if attributes and (kind is Kind.DIRECTORY or self._extensions.lsetstat):
             made = await self._dress(path, made, attributes)
         return Committed(made)
+
+    async def _swaps_symlink(self, op: OpId, path: RemotePath) -> bool:
+        """In which order this server takes SYMLINK's two paths, tried once a session.
+
+        In the wrong one it would make a link where the target lies, which may be anywhere. Only a
+        name of ours can come of the try, in either order: the other one is that of a directory,
+        which stands.
+        """
+        wire, own = self._channel.wire, own_names(op, path)[0]
+        if wire.swaps_symlink is not None:
+            return wire.swaps_symlink
+        await self._unlinked(own)
+        for swapped in (False, True):
+            try:
+                await self._channel.symlink(self._channel.absolute(parent(path)), own, swapped)
+            except Failed as error:
+                refusal = error
+                continue
+            if not await self._unlinked(own):
+                raise Refused(errno.EOPNOTSUPP, "the server makes symlinks who knows where")
+            wire.swaps_symlink = swapped
+            return swapped
+        raise refusal
+
+    async def _unlinked(self, own: RemotePath) -> bool:
+        """Remove a name of ours; False if it was not there."""
+        try:
+            await self._channel.unlink(own)
+        except NotFound:
+            return False
+        return True
 
     async def _dress(self, path: RemotePath, made: Entry, attributes: Attributes) -> Entry:
         """Attributes of something new: what the server refuses is left as it is."""

@@ -178,10 +178,10 @@ class Channel:
         """REMOVE, of anything but a directory."""
         return self._ask(packets.by_path(packets.REMOVE, self.absolute(path)), path)
 
-    def symlink(self, target: bytes, path: RemotePath) -> asyncio.Future[None]:
-        """SYMLINK; the draft has the new path first, OpenSSH the target."""
+    def symlink(self, target: bytes, path: RemotePath, swapped: bool) -> asyncio.Future[None]:
+        """SYMLINK; the draft has the new path first, OpenSSH the target (``swapped``)."""
         both = target, self.absolute(path)
-        one, other = both if self.wire.swaps_symlink else reversed(both)
+        one, other = both if swapped else reversed(both)
         return self._ask(packets.two_paths(packets.SYMLINK, one, other), path)
 
     def hard_link(self, source: RemotePath, path: RemotePath) -> asyncio.Future[None]:

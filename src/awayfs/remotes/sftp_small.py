@@ -106,6 +106,11 @@ class SmallFiles:
         """Send a request."""
         self._wire.ask(request, on_reply)
 
+    @property
+    def is_in_order(self) -> bool:
+        """Whether a request is done only after those that were asked before it."""
+        return self._wire.is_in_order
+
     def may_open(self) -> bool:
         """Whether one more file may be open at the server."""
         return self.open_handles < self._handles
@@ -235,7 +240,8 @@ class _Batch:
         session.ask(packets.open_file(path, packets.FOR_READING), opened)
 
     def _read(self, index: int, handle: bytes) -> None:
-        """READ, FSTAT and CLOSE, which servers answer in this order; held room is given back."""
+        """READ, FSTAT and CLOSE, of which many a server has to be asked in this order only once the
+        one before is done; held room is given back."""
         piece, session, began = self._piece(index), self._session, time.monotonic()
         got, missing = 0, -(-piece.length // ONE_READ)
         whole = True
@@ -245,6 +251,8 @@ class _Batch:
             missing -= 1
             if not missing:
                 session.window.give(piece.length, time.monotonic() - began)
+                if not session.is_in_order:
+                    look()
             if kind == packets.DATA and whole and at == got and not self._over:
                 block = packets.string(body)
                 if len(block) > wanted:
@@ -258,6 +266,10 @@ class _Batch:
             elif kind != packets.STATUS:
                 whole = False
 
+        def look() -> None:
+            session.ask(packets.by_handle(packets.FSTAT, handle), looked)
+            self._close(handle)
+
         def looked(kind: int, body: bytes) -> None:
             landed = None
             if kind == packets.ATTRS and whole and not missing:
@@ -270,8 +282,8 @@ class _Batch:
                 packets.read(handle, at, count),
                 lambda kind, body, at=at, count=count: data(at, count, kind, body),  # type: ignore[misc]
             )
-        session.ask(packets.by_handle(packets.FSTAT, handle), looked)
-        self._close(handle)
+        if session.is_in_order or not piece.length:
+            look()
 
     def _close(self, handle: bytes) -> None:
         session = self._session

@@ -88,10 +88,13 @@ class Transfer:
         return Digest(entry, hashed.digest())
 
     async def _small(self, handle: bytes, path: RemotePath) -> tuple[Entry | None, bytes]:
-        """The first bytes, and the entry after the read if these are all. In one round trip."""
-        data, entry = await asyncio.gather(
-            self._channel.read(handle, 0, SMALLEST_WINDOW), self._entry_of(handle, path)
-        )
+        """The first bytes, and the entry after the read if these are all. In one round trip, where
+        the server looks after it has read."""
+        reading = self._channel.read(handle, 0, SMALLEST_WINDOW)
+        if self._channel.wire.is_in_order:
+            data, entry = await asyncio.gather(reading, self._entry_of(handle, path))
+        else:
+            data, entry = await reading, await self._entry_of(handle, path)
         self._tick(0)
         return (entry if entry.size <= len(data) else None), data
 
@@ -277,6 +280,8 @@ class Transfer:
         if given:
             await self._give(handle, attributes, is_new=not start)
         sent = await self._begin_to_send(handle, fd, start, size)
+        for answer in () if self._channel.wire.is_in_order else sent:
+            await answer  # else it may be made durable, dressed and looked at before it is written
         faults.reach("stage.written")
         self._tick(FSYNC_S)
         wanted = _settable(attributes)

@@ -22,8 +22,12 @@ from awayfs.remotes.sftp_errors import from_exception
 LOST = 0
 """Instead of a reply's kind: the session ended before there was one."""
 
-SWAPPED = ("OpenSSH", "paramiko")
+SWAPPED = ("OpenSSH", "paramiko", "mod_sftp")
 """Servers that take SYMLINK's arguments the other way round (PROTOCOL of OpenSSH, section 4.1)."""
+
+IN_ORDER = ("OpenSSH", "paramiko", "mod_sftp")
+"""Servers that do one request after the other. All should, as far as one file is concerned (draft,
+section 6.1), but those made with Go's pkg/sftp read and write beside all else."""
 
 OnReply = Callable[[int, bytes], None]
 """Gets the kind of a reply and its body. ``Implausible`` from it ends the session."""
@@ -44,6 +48,8 @@ class Wire(asyncssh.SSHClientSession[bytes]):
         self.extensions: frozenset[bytes] = frozenset()
         self.limits = packets.Limits(0, 0, 0)
         self.server = ""
+        self.swaps_symlink: bool | None = None  # not known: ``sftp_changes`` finds out
+        self.is_in_order = False
         self._on_turn = on_turn
         self._on_end = on_end
         self.loop = asyncio.get_running_loop()
@@ -87,11 +93,6 @@ class Wire(asyncssh.SSHClientSession[bytes]):
         return None if self._ended is None else type(self._ended)(str(self._ended))
 
     @property
-    def swaps_symlink(self) -> bool:
-        """Whether this server takes the target of SYMLINK first."""
-        return any(name in self.server for name in SWAPPED)
-
-    @property
     def is_openssh(self) -> bool:
         """Whether it says that it is OpenSSH, and has what that has."""
         return "OpenSSH_" in self.server and set(packets.KNOWN) <= self.extensions
@@ -133,6 +134,8 @@ class Wire(asyncssh.SSHClientSession[bytes]):
         """The channel is open."""
         self._chan = chan
         self.server = str(chan.get_extra_info("server_version", ""))
+        self.swaps_symlink = any(name in self.server for name in SWAPPED) or None
+        self.is_in_order = any(name in self.server for name in IN_ORDER)
 
     def session_started(self) -> None:
         """The server runs its SFTP process."""
