@@ -18,7 +18,6 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import msgspec
@@ -52,10 +51,6 @@ LONGEST_QUEUE_S = 30.0
 """So long a transfer may wait behind others that move: a slow link is no dead server."""
 
 log = logging.getLogger(__name__)
-
-
-def _is_transfer(call: p.Call) -> bool:
-    return call.bulk or call.background
 
 
 class _Process:
@@ -101,15 +96,18 @@ class _Process:
             return await pending.future
         except asyncio.CancelledError:
             self._channel.send(p.encode(p.Cancel(request)))
-            # The worker may be writing into the caller's file: wait until it says it is not.
-            if fds and request in self._pending:
-                await asyncio.wait([pending.once_more(self._loop)])
+            if request in self._pending:
+                over = pending.leave()
+                if fds:  # the worker may write into the file: wait until it says it does not
+                    await asyncio.wait([over])
             raise
 
     async def is_idle(self, wait_s: float) -> bool:
         """Whether nothing is under way, after so many seconds at most."""
-        if self._pending:
-            await asyncio.wait([one.future for one in self._pending.values()], timeout=wait_s)
+        until = self._loop.time() + wait_s
+        while self._pending and (left_s := until - self._loop.time()) > 0:
+            await asyncio.wait([one.future for one in self._pending.values()], timeout=left_s)
+            await asyncio.sleep(0)  # who was cancelled has another one by then
         return self.alive and not self._pending
 
     def end(self, why: str) -> None:
@@ -124,15 +122,7 @@ class _Process:
             self._popen.kill()
         pending, self._pending = list(self._pending.values()), {}
         for one in pending:
-            self._settle(one, Unreachable(why))
-
-    def _settle(self, one: Pending, error: Exception | None, value: Any = None) -> None:
-        if one.future.done():
-            return
-        if error is not None:
-            one.future.set_exception(error)
-        else:
-            one.future.set_result(value)
+            one.fail(Unreachable(why))
 
     def _watch(self, due: float) -> None:
         """Look at this time whether an answer is overdue, or earlier: one timer for all calls."""
@@ -162,7 +152,7 @@ class _Process:
 
     def _waits_its_turn(self, one: Pending, now: float) -> bool:
         """Whether other transfers have moved meanwhile, behind which this one may have to wait."""
-        moved = _is_transfer(one.call) and self._bulk_sign + one.stall > now
+        moved = one.is_transfer and self._bulk_sign + one.stall > now
         return moved and now - one.begun < LONGEST_QUEUE_S
 
     def _on_frame(self, document: bytes) -> None:
@@ -175,7 +165,7 @@ class _Process:
             one = self._pending.get(message.id)
             if one is None:
                 return
-            if _is_transfer(one.call):
+            if one.is_transfer:
                 self._bulk_sign = self.sign
             self._on_message(message, one)
         except msgspec.DecodeError as error:
@@ -184,18 +174,17 @@ class _Process:
 
     def _on_message(self, message: p.Part | p.Answer | p.Failure | p.Tick, one: Pending) -> None:
         if isinstance(message, p.Answer):
-            value = _decoder(one.call.Result).decode(message.value)
+            one.answer(message.value)
             del self._pending[message.id]
-            self._settle(one, None, one.call.joined(one.parts, value) if one.parts else value)
         elif isinstance(message, p.Tick):
             one.due = self._loop.time() + max(one.stall, message.allow)
             self._watch(one.due)
         elif isinstance(message, p.Part):
             one.due = self._loop.time() + one.stall
-            one.parts += _decoder(one.call.Part).decode(message.value)
+            one.take_part(message.value)
         else:
             del self._pending[message.id]
-            self._settle(one, p.error_of(message))
+            one.fail(p.error_of(message))
 
     def _on_end(self) -> None:
         """By itself: whoever has it ended made it dead before."""
@@ -210,11 +199,6 @@ class _Process:
         self._popen.poll()
         self.reaped = True
         self._on_end()
-
-
-@cache
-def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
-    return msgspec.msgpack.Decoder(kind)
 
 
 class IsolatedRemote:
@@ -477,11 +461,15 @@ class IsolatedRemote:
     async def _call(self, call: p.Call, *fds: int) -> Any:
         """One call. It waits for its turn here, where no deadline runs: the worker only ever
         gets as many as it works on at once."""
-        async with self._slots.of(call):
+        slot = self._slots.of(call)
+        await slot.acquire()
+        try:
             process = self._process
             if process is None:
                 raise Unreachable("not connected")
             return await process.call(call, self._stall, fds)
+        finally:
+            slot.release()
 
     def _lost(self, why: str) -> None:
         """The connection or the worker ended by itself: no news where the server was left."""
