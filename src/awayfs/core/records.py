@@ -58,6 +58,12 @@ class Record:
     reason: str = ""  # why it is parked
     at_ns: int = 0
 
+    def in_state(self, state: RecordState, reason: str) -> Record:
+        """The same record in another state; ``replace`` takes twice as long."""
+        names = (self.parent, self.name, self.to_parent, self.to_name, self.replaced)
+        values = (self.attributes, self.xattr_name, self.xattr_value)
+        return Record(self.seq, self.kind, self.node, *names, *values, state, reason, self.at_ns)
+
     def __str__(self) -> str:
         """In one line, for the log."""
         places = f"{self.parent}/{self.name!r} {self.to_parent}/{self.to_name!r}"

@@ -11,7 +11,6 @@ import json
 from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Container, Iterable
-from dataclasses import replace
 from typing import Any, Final
 
 from awayfs.core.records import Record, RecordKind, RecordState
@@ -374,7 +373,7 @@ class Journal:
             self._db.execute(
                 "UPDATE journal SET state = ?, reason = ? WHERE seq = ?", (str(state), reason, seq)
             )
-            new = replace(old, state=state, reason=reason)
+            new = old.in_state(state, reason)
             self._known.keep(seq, new)
             self._db.on_rollback(self._restate, new, old)
             self._restate(old, new)

@@ -258,7 +258,7 @@ class Actor:
         assert node is not None
         fd = self._store.content.open(node_id)
         try:
-            before, path = self.version(node_id), self._store.content.fd_path(node_id)
+            before, path = self.version(node_id, fd), self._store.content.fd_path(node_id)
 
             async def still_same() -> None:
                 if self.version(node_id) != before:
@@ -298,11 +298,11 @@ class Actor:
         if opened is not None:
             self._context.opened.save(opened)
 
-    def version(self, node: NodeId) -> Version:
-        """Which content a node has at this moment."""
+    def version(self, node: NodeId, fd: int | None = None) -> Version:
+        """Which content a node has at this moment; ``fd`` is its file, if open."""
         edits = self._context.opened.edits(node)
         try:
-            status = os.stat(self._store.content.fd_path(node))
+            status = os.stat(self._store.content.fd_path(node) if fd is None else fd)
         except FileNotFoundError:
             return Version(edits, 0, 0)
         return Version(edits, status.st_mtime_ns, status.st_size)
