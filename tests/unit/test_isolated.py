@@ -535,6 +535,18 @@ def test_a_worker_stays_while_its_server_was_left(tmp_path: Path) -> None:
     at_rest(tmp_path, body)
 
 
+def test_a_worker_stays_though_what_was_under_way_is_cancelled(tmp_path: Path) -> None:
+    async def body(remote: IsolatedRemote, lost: list[str]) -> None:
+        pid = remote.worker_pid
+        looking = asyncio.ensure_future(remote.stat(b""))
+        await asyncio.sleep(0)
+        looking.cancel()
+        await remote.rest()
+        assert looking.cancelled() and remote.worker_pid == pid and lost == []
+
+    at_rest(tmp_path, body)
+
+
 def test_one_that_may_not_stay_is_ended(tmp_path: Path) -> None:
     async def body(remote: IsolatedRemote, lost: list[str]) -> None:
         pid = remote.worker_pid

@@ -76,7 +76,7 @@ class Worker:
         elif isinstance(message, Cancel):
             running = self._tasks.get(message.id)
             if running is not None:
-                running.cancel()
+                self._loop.call_soon(running.cancel)  # one that has not begun would not answer
         elif isinstance(message, Limits):
             self._pacer.limit(message.up, message.down)
         elif isinstance(message, Open):
