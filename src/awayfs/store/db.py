@@ -58,10 +58,16 @@ class _Transaction:
         self._db = db
 
     def __enter__(self) -> None:
-        self._db._enter()
+        if self._db._depth and not self._db._deferred:
+            self._db._depth += 1
+        else:
+            self._db._enter()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._db._leave(kind is not None)
+        if self._db._depth > 1:
+            self._db._depth -= 1
+        else:
+            self._db._leave(kind is not None)
 
 
 class Database:

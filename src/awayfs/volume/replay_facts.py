@@ -63,7 +63,7 @@ class FactFinder:
 
     def may_assume_free(self, record: Record, earlier: tuple[Intent, str] | None) -> bool:
         """Whether a first try may do without a look at the wanted name (``core.facts``)."""
-        node = self._context.node(record.node)
+        node = self._context.node(record.node) if record.kind is RecordKind.CREATE else None
         if node is None:
             return False
         return may_assume_free(record, node.kind, node.size, retried=earlier is not None)
