@@ -226,15 +226,26 @@ class Channel:
 
     async def read(self, handle: bytes, offset: int, count: int) -> bytes:
         """READ: at most ``count`` bytes; ``b""`` at the end of the file."""
+        reading = await self.begin_to_read(handle, offset, count)
+        return await reading or b""
+
+    async def begin_to_read(
+        self, handle: bytes, offset: int, count: int
+    ) -> asyncio.Future[bytes | None]:
+        """READ, on the way as soon as there is room for what it brings; None at the end."""
+
+        def data(body: bytes) -> bytes:
+            found = packets.string(body)
+            if len(found) > count:
+                raise Implausible("more data than was asked for")
+            return found
+
         await pacing.down(count)
-        async with self.window.room(count, first=not pacing.unasked.get()):
-            request = packets.read(handle, offset, count)
-            asked = _OrEnd(self.wire, b"", packets.DATA, packets.string)
-            self.wire.ask(request, asked)
-            data = await asked.future or b""
-        if len(data) > count:
-            raise Implausible("more data than was asked for")
-        return data
+        await self.window.enter(count, first=not pacing.unasked.get())
+        asked = _OrEnd(self.wire, b"", packets.DATA, data)
+        self.wire.ask(packets.read(handle, offset, count), asked)
+        self.window.give_after(count, asked.future)
+        return asked.future
 
     def write(self, handle: bytes, offset: int, data: bytes) -> asyncio.Future[None]:
         """WRITE of all of ``data``; a v3 server takes all or fails. The caller holds room."""

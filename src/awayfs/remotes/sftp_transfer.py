@@ -90,11 +90,10 @@ class Transfer:
     async def _small(self, handle: bytes, path: RemotePath) -> tuple[Entry | None, bytes]:
         """The first bytes, and the entry after the read if these are all. In one round trip, where
         the server looks after it has read."""
-        reading = self._channel.read(handle, 0, SMALLEST_WINDOW)
-        if self._channel.wire.is_in_order:
-            data, entry = await asyncio.gather(reading, self._entry_of(handle, path))
-        else:
-            data, entry = await reading, await self._entry_of(handle, path)
+        reading = await self._channel.begin_to_read(handle, 0, SMALLEST_WINDOW)
+        look = self._look_at(handle) if self._channel.wire.is_in_order else None
+        data = await reading or b""
+        entry = await self._seen(look or self._look_at(handle), path)
         self._tick(0)
         return (entry if entry.size <= len(data) else None), data
 
@@ -358,18 +357,12 @@ class Transfer:
         await pacing.up(count)
         window = channel.window
         await window.enter(count)
-        began = time.monotonic()
         try:
             write = channel.write(handle, start, _read_all(fd, count, start))
         except BaseException:
             window.give(count, None)
             raise
-
-        def written(answer: asyncio.Future[None]) -> None:
-            failed = answer.cancelled() or answer.exception() is not None
-            window.give(count, None if failed else time.monotonic() - began)
-
-        write.add_done_callback(written)
+        window.give_after(count, write)
         return [write]
 
     async def _copy(self, handle: bytes, fd: int, offset: int, count: int) -> None:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from awayfs.remotes import progress
 
@@ -89,6 +90,16 @@ class Window:
             else:
                 self.give(count, None)
             raise
+
+    def give_after(self, count: int, answer: asyncio.Future[Any]) -> None:
+        """Give ``count`` bytes back when the request that has just left is answered."""
+        began = time.monotonic()
+
+        def answered(answer: asyncio.Future[Any]) -> None:
+            failed = answer.cancelled() or answer.exception() is not None
+            self.give(count, None if failed else time.monotonic() - began)
+
+        answer.add_done_callback(answered)
 
     def take(self, count: int) -> bool:
         """Hold ``count`` bytes, if there is room at this moment; ``give`` has to follow."""
