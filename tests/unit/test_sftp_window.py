@@ -72,3 +72,25 @@ def test_an_upload_that_lets_reads_go_first_is_alive_as_long_as_they_move() -> N
         await asyncio.wait_for(waiting, 10)
 
     asyncio.run(play())
+
+
+def test_nobody_overtakes_who_waits_for_more_room() -> None:
+    async def play() -> None:
+        window, order = Window(ALL), list[str]()
+
+        async def one(name: str, count: int) -> None:
+            await window.enter(count)
+            order.append(name)
+
+        await window.enter(ALL // 2)
+        tasks = [asyncio.ensure_future(one("all", ALL)), asyncio.ensure_future(one("little", 1))]
+        await asyncio.sleep(0)
+        assert order == []
+        window.give(ALL // 2, None)
+        await tasks[0]
+        await asyncio.sleep(0)
+        assert order == ["all"]
+        window.give(ALL, None)
+        await tasks[1]
+
+    asyncio.run(play())

@@ -77,7 +77,8 @@ class Window:
 
     async def enter(self, count: int, *, first: bool = False) -> None:
         """Hold ``count`` bytes, as soon as there is room; ``give`` has to follow."""
-        if not self._is_full(count) and (first or not self._first):
+        ahead = self._first or (not first and self._waiting)
+        if not ahead and not self._is_full(count):
             self._used += count
             return
         one = _Waiting(count, asyncio.get_running_loop().create_future(), progress.listener.get())
