@@ -536,14 +536,16 @@ def test_a_worker_stays_while_its_server_was_left(tmp_path: Path) -> None:
     at_rest(tmp_path, body)
 
 
-def test_a_worker_stays_though_what_was_under_way_is_cancelled(tmp_path: Path) -> None:
+def test_what_is_cancelled_before_it_has_begun_is_answered(tmp_path: Path) -> None:
     async def body(remote: IsolatedRemote, lost: list[str]) -> None:
-        pid = remote.worker_pid
+        process = remote._process
+        assert process is not None
         looking = asyncio.ensure_future(remote.stat(b""))
         await asyncio.sleep(0)
         looking.cancel()
-        await remote.rest()
-        assert looking.cancelled() and remote.worker_pid == pid and lost == []
+        await asyncio.wait([looking])
+        assert looking.cancelled() and await eventually(lambda: not process._pending)
+        assert process.alive and lost == []
 
     at_rest(tmp_path, body)
 

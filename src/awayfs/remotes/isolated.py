@@ -104,10 +104,8 @@ class _Process:
 
     async def is_idle(self, wait_s: float) -> bool:
         """Whether nothing is under way, after so many seconds at most."""
-        until = self._loop.time() + wait_s
-        while self._pending and (left_s := until - self._loop.time()) > 0:
-            await asyncio.wait([one.future for one in self._pending.values()], timeout=left_s)
-            await asyncio.sleep(0)  # who was cancelled has another one by then
+        if self._pending:
+            await asyncio.wait([one.future for one in self._pending.values()], timeout=wait_s)
         return self.alive and not self._pending
 
     def end(self, why: str) -> None:
