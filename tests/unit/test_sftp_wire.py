@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import struct
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -14,10 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from awayfs.core.errors import Implausible, NotFound, Refused, RemoteError, Unreachable
+from awayfs.core.types import Attributes
+from awayfs.ports.remote import Piece
 from awayfs.remotes import progress
 from awayfs.remotes import sftp_packets as packets
 from awayfs.remotes.sftp_channel import Channel
+from awayfs.remotes.sftp_clock import ServerClock
 from awayfs.remotes.sftp_errors import Unsupported
+from awayfs.remotes.sftp_paths import Paths
+from awayfs.remotes.sftp_small import SmallFiles
+from awayfs.remotes.sftp_transfer import Transfer
+from awayfs.remotes.sftp_view import View
 from awayfs.remotes.sftp_wire import Wire
 
 HEAD = struct.Struct(">IBI")
@@ -143,9 +151,16 @@ def _the_end(far: Far) -> None:
     far.wire.connection_lost(None)
 
 
+def _no_more(far: Far) -> None:
+    assert not far.wire.eof_received()
+
+
 @pytest.mark.parametrize(
     "end",
-    [_another_number, _the_same_number_twice, _another_version, _a_packet_of_gigabytes, _the_end],
+    [
+        *(_another_number, _the_same_number_twice, _another_version, _a_packet_of_gigabytes),
+        *(_the_end, _no_more),
+    ],
 )
 def test_who_waits_is_told_when_the_session_ends(end: Callable[[Far], None]) -> None:
     """Unreachable, whatever ended it: what was asked may have been done."""
@@ -343,17 +358,46 @@ def test_each_answer_is_a_sign_of_life_of_the_call_that_asked() -> None:
     played(test)
 
 
+U32 = st.sampled_from([0, 1, 2, 3, 7, 255, 1 << 31, 0xFFFF_FFFF]).map(
+    lambda n: struct.pack(">I", n)
+)
+STRING = st.sampled_from([b"", b"h", b"..", b"a/b", b"a\0b", b"h" * 256, b"h" * 300]).map(string)
+MANY_MORE = struct.pack(">II", 0x8000_0000, 0x7FFF_FFFF)
+FILE = packets.with_attributes(packets.ATTRS, b"", packets.Attributes(7, 0, 0, 0o100644, 1, 1))[1][
+    4:
+]
+PARTS = st.one_of(U32, STRING, st.sampled_from([ATTRS, FILE, MANY_MORE]), st.binary(max_size=60))
+BODIES = st.one_of(
+    st.sampled_from(
+        [
+            string(b"12345678"),
+            ATTRS,
+            FILE,
+            status(0),
+            status(1),
+            status(4),
+            status(4)[:9],
+            b"\0\0\0\4",
+        ]
+    ),
+    STRING,
+    st.lists(PARTS, max_size=6).map(b"".join),
+    st.builds(lambda n, name: n + (name + bytes(4) + FILE) * 2, U32, STRING),
+)
+"""Of replies: such as they should be, and what may come of parts that are what they should be."""
+
 PIECES = st.lists(
     st.one_of(
         st.binary(max_size=40),
         st.builds(
-            lambda kind, number, body: HEAD.pack(5 + len(body), kind, number) + body,
-            st.sampled_from([0, 2, 101, 102, 103, 104, 105, 201, 255]),
+            lambda kind, number, body, more: HEAD.pack(5 + len(body) + more, kind, number) + body,
+            st.sampled_from([0, 2, 101, 101, 102, 102, 103, 104, 105, 105, 201, 255]),
             st.integers(0, 12),
-            st.binary(max_size=60) | st.just(ATTRS) | st.just(status(0)),
+            BODIES,
+            st.sampled_from([0] * 9 + [-4, 4, 1 << 30]),
         ),
     ),
-    max_size=12,
+    max_size=16,
 )
 
 
@@ -384,5 +428,97 @@ def test_whatever_a_server_sends_each_request_ends(pieces: list[bytes]) -> None:
             assert not isinstance(answer, BaseException) or isinstance(answer, RemoteError)
         assert channel._open_handles._value == HANDLES
         assert not isinstance(far.wire.ended, Refused)
+
+    played(test)
+
+
+RIGHT = {
+    **dict.fromkeys((packets.LSTAT, packets.FSTAT), (packets.ATTRS, FILE)),
+    **dict.fromkeys((packets.OPEN, packets.OPENDIR), (packets.HANDLE, string(b"h"))),
+    packets.READ: (packets.DATA, string(b"1234567")),
+    packets.READDIR: (packets.NAME, struct.pack(">I", 1) + string(b"name") + bytes(4) + FILE),
+}
+"""What answers a request; anything else is done."""
+
+STEPS = st.lists(
+    st.tuples(
+        st.integers(0, 3),
+        st.sampled_from([None] * 5 + [101, 102, 103, 104, 105, 201]),
+        st.none() | st.none() | BODIES,
+    ),
+    max_size=40,
+)
+"""Which of the requests under way is answered next, by what kind and body; None: the right one."""
+
+
+async def answered(far: Far, steps: list[tuple[int, int | None, bytes | None]]) -> None:
+    """Play them, then lose the connection."""
+    under_way: list[tuple[int, int]] = []
+    seen = 0
+    for which, kind, body in steps:
+        for _ in range(4):  # a call may need some turns of the loop to go on
+            await asyncio.sleep(0)
+        under_way += [(asked, number) for asked, number, _ in far.asked[seen:]]
+        seen = len(far.asked)
+        if not under_way:
+            break
+        asked, number = under_way.pop(which % len(under_way))
+        right_kind, right = RIGHT.get(asked, (packets.STATUS, status(0)))
+        far.send(right_kind if kind is None else kind, number, right if body is None else body)
+    far.wire.connection_lost(None)
+
+
+async def ended(*running: asyncio.Task[Any]) -> list[object]:
+    """What came of calls, none of which waits for ever."""
+    _, still = await asyncio.wait(running, timeout=5)
+    assert not still
+    return [call.exception() or call.result() for call in running]
+
+
+@given(STEPS)
+def test_whatever_a_server_answers_small_files_end_and_land_where_they_should(
+    steps: list[tuple[int, int | None, bytes | None]],
+) -> None:
+    """And what holds room for them gives it back."""
+
+    async def test(channel: Channel, _far: Far) -> None:
+        small = SmallFiles(channel, Paths(channel))
+        far = Far(small._wire)
+        far.version()
+        fd = os.memfd_create("landing")
+        wanted = [Piece(b"f", 7, 1), Piece(b"g", 0, 20), Piece(b"h", 1, 30)]
+        fetching = asyncio.create_task(small.fetch(wanted, fd, lambda _allow: None))
+        await answered(far, steps)
+        (answer,) = await ended(fetching)
+        assert isinstance(answer, list | RemoteError)
+        ours = {1, 2, 3, 4, 5, 6, 7, 30}
+        assert not any(byte for at, byte in enumerate(os.pread(fd, 99, 0)) if at not in ours)
+        assert not small.window._used
+        os.close(fd)
+
+    played(test)
+
+
+@given(STEPS)
+def test_whatever_a_server_answers_content_and_names_are_whole_or_an_error(
+    steps: list[tuple[int, int | None, bytes | None]],
+) -> None:
+    async def test(channel: Channel, far: Far) -> None:
+        clock = ServerClock()
+        view = View(channel, clock, Paths(channel), lambda _allow: None)
+        transfer = Transfer(channel, view, clock, lambda _allow: None)
+        fd = os.memfd_create("content")
+        os.pwrite(fd, b"7654321", 0)
+        calls: list[Coroutine[Any, Any, object]] = [
+            *(transfer.digest(b"f"), transfer.fetch(b"f", 0, 7, fd), view.list(b"d")),
+            transfer.stage(b"n", fd, 7, Attributes(mode=0o600, mtime_ns=1), True),
+        ]
+        running = [asyncio.create_task(call) for call in calls]
+        await answered(far, steps)
+        for answer in await ended(*running):
+            assert not isinstance(answer, BaseException) or isinstance(answer, RemoteError)
+        await asyncio.sleep(0)
+        assert channel._open_handles._value == HANDLES and not channel.window._used
+        os.close(fd)
 
     played(test)

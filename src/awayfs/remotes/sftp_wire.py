@@ -168,6 +168,11 @@ class Wire(asyncssh.SSHClientSession[bytes]):
         self.extensions = packets.extensions(body)
         self._ready.set_result(None)
 
+    def eof_received(self) -> bool:
+        """The server's process says no more, whether or not its channel stays."""
+        self.close()
+        return False
+
     def connection_lost(self, exc: Exception | None) -> None:
         """The session is over."""
         self._end(Unreachable(f"the connection was lost: {exc}" if exc else "connection lost"))
