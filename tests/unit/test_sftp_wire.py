@@ -435,17 +435,24 @@ def test_whatever_a_server_sends_each_request_ends(pieces: list[bytes]) -> None:
 RIGHT = {
     **dict.fromkeys((packets.LSTAT, packets.FSTAT), (packets.ATTRS, FILE)),
     **dict.fromkeys((packets.OPEN, packets.OPENDIR), (packets.HANDLE, string(b"h"))),
-    packets.READ: (packets.DATA, string(b"1234567")),
     packets.READDIR: (packets.NAME, struct.pack(">I", 1) + string(b"name") + bytes(4) + FILE),
 }
-"""What answers a request; anything else is done."""
+
+
+def right(asked: int, request: bytes) -> tuple[int, bytes]:
+    """What answers a request; anything else is done."""
+    if asked == packets.READ:
+        return packets.DATA, string(b"1234567"[: int.from_bytes(request[-4:], "big")])
+    return RIGHT.get(asked, (packets.STATUS, status(0)))
+
 
 STEPS = st.lists(
     st.tuples(
         st.integers(0, 3),
-        st.sampled_from([None] * 5 + [101, 102, 103, 104, 105, 201]),
-        st.none() | st.none() | BODIES,
+        st.sampled_from([None] * 30 + [101, 102, 103, 104, 105, 201]),
+        st.integers(0, 5).flatmap(lambda n: BODIES if n == 5 else st.none()),
     ),
+    min_size=14,
     max_size=40,
 )
 """Which of the requests under way is answered next, by what kind and body; None: the right one."""
@@ -453,18 +460,19 @@ STEPS = st.lists(
 
 async def answered(far: Far, steps: list[tuple[int, int | None, bytes | None]]) -> None:
     """Play them, then lose the connection."""
-    under_way: list[tuple[int, int]] = []
+    under_way: list[tuple[int, int, bytes]] = []
     seen = 0
     for which, kind, body in steps:
-        for _ in range(4):  # a call may need some turns of the loop to go on
+        for _ in range(12):  # a call may need some turns of the loop to go on
             await asyncio.sleep(0)
-        under_way += [(asked, number) for asked, number, _ in far.asked[seen:]]
+        under_way += far.asked[seen:]
         seen = len(far.asked)
         if not under_way:
             break
-        asked, number = under_way.pop(which % len(under_way))
-        right_kind, right = RIGHT.get(asked, (packets.STATUS, status(0)))
-        far.send(right_kind if kind is None else kind, number, right if body is None else body)
+        asked, number, request = under_way.pop(which % len(under_way))
+        right_kind, right_body = right(asked, request)
+        answer = right_body if body is None else body
+        far.send(right_kind if kind is None else kind, number, answer)
     far.wire.connection_lost(None)
 
 
