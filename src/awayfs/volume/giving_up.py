@@ -176,12 +176,19 @@ class GivingUp:
         return [r for r in self._store.journal.of_node(record.node) if r.seq > record.seq]
 
     def below(self, node: NodeId) -> Iterator[NodeId]:
-        """All that is inside a node here, directories before what is in them."""
-        pending = [node]
+        """All that is inside a node here, directories before what is in them.
+
+        Each directory once: one that came back may stand inside itself, until what the server
+        refused to move into it goes home.
+        """
+        pending, seen = [node], {node}
         while pending:
             for _, child in self._store.nodes.children(pending.pop()):
+                if child.id in seen:
+                    continue
                 yield child.id
                 if child.kind is Kind.DIRECTORY:
+                    seen.add(child.id)
                     pending.append(child.id)
 
 

@@ -88,7 +88,9 @@ class Remover:
 
     def _look_again(self, directory: NodeId) -> None:
         """What has the name by now was not taken over, nor has what leads to it gone."""
-        while True:
+        seen: set[NodeId] = set()
+        while directory not in seen:
+            seen.add(directory)
             if self._server.listed_ns(directory) is not None:
                 self._server.set_listed(directory, 0)
             names = self._nodes.names(directory)
