@@ -22,6 +22,7 @@ from awayfs.core.modes import (
     step,
 )
 from awayfs.core.orders import Order, Scope, order_of, strictest
+from awayfs.remotes.directory import DirectoryRemote
 from awayfs.store.store import Store
 from awayfs.volume import mode_history
 from awayfs.volume.link import Link
@@ -148,7 +149,8 @@ def test_what_is_no_order(values: object) -> None:
 def kept_by(store: Store, *events: tuple[Event, str]) -> Link:
     """A link of a new daemon to which things happened."""
     start = mode_history.at_start(store.facts, 1)
-    link = Link(None, lambda: 2, start, mode_history.load(store.facts))  # type: ignore[arg-type]
+    nowhere = DirectoryRemote(b"/nonexistent")
+    link = Link(nowhere, lambda: 2, start, mode_history.load(store.facts))
     link.on_history = lambda: mode_history.keep(store.facts, link)
     for event, cause in events:
         link._step(cause, event)
