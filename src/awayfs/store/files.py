@@ -40,8 +40,8 @@ class Files:
         self._serial = count(1)
         self.to_unlink: list[str] = []
         self.unlink_all: Callable[[list[str]], object] = unlink_all
-        """Deletes what nothing else will take the place of; whoever may not wait has it done in a
-        thread."""
+        """Deletes what nothing else will take the place of while the store is open; whoever may
+        not wait has it done in a thread, and waits for that before the store is closed."""
 
     def path(self, folder: str, node: NodeId, version: int) -> str:
         """``content`` or ``base`` file of a node; version 0 has no suffix."""
@@ -66,7 +66,7 @@ class Files:
         self._doomed.append(path)
 
     def delete_for_good_after_commit(self, path: str) -> None:
-        """The same for a path that is never used again."""
+        """The same for a path that is not used again as long as this store is open."""
         if not self._doomed_for_good:
             self._db.on_commit(self._hand_over)
             self._db.on_rollback(self._doomed_for_good.clear)

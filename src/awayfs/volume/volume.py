@@ -167,6 +167,7 @@ class Volume:
         context.before_sending = self._admission.count
         context.sending.on_more = self.replay.wake
         context.tidy = self.replay.tidy
+        self._deleting: set[asyncio.Future[None]] = set()
 
     # -- life -----------------------------------------------------------------------------
 
@@ -175,8 +176,7 @@ class Volume:
         self.context.spawn(self.link.keep_trying())
         self.context.spawn(self.replay.run())
         self.context.spawn(self.context.sending.keep_time())
-        in_thread = asyncio.get_running_loop().run_in_executor
-        self.store.files.unlink_all = lambda paths: in_thread(None, unlink_all, paths)
+        self.store.files.unlink_all = self._delete_beside
         self.context.spawn(self._commit_now_and_then())
         self.context.spawn(self.merging.run())
         self.context.spawn(self.sweep.run())
@@ -206,7 +206,14 @@ class Volume:
         self.store.insist(self.context.opened.save_all)
         self.context.opened.close_all()
         self.store.files.unlink_all = unlink_all
+        if self._deleting:  # the next daemon may give such a name out again
+            await asyncio.wait(self._deleting)
         self.shown.end()
+
+    def _delete_beside(self, paths: list[str]) -> None:
+        work = asyncio.get_running_loop().run_in_executor(None, unlink_all, paths)
+        self._deleting.add(work)
+        work.add_done_callback(self._deleting.discard)
 
     def accept_server(self) -> None:
         """Who answers next is our server, whatever it was known by."""
