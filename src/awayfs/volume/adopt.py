@@ -12,7 +12,6 @@ import logging
 import os
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 from awayfs.core import diff
 from awayfs.core.diff import Content
@@ -24,6 +23,7 @@ from awayfs.core.records import (
 )
 from awayfs.core.types import ROOT, Entry, Kind, NodeId
 from awayfs.store.server import Seen, ServerNode
+from awayfs.volume.adopted_attributes import AdoptedAttributes
 from awayfs.volume.context import Context
 from awayfs.volume.opened import OpenNode
 from awayfs.volume.removing import Remover
@@ -68,6 +68,7 @@ class Adopter:
         self._journal = context.store.journal
         self._superseded = Superseded(context)
         self._remover = Remover(context)
+        self._attributes = AdoptedAttributes(context)
 
     def adopt(
         self, directory: NodeId, changes: Sequence[diff.Change], listed_ns: int | None = None
@@ -89,11 +90,11 @@ class Adopter:
             yield
 
     def unchanged(self, directory: NodeId) -> None:
-        """Nothing happened in a directory; see ``_directory_time`` for what there is to do."""
+        """Nothing happened in a directory but, perhaps, to the times of those in it."""
         for node in self._server.directories_of_other_times(directory):
             base = self._server.get(node)
             if base is not None:
-                self._directory_time(node, base.entry())
+                self._attributes.directory_time(node, base.entry())
 
     def adopt_root(self, entry: Entry) -> None:
         """The root's own attributes."""
@@ -101,7 +102,7 @@ class Adopter:
             known = self._server.get(ROOT)
             self._server.set(ROOT, entry, seen_ns=self._context.now())
             if known is None or not self._journal.has_any(ROOT):
-                self._set_local(ROOT, entry, frozenset())
+                self._attributes.show(ROOT, entry, frozenset())
 
     def is_link_to_another(self, node: NodeId, entry: Entry) -> bool:
         """Whether what stands in a node's place is one more name of another file that we know."""
@@ -182,7 +183,7 @@ class Adopter:
                 else:
                     self._unchanged.append(node)
                 if entry.kind is Kind.DIRECTORY:
-                    self._directory_time(node, entry)
+                    self._attributes.directory_time(node, entry)
             case diff.Updated(node, entry, content):
                 self._server.seen(directory, entry.name)
                 self._updated(node, entry, content)
@@ -292,26 +293,11 @@ class Adopter:
         self._server.set(node, adopted, seen_ns=self._context.now())
         if base is not None and base.token != entry.token:
             self._nodes.set_xattr(node, XATTRS_LOADED, None)
-        self._set_local(node, entry, dirty, content)
+        self._attributes.show(node, entry, dirty, content)
         if entry.kind is Kind.FILE:
             self._adopt_content(node, base, entry, content)
         elif entry.kind is Kind.DIRECTORY and content is Content.CHANGED:
             self._outdate_listing(node)
-        self._context.kernel.forget_node(node)
-
-    def _directory_time(self, node: NodeId, entry: Entry) -> None:
-        """A directory's time here is that of the last change here, until all went out.
-
-        What the replay of its entries made of it was the base all the while, so that it shows
-        as no change when it is seen again.
-        """
-        local, capabilities = self._nodes.get(node), self._context.link.capabilities
-        grain = max(capabilities.time_granularity_ns, 1) if capabilities else 1
-        if local is None or local.mtime_ns // grain == entry.mtime_ns // grain:
-            return
-        if self._journal.concerns(node):
-            return
-        self._nodes.update(node, mtime_ns=entry.mtime_ns)
         self._context.kernel.forget_node(node)
 
     def _outdate_listing(self, node: NodeId) -> None:
@@ -330,47 +316,6 @@ class Adopter:
                 self._context.on_content_gone(node)
         elif base is not None and cached.token(node) == base.token:
             cached.set_token(node, entry.token)
-
-    def _lost_only_its_fraction(self, node: NodeId, entry: Entry) -> bool:
-        """Whether a time is the one here as far as the server can hold it.
-
-        It keeps its fraction here as long as the content does: for a program that reads a file,
-        and looks again before it writes to it, another time tells of somebody else's change.
-        """
-        local, capabilities = self._context.node(node), self._context.link.capabilities
-        if local is None or capabilities is None or entry.kind is not Kind.FILE:
-            return False
-        lost = local.mtime_ns % max(capabilities.time_granularity_ns, 1)
-        is_whole = self._store.content.covers(node, 0, entry.size)
-        return is_whole and local.mtime_ns - lost == entry.mtime_ns
-
-    def _set_local(
-        self, node: NodeId, entry: Entry, dirty: frozenset[str], content: Content | None = None
-    ) -> None:
-        """The attributes that a program sees, except those that were set here."""
-        uid, gid = self._context.local_owner(entry)
-        values: dict[str, Any] = {
-            "mode": entry.mode,
-            "uid": uid,
-            "gid": gid,
-            "mtime_ns": entry.mtime_ns,
-        }
-        if entry.kind is not Kind.DIRECTORY:
-            values["size"] = entry.size
-            values["target"] = entry.target
-            if content is not Content.CHANGED and self._lost_only_its_fraction(node, entry):
-                values.pop("mtime_ns")
-        elif self._journal.works_in(node):
-            values.pop("mtime_ns")  # entries made here are newer than what the server shows
-        if entry.ctime_ns is not None:
-            values["ctime_ns"] = entry.ctime_ns
-        values = {key: value for key, value in values.items() if key not in dirty}
-        opened = self._context.opened.get(node)
-        if opened is not None and (opened.unsaved or opened.passthrough or opened.mappable):
-            values.pop("size", None)
-        self._nodes.update(node, **values)
-        if opened is not None and "mtime_ns" in values:
-            opened.mtime_ns = entry.mtime_ns
 
     def _move_names(self, directory: NodeId, moves: list[diff.Moved]) -> None:
         """Renames within one directory, all old names going before new ones come (swaps)."""
