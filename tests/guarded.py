@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Client, eventually, needs_fuse
-from tests.sshd import PasswordSshd, needs_sshd
+from tests.harness import Client, eventually, needs_fuse, run
+from tests.sshd import PasswordSshd, Sshd, needs_sshd
 
 RIGHT = "Correct-Horse-9"
 WRONG = "Battery-Staple-7"
@@ -156,6 +156,21 @@ def guarded_share(base: str) -> Iterator[Guarded]:
         yield guarded
     finally:
         client.close()
+        sshd.kill()
+
+
+@contextmanager
+def locked_key(guarded: Guarded, base: str) -> Iterator[tuple[str, list[str]]]:
+    """The same share by a key whose passphrase is ``RIGHT``: the account, and how to mount it."""
+    sshd = Sshd(base)
+    sshd.start()
+    try:
+        run("ssh-keygen", "-q", "-p", "-P", "", "-N", RIGHT, "-f", sshd.identity)
+        options = ",".join(f"{name}={value}" for name, value in sshd.options.items())
+        account = f"{sshd.user}@127.0.0.1:{sshd.port}"
+        url = f"sftp://{account}{guarded.root}"
+        yield account, ["mount", url, guarded.client.mountpoint, "-o", options]
+    finally:
         sshd.kill()
 
 

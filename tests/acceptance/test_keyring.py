@@ -11,7 +11,15 @@ import pytest
 
 from awayfs.control import keyring_lock, keyring_process
 from awayfs.control.keyring_lock import Lock
-from tests.guarded import RIGHT, WRONG, Guarded, guarded_share, mode_is, needs_guard
+from tests.guarded import (
+    RIGHT,
+    WRONG,
+    Guarded,
+    guarded_share,
+    locked_key,
+    mode_is,
+    needs_guard,
+)
 from tests.harness import eventually
 from tests.programs import attempt
 from tests.secret_service import MASTER, SecretService, needs_secret_service, secret_service
@@ -120,27 +128,15 @@ def test_locked_when_it_is_to_keep_something(keyring: SecretService, guarded: Gu
 
 
 def test_the_passphrase_of_a_key(keyring: SecretService, guarded: Guarded) -> None:
-    from tests.harness import run
-    from tests.sshd import Sshd
-
-    sshd = Sshd(f"{guarded.client.base}/keys")
-    sshd.start()
-    try:
-        run("ssh-keygen", "-q", "-p", "-P", "", "-N", RIGHT, "-f", sshd.identity)
-        options = ",".join(f"{name}={value}" for name, value in sshd.options.items())
-        url = f"sftp://{sshd.user}@127.0.0.1:{sshd.port}{guarded.root}"
-        words = ["mount", url, guarded.client.mountpoint, "-o", options]
+    with locked_key(guarded, f"{guarded.client.base}/keys") as (user, words):
         status, shown = guarded.at_terminal(*words, answers=[RIGHT])
         assert status == 0, shown
         guarded.login(RIGHT, "--keep", "--passphrase")
-        user = f"{sshd.user}@127.0.0.1:{sshd.port}"
         assert keyring.secret("awayfs-passphrase", user) == RIGHT
         guarded.client.umount()
         guarded.client.awayfs(*words)
         eventually(lambda: guarded.client.status()["mode"] == "connected", "the login")
         assert guarded.secrets_seen() == []
-    finally:
-        sshd.kill()
 
 
 def test_a_keyring_that_nobody_has_ever_used(

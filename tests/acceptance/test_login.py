@@ -14,8 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.guarded import RIGHT, WRONG, Guarded, guarded_share, mode_is, needs_guard
-from tests.harness import assert_same_tree, eventually, run, tree
+from tests.guarded import (
+    RIGHT,
+    WRONG,
+    Guarded,
+    guarded_share,
+    locked_key,
+    mode_is,
+    needs_guard,
+)
+from tests.harness import assert_same_tree, eventually, tree
 from tests.sshd import PasswordSshd
 
 pytestmark = needs_guard
@@ -226,20 +234,10 @@ def test_the_same_state_with_another_account(guarded: Guarded) -> None:
 
 
 def test_a_key_with_a_passphrase(guarded: Guarded, tmp_path: Path) -> None:
-    from tests.sshd import Sshd
-
-    sshd = Sshd(str(tmp_path / "keys"))
-    sshd.start()
-    try:
-        run("ssh-keygen", "-q", "-p", "-P", "", "-N", RIGHT, "-f", sshd.identity)
-        options = ",".join(f"{name}={value}" for name, value in sshd.options.items())
-        url = f"sftp://{sshd.user}@127.0.0.1:{sshd.port}{guarded.root}"
-        words = ["mount", url, guarded.client.mountpoint, "-o", options]
+    with locked_key(guarded, str(tmp_path / "keys")) as (_, words):
         assert "passphrase" in guarded.client.fails(*words)
         status, shown = guarded.at_terminal(*words, answers=[RIGHT])
         assert status == 0 and "Passphrase of the key" in shown and RIGHT not in shown, shown
         assert json.loads(guarded.client.awayfs("status", "--json"))
         assert Path(guarded.client.path("f")).read_text() == "of the server\n"
         guarded.client.umount()
-    finally:
-        sshd.kill()
