@@ -152,3 +152,35 @@ def test_after_an_absence_all_that_was_listed_is_looked_at(
         assert world.store.nodes.child(directory, b"new") is not None
 
     walk(tmp_path, 600.0, play)
+
+
+def test_who_asks_for_one_name_does_not_wait_for_a_long_listing(tmp_path: Path) -> None:
+    """As right after an absence, when nothing is fresh and the directory is large."""
+
+    async def play(world: Walked) -> None:
+        for name in ("first", "second", "third"):
+            (world.share / "d05" / name).write_text(name)
+        go_on, remote = asyncio.Event(), world.volume.link.remote
+        listed = remote.list_unless
+
+        async def list_unless(path: bytes, fingerprint: bytes) -> Any:
+            if path == b"d05":
+                await go_on.wait()
+            return await listed(path, fingerprint)
+
+        remote.list_unless = list_unless  # type: ignore[method-assign]
+        for name in ("first", "second", "third"):
+            node = await asyncio.wait_for(world.find(f"d05/{name}"), 30)
+            assert node.size == len(name)
+        directory = await world.find("d05")
+        assert world.store.server.listed_ns(directory.id) is None
+        go_on.set()
+        while world.store.server.listed_ns(directory.id) is None:
+            await asyncio.sleep(0.01)  # the listing was not given up
+        assert [name for name, _ in world.store.nodes.children(directory.id)] == [
+            b"first",
+            b"second",
+            b"third",
+        ]
+
+    walk(tmp_path, 600.0, play)

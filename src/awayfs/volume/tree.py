@@ -7,6 +7,8 @@ out to be away the store's answer stands.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
 from collections.abc import Awaitable
 from dataclasses import dataclass
@@ -22,6 +24,8 @@ from awayfs.volume.context import SECOND_NS, Context
 from awayfs.volume.observe import Observer
 
 SPACE_KEPT_NS = 10 * SECOND_NS
+LISTING_S = 0.25
+"""So long who asks for one name waits for a listing of all names."""
 
 
 @dataclass(slots=True)
@@ -222,7 +226,9 @@ class Tree:
         return self._known(parent, name, self._store.nodes.child(parent, name))
 
     async def _look_at_server(self, parent: NodeId, name: bytes) -> None:
-        """One name is looked at alone; who asks for a second soon gets the whole directory."""
+        """One name is looked at alone; who asks for a second soon gets the whole directory, unless
+        that is so large that a look at the name is sooner there.
+        """
         now = self._context.now()
         recently = now - self._stale_lookup_ns.get(parent, 0) < SECOND_NS
         self._stale_lookup_ns[parent] = now
@@ -231,9 +237,10 @@ class Tree:
         keeps = self._context.fresh_s(parent) > 0  # else a listing answers no second question
         listed_ns = self._store.server.listed_ns(parent)
         if keeps and recently and not self._context.is_fresh(listed_ns, parent):
-            await self._observer.directory(parent)
-        else:
-            await self._observer.name(parent, name)
+            with contextlib.suppress(TimeoutError):  # the listing goes on, for all who come later
+                await asyncio.wait_for(self._observer.directory(parent), LISTING_S)
+                return
+        await self._observer.name(parent, name)
 
     def _is_stale(self, node_id: NodeId) -> bool:
         seen_ns = self._store.server.seen_ns(node_id)
