@@ -21,31 +21,36 @@ from awayfs.volume.refusal_pause import LATELY_S, RefusalPause
 
 
 class FakeRemote:
-    """Connects, or fails with ``trouble``; ``hang`` keeps an attempt waiting until closed."""
+    """Connects, or fails with ``trouble``; ``hang`` keeps an attempt waiting until given up."""
 
     def __init__(self) -> None:
         self.trouble: RemoteError | None = None
         self.hang: asyncio.Event | None = None
         self.attempts = 0
+        self.has_session = False
+        self.given_up = asyncio.Event()
 
     async def connect(self) -> Any:
         self.attempts += 1
         if self.hang is not None:
             hanging, self.hang = self.hang, None
             await hanging.wait()
-            raise Unreachable("closed")
+            raise Unreachable("given up")
         if self.trouble is not None:
             raise self.trouble
+        self.has_session = True
         return object()
 
+    def give_up(self, _why: str) -> None:
+        self.has_session = False
+        self.given_up.set()
+
     async def close(self) -> None:
-        self.closed.set()
+        self.give_up("closed")
 
     async def probe(self) -> None:
         if self.trouble is not None:
             raise self.trouble
-
-    closed: asyncio.Event = asyncio.Event()
 
 
 def started(remote: FakeRemote) -> Link:
@@ -56,8 +61,8 @@ def started(remote: FakeRemote) -> Link:
 def scenario(play: Callable[[Link, FakeRemote], Coroutine[Any, Any, None]]) -> None:
     async def run() -> None:
         remote = FakeRemote()
-        remote.closed = asyncio.Event()
         link = started(remote)
+        link.give_up = remote.give_up
         trying = asyncio.ensure_future(link.keep_trying())
         try:
             await asyncio.wait_for(play(link, remote), 90)
@@ -201,7 +206,7 @@ def test_offline_by_hand_is_not_undone_by_a_brake_or_a_link() -> None:
 
 def test_online_gives_up_an_attempt_that_hangs() -> None:
     async def play(link: Link, remote: FakeRemote) -> None:
-        remote.hang = remote.closed
+        remote.hang = remote.given_up
         await until(lambda: remote.attempts == 1)
         await asyncio.wait_for(link.online_by_hand(), 2)
         assert link.usable
@@ -210,15 +215,69 @@ def test_online_gives_up_an_attempt_that_hangs() -> None:
     scenario(play)
 
 
+class SlowAdmission:
+    """Keeps the first attempt that was answered from being let in."""
+
+    def __init__(self, link: Link) -> None:
+        self.begun, self.release = asyncio.Event(), asyncio.Event()
+        link.admit = self._admit
+
+    async def _admit(self, _connected: Any) -> None:
+        if not self.begun.is_set():
+            self.begun.set()
+            await self.release.wait()
+
+
+def test_online_ends_no_session_that_comes_up() -> None:
+    """The attempt that is given up has its answer, and only has to be let in."""
+
+    async def play(link: Link, remote: FakeRemote) -> None:
+        admission = SlowAdmission(link)
+        await admission.begun.wait()
+        asked = asyncio.ensure_future(link.online_by_hand())
+        await asyncio.sleep(0.1)
+        admission.release.set()
+        await asked
+        assert (link.usable, link.state.by_hand) == (True, True)
+        assert remote.has_session, "the link is up, and there is nothing behind it"
+
+    scenario(play)
+
+
+def test_another_way_ends_no_session_that_comes_up() -> None:
+    async def play(link: Link, remote: FakeRemote) -> None:
+        admission = SlowAdmission(link)
+        await admission.begun.wait()
+        link.hope("another network", moved=True)
+        admission.release.set()
+        await until(lambda: link.usable)
+        assert remote.has_session, "the link is up, and there is nothing behind it"
+
+    scenario(play)
+
+
+def test_online_counts_though_another_attempt_was_sooner() -> None:
+    async def play(link: Link, remote: FakeRemote) -> None:
+        remote.hang = remote.given_up
+        await until(lambda: remote.attempts == 1)
+        sooner = asyncio.ensure_future(link.connect())
+        await asyncio.sleep(0)
+        await link.online_by_hand()
+        await sooner
+        assert (remote.attempts, link.usable, link.state.by_hand) == (2, True, True)
+
+    scenario(play)
+
+
 def test_offline_while_online_is_tried_wins() -> None:
     async def play(link: Link, remote: FakeRemote) -> None:
         await until(lambda: link.usable)
         link.offline_by_hand()
-        remote.hang = remote.closed
+        remote.hang = remote.given_up
         asked = asyncio.ensure_future(link.online_by_hand())
         await until(lambda: remote.hang is None)
         link.offline_by_hand()
-        remote.closed.set()
+        remote.given_up.set()
         with pytest.raises(Unreachable):
             await asked
         await asyncio.sleep(0.1)

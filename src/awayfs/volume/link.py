@@ -52,9 +52,10 @@ class Link:
     it raises ``WrongServer`` or ``Implausible`` to refuse it. ``on_attempt`` is called when it is
     about to be opened, ``on_change`` after each change of mode with the old and the new state,
     ``on_history`` when ``history`` has grown, ``on_news`` when the server itself came (True) or
-    went (False), with the cause. ``give_up`` ends what is under way on a session that is known to
-    be dead, ``leave`` is how one ends by order. ``last_sign`` tells when anything moved on it, by
-    ``clock``: a long upload is a sign of life, too, and may keep answers waiting.
+    went (False), with the cause. ``give_up`` ends at once a session that is known to be dead, or
+    that makes room for another, with what is under way on it; ``leave`` is how one ends by order.
+    ``last_sign`` tells when anything moved on it, by ``clock``: a long upload is a sign of life,
+    too, and may keep answers waiting.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Link:
         self._up = False
         self._failures = 0  # attempts in a row that led to nothing
         self._session = 0  # counts connections: an answer of an old one says nothing of the new
+        self._begun_anew = 0  # counts attempts that were given up for another
         self._orders = 0  # counts what a person said, so that the last word counts
         self._online_asked = False  # the attempt under way is a person's
         self._stranger = False  # stopped because of who answered, which looking again may end
@@ -200,8 +202,8 @@ class Link:
             self._pulse.moved()
         if not self._up and self._may_try and not self._refusals.lately:
             self._try_now(cause)
-            if moved and self._connecting.locked():
-                self.give_up(f"begun anew: {cause}")  # it may hang on a way that is no more
+            if moved:  # an attempt may hang on a way that is no more
+                self._begin_anew(cause)
 
     def credentials_changed(self, cause: str) -> None:
         """There is something else to show to a server that refused what there was."""
@@ -213,6 +215,14 @@ class Link:
         self._failures = 0
         self._refusals.cut_short()
         self._wake.set()
+
+    def _begin_anew(self, cause: str) -> None:
+        """An attempt under way comes to nothing, also one whose answer is there already: what it
+        was answered on ends here.
+        """
+        if self._connecting.locked():
+            self._begun_anew += 1
+            self.give_up(f"begun anew: {cause}")
 
     def set_metered(self, metered: bool) -> None:
         """What NetworkManager says of the network that we are in."""
@@ -235,8 +245,7 @@ class Link:
             return
         self._orders += 1
         order = self._orders
-        if self._connecting.locked():
-            await self.remote.close()
+        self._begin_anew("by hand")
         await self._connect(order)
 
     def automatic(self, cause: str = "automatic") -> None:
@@ -274,9 +283,12 @@ class Link:
 
     async def _connect(self, order: int | None) -> None:
         async with self._connecting:
-            if self._up:
+            asked = order == self._orders
+            if self._up:  # by an attempt that this one waited for
+                if asked:
+                    self._step("by hand", Event.GO_ONLINE)
                 return
-            self._online_asked = order == self._orders
+            self._online_asked, begun_anew = asked, self._begun_anew
             if self.state.mode is Mode.STOPPED and not self._stranger:
                 self._online_asked = False
                 raise Implausible(self.state.cause)
@@ -284,6 +296,8 @@ class Link:
             try:
                 connected = await self.remote.connect()
                 await self.admit(connected)
+                if begun_anew != self._begun_anew:
+                    raise Unreachable("begun anew")
             except RemoteError as error:
                 self._failed(error)
                 raise
