@@ -282,7 +282,7 @@ def test_an_exchange_happens_whole_or_not_at_all(tmp_path: Path) -> None:
         (world.share / "b").write_bytes(b"b")
         a, b = await world.find("a"), await world.find("b")
         changes, count = world.volume.changes, 0
-        real = changes._move
+        real = world.store.nodes.move_name
 
         def failing(*args: Any) -> None:
             nonlocal count
@@ -291,9 +291,8 @@ def test_an_exchange_happens_whole_or_not_at_all(tmp_path: Path) -> None:
                 raise OSError(errno.ENOSPC, "full")
             real(*args)
 
-        world.volume.link.connected = None  # offline from the start: no exchange is known
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(changes, "_move", failing)
+            patch.setattr(world.store.nodes, "move_name", failing)
             with pytest.raises(OSError):
                 changes.rename(ROOT, b"a", ROOT, b"b", 2)
         names = dict(world.volume.tree.entries(ROOT))

@@ -57,6 +57,9 @@ __all__ = [
 
 def decide(facts: Facts) -> Decision:
     """The decision for one record."""
+    if facts.crossed:  # whatever stands there by now, it came after our exchange
+        there = facts.target_current
+        return AlreadyDone(there if there is not None and there.kind is facts.kind else None)
     return _obstacle(facts) or _RULES[facts.record.kind](facts)
 
 
@@ -470,7 +473,8 @@ def _exchange(f: Facts) -> Decision:
     if here is None or there is None:
         kind = ConflictKind.RENAME_RENAME if f.moved else ConflictKind.UPDATE_REMOVE
         return _conflict(kind, "exchanged here, one of the two is gone on the server")
-    if _proved_same(f.base, there) and _proved_same(f.target_base, here):
+    is_crossed = _proved_same(f.base, there) and _proved_same(f.target_base, here)
+    if is_crossed and not _proved_same(here, there):  # two that look alike prove nothing
         return AlreadyDone(there)
     if here.kind is not f.kind:
         return _type_conflict(f.kind, here.kind)

@@ -50,6 +50,7 @@ class Facts:
     ours: Entry | None = None  # what an earlier attempt of this record left (staged entry)
     ours_digest: bytes | None = None  # and its content's, where the entry alone proves nothing
     retried: bool = False  # an earlier attempt may have been executed
+    crossed: bool = False  # an EXCHANGE of several steps: it is on record that they were taken
     moved: bool = False  # the node's file_id was seen elsewhere on the server
     unknown_children: int = 0  # on the server, in the directory to remove or displace
     twin: bytes | None = None  # another node's name there that the server takes for the wanted one

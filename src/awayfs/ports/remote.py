@@ -63,7 +63,7 @@ class Capabilities:
     owner: bool  # uid and gid can be set
     set_mtime: bool
     xattrs: bool
-    exchange: bool
+    exchange: bool  # in one step
     case_sensitive: bool
     read_only: bool
     name_max: int
@@ -156,13 +156,23 @@ class Sent:
     token: bytes
 
 
+class Crossing(enum.StrEnum):
+    """Where what an exchange took aside goes, where that is more than one step."""
+
+    NO = ""
+    BACK = "back"  # to the names that it was taken from
+    OVER = "over"  # to each other's
+
+
 @dataclass(frozen=True, slots=True)
 class Intent:
     """What a mutation that may have been cut off wanted to do; enough to tidy up after it.
 
     ``staged`` is what ``stage`` answered; ``staged_digest`` is the BLAKE2b-256 of its content,
     noted where the entry has no ``file_id`` by which it could be known again. ``sent`` is how far
-    an upload came that is not complete, so that nothing is staged yet.
+    an upload came that is not complete, so that nothing is staged yet. ``crossing`` is that of an
+    exchange of ``other_path`` (its ``a``) with ``path`` (its ``b``), where there is no
+    ``capabilities.exchange``.
     """
 
     op: OpId
@@ -173,6 +183,7 @@ class Intent:
     staged: Entry | None = None
     staged_digest: bytes | None = None
     sent: Sent | None = None
+    crossing: Crossing = Crossing.NO
 
 
 class Remote(Protocol):
@@ -313,9 +324,15 @@ class Remote(Protocol):
         a_expected: Expected,
         b_expected: Expected,
     ) -> Outcome:
-        """Swap two names (RENAME_EXCHANGE); only with ``capabilities.exchange``.
+        """Swap two names (RENAME_EXCHANGE): with ``capabilities.exchange`` in one step.
 
         The entry that is returned is that of the object that was at ``a`` and is at ``b`` now.
+        ``Mismatch.current`` is of the first path that differs; nothing has moved then.
+
+        Without that capability both are only taken aside, what was at ``a`` to ``.old`` beside
+        ``b``, what was at ``b`` to ``.new`` beside ``a``. Names alone never tell what has been done
+        already: two files may look alike. So the caller notes ``Crossing.OVER``, and ``settle``
+        ends it; before that it takes it back (``Crossing.BACK``).
         """
         ...
 

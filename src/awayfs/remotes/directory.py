@@ -37,6 +37,7 @@ from awayfs.ports.remote import Capabilities, Connected, Fetched, Intent, Landed
 from awayfs.remotes import directory_attributes as attributes_of
 from awayfs.remotes import directory_content as content
 from awayfs.remotes import directory_probe, linux, pacing, progress
+from awayfs.remotes.directory_exchange import Exchanger
 from awayfs.remotes.directory_guarded import Guarded
 from awayfs.remotes.directory_listing import list_directory
 from awayfs.remotes.directory_making import Maker
@@ -67,6 +68,7 @@ class DirectoryRemote:
         self._guarded = Guarded(self._tree, self._mover)
         self._maker = Maker(self._tree, self._mover)
         self._settler = Settler(self._tree, self._mover)
+        self._exchanger = Exchanger(self._tree, self._mover)
         self._open_pools()
 
     def _open_pools(self) -> None:
@@ -190,7 +192,9 @@ class DirectoryRemote:
         b_expected: Expected,
     ) -> Outcome:
         """See the port."""
-        return await self._run(self._guarded.exchange, a, b, a_expected, b_expected)
+        if self._mover.can_exchange:
+            return await self._run(self._guarded.exchange, a, b, a_expected, b_expected)
+        return await self._run(self._exchanger.take_aside, op, a, b, a_expected, b_expected)
 
     async def set_attributes(
         self, path: RemotePath, attributes: Attributes, expected: Expected
@@ -211,8 +215,9 @@ class DirectoryRemote:
         return await self._run(self._space)
 
     async def settle(self, intent: Intent) -> None:
-        """See the port, and the table in ``directory_settle``."""
-        await self._run(self._settler.settle, intent)
+        """See the port, and the tables in ``directory_settle`` and ``directory_exchange``."""
+        settler = self._exchanger if intent.crossing else self._settler
+        await self._run(settler.settle, intent)
 
     async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._in_thread(self._metadata, lambda: function(*args, **kwargs))

@@ -62,6 +62,7 @@ from awayfs.remotes.sftp_connection import (
 )
 from awayfs.remotes.sftp_entries import join, parent
 from awayfs.remotes.sftp_errors import Unsupported
+from awayfs.remotes.sftp_exchange import Exchanger
 from awayfs.remotes.sftp_guard import Guarded
 from awayfs.remotes.sftp_moves import Moves
 from awayfs.remotes.sftp_paths import Paths, check
@@ -94,6 +95,7 @@ class _Parts:
     staged: Staged
     syncs: DirectorySyncs
     settler: Settler
+    exchanger: Exchanger
 
 
 class SftpRemote:
@@ -173,6 +175,7 @@ class SftpRemote:
             staged=staged,
             syncs=syncs,
             settler=Settler(view, moves, syncs.sync),
+            exchanger=Exchanger(view, moves, syncs.sync, paths),
         )
 
     def _tick(self, allow: float) -> None:
@@ -333,8 +336,10 @@ class SftpRemote:
         a_expected: Expected,
         b_expected: Expected,
     ) -> Outcome:
-        """Not in SFTP."""
-        raise Refused(errno.EOPNOTSUPP, "SFTP cannot exchange names")
+        """See the port and ``sftp_exchange``: only taken aside, never in one step."""
+        _not_the_root(a, b)
+        async with self._at(a, b) as parts:
+            return await parts.exchanger.take_aside(op, a, b, a_expected, b_expected)
 
     async def set_attributes(
         self, path: RemotePath, attributes: Attributes, expected: Expected
@@ -368,12 +373,12 @@ class SftpRemote:
         )
 
     async def settle(self, intent: Intent) -> None:
-        """See the port; the table of half-done states is in ``sftp_settle``."""
+        """See the port; half-done states are in ``sftp_settle`` and ``sftp_exchange``."""
         check(intent.path, intent.other_path or b"")
         parts = self._parts
         for path in (intent.path, intent.other_path or b""):
             parts.staged.forget(join(parent(path), staged_name(intent.op)))
-        await parts.settler.settle(intent)
+        await (parts.exchanger if intent.crossing else parts.settler).settle(intent)
 
 
 class _Inside:

@@ -318,14 +318,7 @@ class Changes:
         self._check_move(node, to_parent)
         self._check_move(existing, parent)
         aside = b".awayfs~exchange~%d" % self._context.now()
-        capabilities = self._context.link.capabilities
-        if capabilities is None or not capabilities.exchange:
-            with self._applied():  # nobody ever sees one of them under the name in between
-                self._move(parent, name, node, parent, aside, None)
-                self._move(to_parent, to_name, existing, parent, name, None)
-                self._move(parent, aside, node, to_parent, to_name, None)
-            return
-        with self._applied():
+        with self._applied():  # nobody ever sees one of them under the name in between
             self._nodes.move_name(parent, name, parent, aside)
             self._nodes.move_name(to_parent, to_name, parent, name)
             self._nodes.move_name(parent, aside, to_parent, to_name)

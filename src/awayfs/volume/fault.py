@@ -25,6 +25,8 @@ NAMES = (
     "replay.part",
     "replay.staged",
     "replay.frozen",
+    "replay.aside",
+    "replay.crossing",
     "replay.acted",
     "replay.relinking",
     "replay.relinked",

@@ -439,7 +439,7 @@ class Replay:
         if started is None or record is None:
             return None
         intent = self._finder.where_now(record, started[0])
-        await self._context.link.call(lambda remote: remote.settle(intent))
+        await self._actor.settle(intent)
         if started[1] == RELINKING:
             await self._actor.relinker.settle(record, intent)
         return intent
@@ -481,8 +481,8 @@ class Replay:
             return
         try:
             await self._tidy(seq)
-        except RemoteError:
-            self._waiting.add(seq)  # its intent stays, and with it the tidying up
+        except (RemoteError, OSError) as failed:
+            self._note_failed(seq, failed)  # its intent stays, and with it the tidying up
             return
         self._parking.refused_by_server(seq, error)
 

@@ -7,13 +7,14 @@ change under it, which is then noticed (``Torn``).
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from awayfs.core.decide import Apply, Facts
-from awayfs.core.errors import Unreachable
+from awayfs.core.errors import NotFound, Refused, Unreachable
 from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.types import (
     ABSENT,
@@ -26,7 +27,7 @@ from awayfs.core.types import (
     NodeId,
     Outcome,
 )
-from awayfs.ports.remote import Intent, Sent
+from awayfs.ports.remote import Crossing, Intent, Sent
 from awayfs.store.intents import REFUSED
 from awayfs.store.nodes import Node
 from awayfs.volume.context import Context
@@ -104,7 +105,7 @@ class Actor:
             case RecordKind.RENAME | RecordKind.EXCHANGE:
                 if record.kind is RecordKind.RENAME and record.replaced:
                     await self._save_for_readers(record.replaced)
-                return await self._move(record, places, decision)
+                return await self._move(record, places, facts, decision)
             case RecordKind.SETATTR:
                 return await self._set_attributes(record, places, decision)
             case RecordKind.SETXATTR:
@@ -394,7 +395,7 @@ class Actor:
             lambda remote: remote.remove(op, path, decision.expected)
         )
 
-    async def _move(self, record: Record, places: Places, decision: Apply) -> Outcome:
+    async def _move(self, record: Record, places: Places, facts: Facts, decision: Apply) -> Outcome:
         source, target = places.path, places.target
         assert source is not None and target is not None
         op = move_op(self._client, record.seq)
@@ -405,14 +406,53 @@ class Actor:
             other_path=source,
             other_expected=decision.expected,
         )
-        await self.freeze(record, intent, "moving")
         if record.kind is RecordKind.EXCHANGE:
-            return await self._context.link.call(
-                lambda r: r.exchange(op, source, target, decision.expected, decision.target)
-            )
+            return await self._exchange(record, intent, facts)
+        await self.freeze(record, intent, "moving")
         return await self._context.link.call(
             lambda r: r.rename(op, source, target, decision.expected, decision.target)
         )
+
+    async def _exchange(self, record: Record, intent: Intent, facts: Facts) -> Outcome:
+        """In one step, or by taking both aside, and on from there once that is durably noted.
+
+        Before the note they go back, after it to each other's names: two files that look alike
+        would not tell which has been done.
+        """
+        able = self._context.link.capabilities
+        in_one = able is not None and able.exchange
+        begun = intent if in_one else replace(intent, crossing=Crossing.BACK)
+        await self.freeze(record, begun, "moving")
+        source, expected = intent.other_path, intent.other_expected
+        assert source is not None and expected is not None
+        outcome = await self._context.link.call(
+            lambda r: r.exchange(intent.op, source, intent.path, expected, intent.expected)
+        )
+        if in_one or not isinstance(outcome, Committed):
+            return outcome
+        fault("replay.aside")
+        over = replace(intent, crossing=Crossing.OVER)
+        self._store.intents.set(record.seq, over, "crossing")
+        work = self._store.begin_sync([])
+        await asyncio.get_running_loop().run_in_executor(None, work.run)
+        fault("replay.crossing")
+        await self.settle(over)
+        there = await self._context.link.find(intent.path)
+        return Committed(there if there is not None and there.kind is facts.kind else None)
+
+    async def settle(self, intent: Intent) -> None:
+        """``Remote.settle``. What crosses has gone out: a refusal of that is not one of the record.
+
+        Raises ``RemoteError``, and ``OSError`` for such a refusal.
+        """
+        try:
+            await self._context.link.call(lambda remote: remote.settle(intent))
+        except (Refused, NotFound) as error:
+            if intent.crossing is not Crossing.OVER:
+                raise
+            raise OSError(
+                errno.EBUSY, f"exchanged, but not all has its name yet: {error}"
+            ) from error
 
     async def _set_attributes(self, record: Record, places: Places, decision: Apply) -> Outcome:
         path = places.path

@@ -366,7 +366,10 @@ class Committer:
                 self._server.remove_name(*place)
         for place, node in ((there, record.node), (here, record.replaced)):
             self._name_there(*place, node)
-        self._rebase(record, facts, entry)
+        # What stands at the name that was looked at is the other one, where that was found done.
+        self._rebase(record, replace(facts, current=None) if facts.crossed else facts, entry)
+        if entry is None:
+            self._observer.look_again(record.node)
         self._observer.look_again(record.replaced)
 
     def _name_there(self, parent: NodeId, name: bytes, node: NodeId) -> None:

@@ -12,7 +12,7 @@ from awayfs.core.facts import may_assume_free
 from awayfs.core.naming import folded
 from awayfs.core.records import Record, RecordKind
 from awayfs.core.types import ROOT, Entry, Kind, NodeId, Range
-from awayfs.ports.remote import Intent
+from awayfs.ports.remote import Crossing, Intent
 from awayfs.store.nodes import Node
 from awayfs.store.server import ServerNode
 from awayfs.volume.context import Context
@@ -97,6 +97,7 @@ class FactFinder:
             ours=earlier[0].staged if earlier else None,
             ours_digest=earlier[0].staged_digest if earlier else None,
             retried=earlier is not None,
+            crossed=earlier is not None and earlier[0].crossing is Crossing.OVER,
             twin=self._twin(record, places),
             parent=self._parent_of(record, places),
             complete=True,
@@ -239,9 +240,7 @@ class FactFinder:
             return not capabilities.special_files
         if record.kind is RecordKind.LINK:
             return not capabilities.hard_links
-        if record.kind is RecordKind.SETXATTR:
-            return not capabilities.xattrs
-        return record.kind is RecordKind.EXCHANGE and not capabilities.exchange
+        return record.kind is RecordKind.SETXATTR and not capabilities.xattrs
 
     async def _with_xattrs(self, facts: Facts, places: Places) -> Facts:
         """The attributes there now: one that is to go may never have been there."""
