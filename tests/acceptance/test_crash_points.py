@@ -7,6 +7,7 @@ takes over, and in the end both sides are as if nothing had happened.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 
 from awayfs.control.client import ControlError
 from awayfs.store.files import clone_or_copy
+from awayfs.volume.changes import RENAME_EXCHANGE
 from awayfs.volume.fault import NAMES
 from tests.acceptance.crash import Crashes
 from tests.harness import (
@@ -249,6 +251,24 @@ def imported(crashes: Crashes) -> None:
     assert read(f"{crashes.client.server.root}/made/file") == "new\n"
 
 
+def exchanges(crashes: Crashes) -> None:
+    """Offline; over SFTP it will take several steps."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    one, other = (os.fsencode(crashes.client.path(name)) for name in ("plain", "folder/inside"))
+    assert libc.renameat2(-100, one, -100, other, RENAME_EXCHANGE) == 0, ctypes.get_errno()
+
+
+def exchanged(crashes: Crashes) -> None:
+    """On both sides, and without a conflict."""
+    go_online(crashes)
+    crashes.client.sync()
+    assert crashes.client.conflicts() == []
+    for root in crashes.client.mountpoint, crashes.client.server.root:
+        assert read(f"{root}/plain") == "folder/inside\n" * 1000
+        assert read(f"{root}/folder/inside") == LONG
+
+
+OVER_SFTP = ("replay.aside", "replay.crossing")
 EDITED = has("plain", "edited\n")
 LONG = "plain\n" * 1000
 PARTS = "part\n" * 4_000_000
@@ -285,6 +305,8 @@ SCENARIOS: dict[str, tuple[Step, Step, Step]] = {
     "replay.part": (does("yes part | head -c 20000000 > fresh"), go_online, has("fresh", PARTS)),
     "replay.staged": (edited, go_online, EDITED),
     "replay.frozen": (edited, go_online, EDITED),
+    "replay.aside": (exchanges, go_online, exchanged),
+    "replay.crossing": (exchanges, go_online, exchanged),
     "replay.acted": (edited, go_online, EDITED),
     "replay.committed": (edited, go_online, EDITED),
     "replay.relinking": (does("echo edited > twin"), go_online, has("twin2", "edited\n")),
@@ -343,9 +365,10 @@ def test_each_name_has_its_scenario() -> None:
 
 
 @pytest.fixture
-def crashes(tmp_path: object) -> Iterator[Crashes]:
+def crashes(tmp_path: object, request: pytest.FixtureRequest) -> Iterator[Crashes]:
     """A volume whose files are here but for one, offline."""
-    server = make_server("dir", str(tmp_path))
+    kind = "sftp" if request.node.callspec.params["name"] in OVER_SFTP else "dir"
+    server = make_server(kind, str(tmp_path))
     os.makedirs(f"{server.root}/folder")
     for name in ("plain", "unread", "twin", "folder/inside"):
         write(f"{server.root}/{name}", f"{name}\n" * 1000)
@@ -360,6 +383,7 @@ def crashes(tmp_path: object) -> Iterator[Crashes]:
     finally:
         crashes.close()
         client.close()
+        server.close()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -41,6 +41,8 @@ class Url:
 class SftpWorld(World):
     """A volume, and a real SFTP server for its directory."""
 
+    client = "testclient"
+
     def __init__(self, tmp_path: Path, server: Sshd) -> None:
         self.server = server
         super().__init__(tmp_path)
@@ -49,10 +51,10 @@ class SftpWorld(World):
         self.store = Store.open(self.state, create=True)
         recover(self.store, time.time_ns())
         url = Url(os.fsencode(self.share), self.server.user, self.server.port)
-        remote = SftpRemote(url, {**self.server.options, "client": "testclient"})
+        remote = SftpRemote(url, {**self.server.options, "client": self.client})
         link = Link(remote, time.time_ns, ModeState(Mode.DISCONNECTED, cause="starting"))
         context = Context(self.store, link, self.options, time.time_ns)
-        self.volume = Volume(context, "testclient")
+        self.volume = Volume(context, self.client)
 
     async def end(self) -> None:
         await self.volume.link.remote.close()

@@ -597,6 +597,18 @@ CASES: dict[str, tuple[Facts, Answer]] = {
         facts(K.EXCHANGE, base=BASE, current=VICTIM, target_base=VICTIM, target_current=BASE),
         AlreadyDone(BASE),
     ),
+    "exchange: two that look alike": (
+        facts(K.EXCHANGE, base=BASE, current=BASE, target_base=BASE, target_current=BASE),
+        Apply(identity(BASE), identity(BASE)),
+    ),
+    "exchange: both taken, on record": (
+        facts(K.EXCHANGE, base=BASE, current=VICTIM, target_current=BASE, crossed=True),
+        AlreadyDone(BASE),
+    ),
+    "exchange: both taken, one removed there since": (
+        facts(K.EXCHANGE, base=BASE, current=VICTIM, target_base=VICTIM, crossed=True),
+        AlreadyDone(None),
+    ),
     "exchange: one removed there": (
         facts(K.EXCHANGE, base=BASE, current=BASE, target_base=VICTIM),
         C.UPDATE_REMOVE,
