@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.unit.test_volume_review import World, played
+from sftp_world import SftpWorld
+from sftp_world import played as played_over_sftp
+from test_volume_review import Play, World, played
 
 from awayfs.core.types import ROOT, Attributes, Kind
 from awayfs.remotes.directory import DirectoryRemote
 from awayfs.remotes.names import is_hidden
 from awayfs.volume.op_ids import move_op
+from sshd import Sshd, needs_sshd, serving
 
 CLIENT = "testclient"
 
@@ -38,8 +42,23 @@ def test_without_a_client_all_staged_names_are_hidden() -> None:
 def as_client(world: World) -> None:
     """Have listings show what this client staged, as the daemon has them."""
     remote = world.volume.link.remote
-    assert isinstance(remote, DirectoryRemote)
-    remote._client = CLIENT
+    if isinstance(remote, DirectoryRemote):
+        remote._client = CLIENT
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    with serving(str(tmp_path_factory.mktemp("sshd")), sftp_only=True) as sshd:
+        yield sshd
+
+
+@pytest.fixture(params=["dir", pytest.param("sftp", marks=needs_sshd)])
+def over_both(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Play], None]:
+    """Run a story over either protocol: with ids and without."""
+    if request.param == "dir":
+        return lambda play: played(tmp_path, play)
+    server = request.getfixturevalue("server")
+    return lambda play: played_over_sftp(server, tmp_path, play)
 
 
 def test_what_a_late_session_left_is_reaped_when_it_is_seen(tmp_path: Path) -> None:
@@ -79,6 +98,44 @@ def test_what_a_cut_move_staged_may_be_the_only_name(tmp_path: Path) -> None:
         assert (place / "recovered (conflict testclient04)").read_bytes() == b"the only one"
 
     played(tmp_path, play)
+
+
+@pytest.mark.parametrize("kind", ["one content", "two contents", "one file", "one file, named"])
+def test_both_that_a_cut_move_left_are_sorted_out(
+    over_both: Callable[[Play], None], kind: str
+) -> None:
+    """The source was staged and set aside: one name is enough for one content, and none is lost."""
+
+    async def play(world: World) -> None:
+        as_client(world)
+        directory = world.volume.changes.create(ROOT, b"d", Kind.DIRECTORY, 0o755, 0, 0)
+        await world.drained()
+        place = world.share / "d"
+        staged, aside = (place / f".awayfs-testclient04.{end}" for end in ("new", "old"))
+        staged.write_bytes(b"one")
+        if kind == "two contents":
+            aside.write_bytes(b"two")
+        elif kind == "one content":
+            aside.write_bytes(b"one")
+        else:
+            os.link(staged, aside)
+        if kind == "one file, named":
+            os.link(staged, place / "its own")
+        for path in place.iterdir():
+            os.utime(path, (1_600_000_000, 1_600_000_000))
+        for _ in range(3):
+            await world.volume.observer.directory(directory.id)
+        found = {path.name: path.read_bytes() for path in place.iterdir()}
+        assert not [name for name in found if name.startswith(".awayfs-")], found
+        wanted = {"one", "two"} if kind == "two contents" else {"one"}
+        assert {data.decode() for data in found.values()} == wanted
+        has_ids = not isinstance(world, SftpWorld)
+        if kind != "one content" or not has_ids:
+            assert len(found) == len(wanted)
+        shown = {name for name, _ in world.store.nodes.children(directory.id)}
+        assert shown == {os.fsencode(name) for name in found}
+
+    over_both(play)
 
 
 def test_what_a_move_under_way_has_staged_is_left_alone(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ only those whose operation is settled: no record of the journal has it for its o
 
 What a move had staged, or any operation set aside, when it was cut off, in a directory that
 somebody else then moved to where nobody looked, may be the only name of a file. It is removed only
-where the same content stands beside it or has other names; else it gets a name that is seen.
+where the same content stands beside it or has other names; else it gets a name that is seen. Of one
+operation there may be both.
 """
 
 from __future__ import annotations
@@ -67,19 +68,43 @@ class Strays:
             op = entry.name[len(STAGED_PREFIX) : -len(STAGED_SUFFIX)].decode("ascii")
             aside = entry.name.endswith(ASIDE_SUFFIX)
             theirs = aside or is_move(op, self._client)
-            if self._is_wanted(op):
+            if self._is_wanted(op) or not (theirs or entry.kind is Kind.FILE):
                 continue
             try:
-                if theirs and not await self._is_twice(path, entry, others):
-                    named += await self._name(path, entry, op)
-                elif not aside and (theirs or entry.kind is Kind.FILE):
-                    log.info("reaping %r, left by a session that was given up", entry.name)
-                    await self._context.link.call(
-                        lambda remote, op=op: remote.discard_staged(op, path)  # type: ignore[misc]
-                    )
+                if theirs:
+                    named += await self._sort_out(path, entry.name, op, others + named)
+                else:
+                    await self._discard(path, entry, op)
             except RemoteError as error:
                 log.warning("%r stays: %s", entry.name, error)
         return named
+
+    async def _sort_out(
+        self, path: RemotePath, name: bytes, op: OpId, others: list[Entry]
+    ) -> list[Entry]:
+        """Somebody's revision: it goes if it is there under another name, else it gets one.
+
+        It is looked at anew: what went just now may have been that other name.
+        """
+        entry = await self._context.link.find(_join(path, name))
+        if entry is None:
+            return []
+        if await self._is_twice(path, entry, others):
+            await self._discard(path, entry, op)
+            return []
+        return await self._name(path, entry, op, {other.name for other in others})
+
+    async def _discard(self, path: RemotePath, entry: Entry, op: OpId) -> None:
+        """Remove a name that nobody needs; of what was set aside only this very revision."""
+        log.info("reaping %r, left by a session that was given up", entry.name)
+        call = self._context.link.call
+        if not entry.name.endswith(ASIDE_SUFFIX):
+            await call(lambda remote: remote.discard_staged(op, path))
+            return
+        place, naming = _join(path, entry.name), naming_op(self._client, op)
+        expected = Expected(entry.token, entry.file_id, entry.kind)
+        if isinstance(await call(lambda r: r.remove(naming, place, expected)), Mismatch):
+            log.warning("%r stays: it changed", entry.name)
 
     async def _is_twice(self, path: RemotePath, entry: Entry, others: list[Entry]) -> bool:
         """Whether what is staged stands under another name as well."""
@@ -100,10 +125,13 @@ class Strays:
         place = _join(path, entry.name)
         return (await self._context.link.call(lambda remote: remote.digest(place))).blake2b
 
-    async def _name(self, path: RemotePath, entry: Entry, op: OpId) -> list[Entry]:
+    async def _name(
+        self, path: RemotePath, entry: Entry, op: OpId, taken: set[bytes]
+    ) -> list[Entry]:
         """Give it a name that is free; the entry as it is listed then, none if it stays."""
         expected = Expected(entry.token, entry.file_id, entry.kind)
-        name = conflict_name(RECOVERED, op)
+        names = (conflict_name(RECOVERED, op, attempt) for attempt in range(len(taken) + 1))
+        name = next(name for name in names if name not in taken)
         source, target = _join(path, entry.name), _join(path, name)
         naming = naming_op(self._client, op)
         outcome = await self._context.link.call(
