@@ -223,3 +223,36 @@ def test_one_name_is_removed_here_and_saved_over_there(
 def names(root: Path) -> dict[str, bytes]:
     """Every file of a tree by its path, with its content."""
     return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("own", [None, 1, 9])
+def test_of_two_nodes_that_are_one_file_what_was_wished_for_either_stays(
+    tmp_path: Path, own: int | None
+) -> None:
+    async def play(world: World) -> None:
+        (world.share / "f").write_bytes(b"one")
+        (world.share / "g").write_bytes(b"two")
+        nodes = [await world.find("f"), await world.find("g")]
+        (world.share / "g").unlink()
+        os.link(world.share / "f", world.share / "g")
+        there = await world.volume.link.remote.stat(b"g")
+        kept, gone = nodes
+        for node in nodes:  # a link whose source had become a name of another file
+            world.store.server.set(node.id, there, seen_ns=1)
+        if world.store.server.by_file_id(there.file_id or b"") == gone.id:
+            kept, gone = gone, kept
+        world.store.pins.add(gone.id, 5, True)
+        world.store.node_settings.set(gone.id, "cull", "off")
+        world.store.node_settings.set(gone.id, "fresh", "7")
+        world.store.node_settings.set(kept.id, "fresh", "3")
+        if own is not None:
+            world.store.pins.add(kept.id, own, False)
+        await world.volume.observer.directory(ROOT)
+        assert (await world.find("f")).id == (await world.find("g")).id == kept.id
+        pin = world.store.pins.get(kept.id)
+        assert pin is not None and pin.priority == max(5, own or 0)
+        assert world.store.node_settings.of(kept.id) == {"cull": "off", "fresh": "3"}
+        assert world.store.pins.get(gone.id) is None
+        assert world.store.node_settings.of(gone.id) == {}
+
+    played(tmp_path, play)

@@ -45,6 +45,13 @@ class NodeSettings:
         for name, value in self.of(replaced).items():
             self.set(node, name, value)
 
+    def join(self, node: NodeId, other: NodeId) -> None:
+        """What turned out to be the same as ``other`` has its settings, too, but for its own."""
+        own = self.of(node)
+        for name, value in self.of(other).items():
+            if name not in own:
+                self.set(node, name, value)
+
     def forget(self, node: NodeId) -> None:
         """The node is gone."""
         for name in self.of(node):

@@ -38,6 +38,12 @@ class Pins:
             )
             self._remember(node, Pin(node, priority, recursive))
 
+    def join(self, node: NodeId, other: NodeId) -> None:
+        """What turned out to be the same as ``other`` is pinned as the stronger of the two."""
+        theirs, own = self._pins.get(other), self._pins.get(node)
+        if theirs is not None and (own is None or own.priority < theirs.priority):
+            self.add(node, theirs.priority, theirs.recursive)
+
     def remove(self, node: NodeId) -> None:
         """Unpin; fine if it was not."""
         if node in self._pins:

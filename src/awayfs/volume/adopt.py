@@ -220,6 +220,8 @@ class Adopter:
             change = diff.Updated(old, entry, content) if content else diff.Unchanged(old, entry)
             yield from self._adopt_change(directory, change)
         elif not self._is_name_outdated(directory, entry.name, old):
+            self._store.pins.join(node, old)
+            self._store.node_settings.join(node, old)
             yield from self._remover.steps(directory, entry.name, old)
             self._linked(directory, node, entry)
 
