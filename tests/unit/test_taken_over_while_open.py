@@ -157,6 +157,8 @@ def test_all_that_is_written_while_it_goes_on_and_on_is_somewhere(
 
         beside = [asyncio.ensure_future(one()) for one in (takes_over, reads, sends)]
         for number in range(0, COUNT, 2):
+            while not (world.share / "f").exists():  # set aside, for a moment
+                await asyncio.sleep(0.001)
             theirs(world, number)
             await asyncio.sleep(0.002 * (number % 5))
             await ours(world, handle, number + 1)
