@@ -4,7 +4,7 @@
     show       sizes, times, tables, JSON, and names that are safe on a terminal
     ask        from SCOPE and PATH to daemons, and the requests to them
     progress   the bar on a terminal
-    mounting, mountpoint, spawn          mount, umount
+    mounting, mountpoint, spawn, ending  mount, umount
     status, modes, pins, journal, conflicts, volumes, doctor, demo     one topic each
 
 ``--json`` prints what the daemon answered. A command that names one PATH or mount point

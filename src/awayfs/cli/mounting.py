@@ -12,6 +12,7 @@ import click
 
 from awayfs.cli import login, show
 from awayfs.cli.ask import PATH, Failed, json_option, request, shown
+from awayfs.cli.ending import until_ended
 from awayfs.control import handshake, mountinfo, mounts, volumes
 from awayfs.control.client import MountInfo
 from awayfs.control.liveness import is_dead
@@ -137,7 +138,10 @@ def _refuse_second(volume: str, url: str) -> None:
 @click.option("-l", "--lazy", is_flag=True, help="Detach now, even when in use or stuck.")
 @json_option
 def umount(mountpoint: bytes, lazy: bool, as_json: bool) -> None:
-    """Unmount. Changes that were not sent are kept for the next mount."""
+    """Unmount, and wait until all is on the local disk.
+
+    Changes that were not sent are kept for the next mount.
+    """
     name = text_of(mountpoint)
     target = _mounted(mountpoint)
     when = "will be sent at the next mount"
@@ -197,16 +201,9 @@ def _ask(target: MountInfo, lazy: bool) -> tuple[int | None, str]:
     if not _gone(target, _GONE_WITHIN):
         raise Failed(f"{shown(target)}: still mounted; see what uses it with 'fuser -m', or --lazy")
     if not lazy:  # else the daemon serves whoever still uses the mount
-        _until_ended(target)
+        until_ended(target)
     pending = reply.get("pending")
     return pending if isinstance(pending, int) else None, str(reply.get("reintegrate", ""))
-
-
-def _until_ended(target: MountInfo) -> None:
-    """Wait until the daemon has let go of the volume, so that it can be mounted again at once."""
-    deadline = time.monotonic() + _GONE_WITHIN
-    while time.monotonic() < deadline and mounts.is_served(target):
-        time.sleep(0.02)
 
 
 def _gone(target: MountInfo, within: float) -> bool:

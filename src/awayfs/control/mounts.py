@@ -157,13 +157,22 @@ def _undescribed(entry: mountinfo.MountEntry) -> MountInfo:
 
 def is_served(mount: MountInfo) -> bool:
     """Whether the mount's daemon is there and has not withdrawn its description yet."""
-    if not os.path.exists(os.path.splitext(mount.socket)[0] + ".json"):
+    if not os.path.exists(_description(mount)):
         return False
     try:
         with open(f"/proc/{mount.pid}/stat", "rb") as file:
             return file.read().rpartition(b") ")[2][:1] not in (b"Z", b"X")
     except OSError:
         return False
+
+
+def is_described(mount: MountInfo) -> bool:
+    """Whether the description of this mount is there, and not that of a later one."""
+    return volumes.read_json(_description(mount)).get("pid") == mount.pid
+
+
+def _description(mount: MountInfo) -> str:
+    return os.path.splitext(mount.socket)[0] + ".json"
 
 
 def clear_leftovers(mount: MountInfo) -> None:
