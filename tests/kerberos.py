@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import shutil
@@ -70,14 +71,14 @@ SERVER = """[kdcdefaults]
 class Kdc:
     """Knows one user, the one who runs the tests, and the host ``localhost``."""
 
-    def __init__(self, directory: str, user: str) -> None:
+    def __init__(self, directory: str, user: str, cache: str) -> None:
         os.makedirs(directory, mode=0o700)
         self.user = user
         self.keytab = f"{directory}/keytab"
         self.config = f"{directory}/krb5.conf"
         self.environment = {
             "KRB5_CONFIG": self.config,
-            "KRB5CCNAME": f"FILE:{directory}/tickets",
+            "KRB5CCNAME": cache,
         }
         self._port = free_port()
         self._env = {**_ENV, **self.environment, "KRB5_KDC_PROFILE": f"{directory}/kdc.conf"}
@@ -104,6 +105,7 @@ class Kdc:
         run("kinit", "-l", lifetime, self.user, env=self._env, input=f"{PASSWORD}\n")
 
     def close(self) -> None:
+        run("kdestroy", "-q", env=self._env, check=False)
         self._process.kill()
         self._process.wait()
 
@@ -135,9 +137,29 @@ class KerberosSshd(Sshd):
 
 
 @contextmanager
-def kdc(directory: str, user: str) -> Iterator[Kdc]:
-    """A realm until the end."""
-    realm = Kdc(directory, user)
+def cache_in_keys() -> Iterator[str]:
+    """A cache in the kernel's keys that nobody else uses; skips where processes may have none.
+
+    ``kdestroy`` leaves the keyring that it was in (keyctl(3)).
+    """
+    name = f"awayfs-{os.getpid()}"
+    cache = f"KEYRING:session:{name}"
+    told = subprocess.run(["klist", "-c", cache], capture_output=True, text=True, check=False)
+    if "not found" not in told.stderr:
+        pytest.skip(f"no tickets in the kernel's keys: {told.stderr.strip()}")
+    try:
+        yield cache
+    finally:
+        session, keys = -3, ctypes.CDLL("libkeyutils.so.1")
+        found = keys.keyctl_search(session, b"keyring", f"_krb_{name}".encode(), 0)
+        if found > 0:
+            keys.keyctl_unlink(found, session)
+
+
+@contextmanager
+def kdc(directory: str, user: str, cache: str = "") -> Iterator[Kdc]:
+    """A realm until the end; the user's tickets are in ``cache``, or in a file there."""
+    realm = Kdc(directory, user, cache or f"FILE:{directory}/tickets")
     try:
         yield realm
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from tests.guarded import mode_is
 from tests.harness import Client, needs_fuse
-from tests.kerberos import PASSWORD, Kdc, KerberosSshd, kdc, needs_kerberos
+from tests.kerberos import PASSWORD, Kdc, KerberosSshd, cache_in_keys, kdc, needs_kerberos
 from tests.programs import attempt
 from tests.sshd import needs_sshd
 
@@ -41,14 +42,15 @@ class Share:
         return ",".join(f"{name}={value}" for name, value in self.sshd.options.items())
 
 
-@pytest.fixture
-def share(tmp_path: Path) -> Iterator[Share]:
+@pytest.fixture(params=["file", "keys"])
+def share(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Share]:
     import getpass
 
+    keys = cache_in_keys() if request.param == "keys" else nullcontext("")
     root = tmp_path / "share"
     root.mkdir()
     (root / "f").write_text("of the server\n")
-    with kdc(str(tmp_path / "realm"), getpass.getuser()) as realm:
+    with keys as cache, kdc(str(tmp_path / "realm"), getpass.getuser(), cache) as realm:
         sshd = KerberosSshd(str(tmp_path / "sshd"), realm)
         client = Client(str(tmp_path), None)  # type: ignore[arg-type]
         client.environment = {
@@ -88,6 +90,7 @@ def test_a_ticket_that_runs_out(share: Share) -> None:
     assert client.conflicts() == []
     share.realm.kinit("1h")
     mode_is(client, "connected", "reintegrating")
+    assert "the Kerberos ticket: not as before" in client.log, "it came back later, by itself"
     client.sync()
     assert os.listdir(share.root) == ["g"] and client.conflicts() == []
     assert Path(share.root, "g").read_text() == "changed meanwhile\n"

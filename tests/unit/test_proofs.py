@@ -14,6 +14,7 @@ import pytest
 
 from awayfs.control import keyring_lock
 from awayfs.control.keyring_lock import Lock
+from awayfs.daemon import tickets
 from awayfs.daemon.proofs import Proofs, agent_keys, changed
 
 needs_agent = pytest.mark.skipif(shutil.which("ssh-agent") is None, reason="needs ssh-agent")
@@ -93,6 +94,50 @@ def test_files_that_change(tmp_path: Path) -> None:
     assert seen(lambda: lock.__setitem__(0, Lock.OPEN)) == all_three("the keyring's lock")
     assert seen(lambda: tickets.write_text("t")) == "the Kerberos ticket; ; "
     assert seen(lambda: (caches / "tkt1").write_text("t")) == "; the Kerberos ticket; "
+
+
+KLIST = """#!/bin/sh
+[ "$1" = -A ] && [ "$LC_ALL" = C ] && exec cat "$HOME/told"
+"""
+
+
+@pytest.mark.parametrize("cache", ["KEYRING:persistent:1000", "KCM:1000", ""])
+def test_tickets_that_are_in_no_file(
+    cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tickets, "usable", lambda: True)
+    program, told = tmp_path / "klist", tmp_path / "told"
+    program.write_text(KLIST)
+    program.chmod(0o755)
+    environment = {"HOME": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    proofs = Proofs({**environment, "KRB5CCNAME": cache}, str(tmp_path / "credentials"))
+
+    def what_changes(text: str) -> str:
+        before = proofs.look()
+        told.write_text(text)
+        return changed(before, proofs.look())
+
+    head = "Ticket cache: KCM:1000\nDefault principal: me@R\n\n"
+    first, renewed = ("11/27/26 %d:00:00  11/28/26 %d:00:00  krbtgt/R@R\n" % (n, n) for n in (8, 9))
+    server = "11/27/26 08:00:01  11/28/26 08:00:00  host/server@R\n"
+    assert what_changes("") == ""
+    assert what_changes(head + first) == "the Kerberos ticket"
+    assert what_changes(head + first + server) == "", "what our own attempt got with it"
+    assert what_changes(head + server + renewed) == "the Kerberos ticket"
+    monkeypatch.setattr(tickets, "usable", lambda: False)
+    assert what_changes(head + first) == "", "nobody would show it to a server"
+
+
+def test_a_list_of_tickets_that_does_not_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tickets, "usable", lambda: True)
+    monkeypatch.setattr(tickets, "LISTED_WITHIN_S", 0.2)
+    program = tmp_path / "klist"
+    assert tickets.listed({"PATH": str(tmp_path)}) == ()
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    assert tickets.listed({"PATH": f"{tmp_path}:{os.environ['PATH']}"}) == ()
 
 
 def test_without_a_bus_nothing_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

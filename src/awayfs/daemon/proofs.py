@@ -3,7 +3,8 @@
 A server that refused all we have is left alone for long (``volume/refusal_pause.py``). A key that
 was added to the agent, another password in the credentials file, a new ticket or a keyring that
 was opened is a reason to try at once. Looked at is what can be had without asking anybody: the
-agent's list of keys, times of files, the keyring's lock. Nothing secret is read.
+agent's list of keys, times of files, the keyring's lock, Kerberos' list of tickets. Nothing secret
+is read.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Callable, Mapping
 
 from awayfs.control import credentials, keyring_lock
 from awayfs.control.keyring_lock import Lock
+from awayfs.daemon import tickets
 
 AGENT_WITHIN_S = 1.0
 _REQUEST_IDENTITIES = struct.pack(">IB", 1, 11)
@@ -38,7 +40,7 @@ class Proofs:
     ) -> None:
         self._agent = environment.get("SSH_AUTH_SOCK", "")
         self._home = environment.get("HOME") or os.path.expanduser("~")
-        self._tickets = environment.get("KRB5CCNAME", "") or f"/tmp/krb5cc_{os.getuid()}"  # noqa: S108
+        self._environment = environment
         self._files = {
             "the credentials file": credentials_file or credentials.default_file(),
             **{what: os.path.expanduser(path) for what, path in (files or {}).items() if path},
@@ -50,7 +52,7 @@ class Proofs:
         return {
             "the agent's keys": agent_keys(self._agent),
             "the key files": _directory(os.path.join(self._home, ".ssh")),
-            "the Kerberos ticket": _ticket(self._tickets),
+            "the Kerberos ticket": _ticket(self._environment),
             "the keyring's lock": self._locked(),
             **{what: _file(path) for what, path in self._files.items()},
         }
@@ -105,11 +107,13 @@ def _directory(path: str) -> dict[str, object] | None:
     return {name: state for name, state in found.items() if state is not None}
 
 
-def _ticket(cache: str) -> object:
-    """A cache that is no file (``KEYRING:``, ``KCM:``) cannot be seen from here."""
+def _ticket(environment: Mapping[str, str]) -> object:
+    """The cache that is used; where that is up to Kerberos, its usual file, too."""
+    cache = environment.get("KRB5CCNAME", "")
     kind, colon, path = cache.partition(":")
-    if not colon:
-        return _file(cache)
-    if kind == "FILE":
-        return _file(path)
-    return _directory(path) if kind == "DIR" else None
+    if not cache:
+        usual = f"/tmp/krb5cc_{os.getuid()}"  # noqa: S108
+        return _file(usual), tickets.listed(environment)
+    if not colon or kind == "FILE":
+        return _file(path if colon else cache)
+    return _directory(path) if kind == "DIR" else tickets.listed(environment)
