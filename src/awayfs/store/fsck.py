@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from awayfs.core.records import RecordState
+from awayfs.core.namespace import Slot
+from awayfs.core.records import RecordState, brings_name, takes_away
+from awayfs.core.standing import place_for
 from awayfs.core.types import ROOT, Kind, NodeId
 from awayfs.store.files import cache_files, keep_lost
 
@@ -100,12 +102,67 @@ def _cycles(store: Store) -> Iterator[Found]:
             way.append(at)
             at = above[at]
         if at in way:
-            parent, name = store.nodes.names(at)[0]
-            yield (
-                Problem("cycle", at, f"directory {at} is inside itself"),
-                partial(_delete_name, store, parent, name),
-            )
+            ring = way[way.index(at) :]
+            text = f"directory {at} is inside itself"
+            yield Problem("cycle", at, text), partial(_open_ring, store, ring)
         sound.update(way)
+
+
+def _open_ring(store: Store, ring: list[NodeId]) -> None:
+    """The directory goes home that was moved there, as far as that can be told."""
+
+    def goes_first(node: NodeId) -> tuple[bool, bool]:
+        home = store.server.names(node)
+        outside = bool(home) and store.nodes.path(home[0][0]) is not None
+        records = store.journal.of_node(node)
+        return (not outside, not any(brings_name(r, node, names[node]) for r in records))
+
+    names = {node: store.nodes.names(node)[0] for node in ring}
+    chosen = min(ring, key=goes_first)
+    store.nodes.remove_name(*names[chosen])
+    _show(store, chosen, names[chosen][1])
+
+
+def _show(store: Store, node: NodeId, name: bytes) -> None:
+    """A name that leads to a node: the server's, or one in the root."""
+
+    def is_free(slot: Slot) -> bool:
+        return store.nodes.path(slot[0]) is not None and store.nodes.child_id(*slot) is None
+
+    home = store.server.names(node)
+    slot = place_for(node, name, home, store.nodes.above, is_free)
+    store.nodes.add_name(*slot, node)
+
+
+def _unreachable(store: Store) -> Iterator[Found]:
+    """Nothing is in a directory without a name, but in one that is removed, or waits for a word."""
+    rows = store.db.rows(
+        "SELECT id FROM nodes WHERE kind = ? AND id != ?"
+        " AND NOT EXISTS (SELECT 1 FROM names WHERE node = id)"
+        " AND EXISTS (SELECT 1 FROM names WHERE parent = id)",
+        (_DIRECTORY, ROOT),
+    )
+    for (node,) in rows:
+        if takes_away(store.journal.of_node(node), node) or store.conflicts.of_node(node):
+            continue
+        below = store.nodes.below(node)
+        unsent = any(store.journal.concerns(n) or store.conflicts.of_node(n) for n in below)
+        problem = Problem("unreachable", node, f"directory {node} has no name", not unsent)
+        if unsent:
+            yield problem, partial(_show, store, node, b"directory")
+        else:
+            yield problem, partial(_forget, store, below)
+
+
+def _forget(store: Store, below: list[NodeId]) -> None:
+    """What the server has, too, or had, and nobody can reach here."""
+    for directory in below:
+        for name, _ in store.nodes.children(directory):
+            store.nodes.remove_name(directory, name)
+    for node in below:
+        if not store.nodes.names(node):
+            store.server.forget(node)
+            store.nodes.remove(node)
 
 
 def _links(store: Store) -> Iterator[Found]:
@@ -280,6 +337,7 @@ def _server(store: Store) -> Iterator[Found]:
 _RULES: Final = (
     _names,
     _cycles,
+    _unreachable,
     _links,
     _ranges,
     _content,

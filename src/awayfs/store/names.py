@@ -79,6 +79,15 @@ class Names:
             parts.append(name)
         return b"/".join(reversed(parts))
 
+    def above(self, node: NodeId) -> list[NodeId]:
+        """The node and the directories above it, by first names, as far as that leads."""
+        way: list[NodeId] = []
+        at: NodeId | None = node
+        while at is not None and at not in way:
+            way.append(at)
+            at = self.parent(at)
+        return way
+
     def is_ancestor(self, ancestor: NodeId, node: NodeId) -> bool:
         """Whether ``ancestor`` is above ``node`` (by first names), or is it."""
         for _ in range(_DEEPEST):

@@ -81,6 +81,7 @@ class Nodes:
         self.names = self._names.of
         self.parent = self._names.parent
         self.path = self._names.path
+        self.above = self._names.above
         self.is_ancestor = self._names.is_ancestor
         self.below = self._names.below
         self._rows = Remembered[NodeId, Row](db)
@@ -236,11 +237,15 @@ class Nodes:
                     call(node, columns["size"])
 
     def add_name(self, parent: NodeId, name: bytes, node: NodeId) -> None:
-        """One more name. A directory can have one only (EPERM); a taken name is EEXIST."""
+        """One more name. A directory can have one only (EPERM), and never one inside itself
+        (EINVAL); a taken name is EEXIST.
+        """
         with self._db.transaction():
             kind = self._kind(node)
             if kind == _DIRECTORY and (node == ROOT or self.parent(node) is not None):
                 raise OSError(errno.EPERM, "a directory can have one name only", name)
+            if kind == _DIRECTORY and self.is_ancestor(node, parent):
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), name)
             self._names.add(parent, name, node)
             self._renamed(parent, name, node)
             self._moved(node, kind == _DIRECTORY)

@@ -383,6 +383,7 @@ class Adopter:
             or self._nodes.child_id(old_parent, old_name) != node
             or self._taken(directory, entry.name, [])
             or self._nodes.is_ancestor(node, directory)
+            or self._would_vanish(directory, node)
         ):
             self._context.seen_elsewhere[node] = (directory, entry.name)
             return
@@ -395,6 +396,13 @@ class Adopter:
         base = self._server.get(node)
         content = diff.compare_entries(base.entry(), entry) if base else Content.CHANGED
         self._updated(node, entry, content)
+
+    def _would_vanish(self, directory: NodeId, node: NodeId) -> bool:
+        """Whether what is worked on would go into a directory that was removed here.
+
+        That may come back yet, and where what was in it stands by now: inside this very node.
+        """
+        return self._nodes.path(directory) is None and self._remover.is_dirty_below(node)
 
     def _linked(self, directory: NodeId, node: NodeId, entry: Entry) -> None:
         if self._is_being_replaced(node):

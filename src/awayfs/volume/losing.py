@@ -177,12 +177,15 @@ class Losing:
         if node.kind is Kind.FILE:
             yield node.id, path
         elif node.kind is Kind.DIRECTORY:
-            pending = [(node.id, path)]
+            pending, seen = [(node.id, path)], {node.id}
             while pending:
                 directory, above = pending.pop()
                 for name, child in self._store.nodes.children(directory):
                     place = above + b"/" + name
+                    if child.id in seen:
+                        continue  # a state of before rings were ruled out: fsck mends it
                     if child.kind is Kind.DIRECTORY:
+                        seen.add(child.id)
                         pending.append((child.id, place))
                     elif child.kind is Kind.FILE and self._store.journal.has_any(child.id):
                         yield child.id, place

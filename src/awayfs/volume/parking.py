@@ -14,7 +14,9 @@ from awayfs.core.conflicts import ConflictKind
 from awayfs.core.decide import Conflict, Facts
 from awayfs.core.diff import Content
 from awayfs.core.errors import Refused, Unreachable
+from awayfs.core.namespace import Slot
 from awayfs.core.records import Record, RecordKind, RecordState
+from awayfs.core.standing import place_for
 from awayfs.core.types import Entry, Kind, NodeId
 from awayfs.store.conflicts import Conflict as StoredConflict
 from awayfs.volume.adopt import Adopter
@@ -170,7 +172,7 @@ class Parking:
         """Removed here, and something else has the name since: that meets what is there."""
         if conflict.kind is not ConflictKind.REMOVE_UPDATE or record.kind is not RecordKind.REMOVE:
             return False
-        return self._store.nodes.child_id(record.parent, record.name) is not None
+        return self._store.nodes.child_id(record.parent, record.name) not in (None, record.node)
 
     def _is_parted(self, record: Record, conflict: Conflict, entry: Entry) -> bool:
         """Removed here: one of several names, over which another file was saved there; or any name
@@ -203,9 +205,25 @@ class Parking:
         with self._store.transaction():
             self._store.intents.clear(record.seq)
             self._store.journal.remove([record.seq])
-            if nodes.child_id(record.parent, record.name) is None and nodes.get(record.parent):
-                nodes.add_name(record.parent, record.name, record.node)
+            parent, name = self._place_of(record)
+            if nodes.child_id(parent, name) is None:
+                nodes.add_name(parent, name, record.node)
             if entry is not None:
                 content = Content.CHANGED
                 self._adopter.adopt_revision(record.node, entry, content)
-        self._context.kernel.forget_entry(record.parent, record.name)
+        self._context.kernel.forget_entry(parent, name)
+
+    def _place_of(self, record: Record) -> Slot:
+        """Where what was removed is shown again: under the name that it had, or has on the server,
+        unless that is inside of it by now. Another of its names will do for a file.
+        """
+        nodes, node = self._store.nodes, record.node
+
+        def is_free(slot: Slot) -> bool:
+            return nodes.get(slot[0]) is not None and nodes.child_id(*slot) in (None, node)
+
+        recorded, now = (record.parent, record.name), nodes.names(node)
+        found = nodes.get(node)
+        here = [*now, recorded] if found and found.kind is Kind.DIRECTORY else [recorded, *now]
+        wanted = [*here, *self._store.server.names(node)]
+        return place_for(node, record.name, wanted, nodes.above, is_free)

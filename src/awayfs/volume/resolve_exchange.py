@@ -22,6 +22,7 @@ from awayfs.volume.resolve_steps import Steps
 from awayfs.volume.returning import Returning
 
 Place = tuple[NodeId, bytes]
+INSIDE = "its place on the server is inside of it here; move that out here first"
 TAKEN = "another has its name here; rename that one, or use --keep local"
 
 
@@ -74,7 +75,7 @@ class KeepExchange:
             left: list[_Side] = []
             for side, node in zip(sides, standing, strict=True):
                 if node and (node != side.node or side.stands or self._has_work(node)):
-                    self._check_home(side)
+                    self._check_home(side, node)
                     self._returning.name(*side.home, node)
                 else:
                     left.append(side)
@@ -162,8 +163,10 @@ class KeepExchange:
         standing = self._steps.start_from(side.home, side.to, side.node, record.seq)
         return standing if self._store.nodes.child_id(*side.to) == standing else 0
 
-    def _check_home(self, side: _Side) -> None:
-        """A name that something else took here since cannot be given back."""
+    def _check_home(self, side: _Side, node: NodeId) -> None:
+        """A name that something else took here since cannot be given back, nor one in itself."""
+        if self._returning.leads_nowhere(node, side.home[0]):
+            raise UsageError(INSIDE)
         if self._store.nodes.child_id(*side.home) is not None:
             raise UsageError(TAKEN)
 

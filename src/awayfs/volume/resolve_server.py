@@ -108,7 +108,7 @@ class KeepServer:
         with self._store.transaction():
             for rename in reversed(renames):
                 self._steps.inherit(rename)
-                if server.child(rename.to_parent, rename.to_name) != node:
+                if not self._stays(node) and server.child(rename.to_parent, rename.to_name) != node:
                     self._giving_up.name(rename.to_parent, rename.to_name, node)
             places = [(place, node) for place in server.names(node)] if taking else []
             for rename in renames:
@@ -117,6 +117,13 @@ class KeepServer:
                     places.append((to, rename.replaced))
             for place, owner in places:
                 self._returning.name(*place, owner)
+
+    def _stays(self, node: NodeId) -> bool:
+        """Whether a node cannot go yet where the server has it."""
+        return any(
+            self._returning.leads_nowhere(node, parent)
+            for parent, _ in self._store.server.names(node)[:1]
+        )
 
     async def _undo_rename(
         self, conflict: Conflict, record: Record, saving: Callable[[], object]
@@ -165,7 +172,8 @@ class KeepServer:
             self._giving_up.name(*place, node)
             return
         standing = self._steps.start_from(names[0], place, node, record.seq, record.replaced)
-        if standing and self._store.nodes.child_id(*place) == standing:
+        stays = standing and self._returning.leads_nowhere(standing, names[0][0])
+        if standing and not stays and self._store.nodes.child_id(*place) == standing:
             self._giving_up.name(*place, standing)
             self._returning.name(*names[0], standing)
         if not self._store.nodes.names(node) and not self._steps.is_taken_away(node):

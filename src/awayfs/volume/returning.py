@@ -27,13 +27,36 @@ class Returning:
         self._adopter = Adopter(context)
 
     def name(self, parent: NodeId, name: bytes, node: NodeId) -> None:
-        """The name is the node's again, if it is free."""
+        """The name is the node's again, if it is free, and leads to it (``leads_nowhere``).
+
+        A directory has one name: it loses the one that no record is about, and keeps any other.
+        """
         nodes = self._store.nodes
-        if nodes.child_id(parent, name) is None and nodes.get(parent) and nodes.get(node):
-            nodes.add_name(parent, name, node)
-            self._context.kernel.forget_entry(parent, name)
-            self.content(node)
-            self._attributes(node)
+        free = nodes.child_id(parent, name) is None and nodes.get(parent) is not None
+        found = nodes.get(node) if free else None
+        if found is None or self.leads_nowhere(node, parent):
+            return
+        if found.kind is Kind.DIRECTORY and (names := nodes.names(node)):
+            if self._adopter.is_name_dirty(node, names[0]):
+                return
+            nodes.remove_name(*names[0])
+            self._context.kernel.forget_entry(*names[0])
+        nodes.add_name(parent, name, node)
+        self._context.kernel.forget_entry(parent, name)
+        self.content(node)
+        self._attributes(node)
+
+    def leads_nowhere(self, node: NodeId, parent: NodeId) -> bool:
+        """Whether a name in a directory would take a node out of everybody's sight: inside itself,
+        by what was moved here, or, while it has a name, in a directory that was removed here.
+
+        It stays where it is then. Once the directory is back, or a decision about the move has made
+        way, it goes there (``as_there``).
+        """
+        nodes = self._store.nodes
+        if nodes.is_ancestor(node, parent):
+            return True
+        return bool(nodes.names(node)) and nodes.path(parent) is None
 
     def again(self, parent: NodeId, name: bytes) -> None:
         """A name was freed here: what the server has under it is shown, if it is known.
@@ -79,7 +102,8 @@ class Returning:
         nodes, there = self._store.nodes, self._store.server.names(node)
         for place in there:
             self.name(*place, node)
-        if any(nodes.child_id(*place) == node for place in there):
+        here = nodes.child_id(directory, name) == node  # a directory has moved already
+        if here and any(nodes.child_id(*place) == node for place in there):
             nodes.remove_name(directory, name)
             self._context.kernel.forget_entry(directory, name)
             self._context.kernel.forget_node(node)
