@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -384,5 +385,59 @@ def test_an_edit_that_goes_with_a_removed_file_is_in_the_history(
         await world.volume.resolve(conflict, Resolution.SERVER)
         kept = [Path(world.store.history.content_path(one.id)) for one in world.store.history.all()]
         assert [path.read_bytes() for path in kept if path.exists()] == [b"theirs and mine"]
+
+    played(tmp_path, play)
+
+
+@pytest.mark.parametrize("way", ["local", "server", "both"])
+@pytest.mark.parametrize("who", ["there", "here"])
+def test_a_file_in_conflict_that_left_its_directory_which_went_then(
+    who: str, way: str, tmp_path: Path
+) -> None:
+    """A copy of it is made beside where it is by now."""
+
+    async def play(world: World) -> None:
+        (world.share / "d").mkdir()
+        (world.share / "d/f").write_bytes(b"base")
+        directory, node = await world.find("d"), await world.cached("d/f")
+        await world.volume.observer.directory(directory.id)
+        world.write(node, 0, b"ours")
+        (world.share / "d/f").write_bytes(b"theirs!")
+        await world.drained()
+        (conflict,) = world.store.conflicts.all()
+        assert (conflict.kind, conflict.parent) == (ConflictKind.UPDATE_UPDATE, directory.id)
+        if who == "there":
+            (world.share / "d/f").rename(world.share / "g")
+            (world.share / "d").rmdir()
+        else:
+            world.volume.changes.rename(directory.id, b"f", ROOT, b"g", 0)
+            world.volume.changes.rmdir(ROOT, b"d")
+        await world.volume.observer.directory(ROOT)
+        await world.drained()
+        await world.volume.observer.directory(ROOT)
+        assert world.store.nodes.path(node.id) == b"g"
+        assert world.store.nodes.path(directory.id) is None
+        for _ in range(2):  # the rename there, too, was a change
+            for found in world.store.conflicts.of_node(node.id):
+                with suppress(UsageError):
+                    await world.volume.deciding.keep(found.id, way)
+            await world.drained()
+        await world.volume.observer.directory(ROOT)
+        for found in world.store.conflicts.all():
+            assert found.node == directory.id  # it came back: what is in it there is decided for
+            await world.volume.deciding.keep(found.id, way)
+        for _ in range(2):
+            await world.volume.observer.directory(ROOT)
+            if world.store.server.path(directory.id) is not None:
+                await world.volume.observer.directory(directory.id)
+        expected = {"local": {b"ours"}, "server": {b"theirs!"}, "both": {b"ours", b"theirs!"}}
+        files = [path for path in world.share.rglob("*") if path.is_file()]
+        assert {path.read_bytes() for path in files} == expected[way]
+        assert len(files) == len(expected[way])
+        for path in files:
+            shown = await world.cached(str(path.relative_to(world.share)))
+            assert content(world, shown) == path.read_bytes()
+        assert not world.store.conflicts.all() and not world.store.journal.count()
+        assert check(world.store) == []
 
     played(tmp_path, play)

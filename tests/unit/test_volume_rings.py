@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from test_volume_review import World, played
+from tests.unit.test_volume_review import World, played
 
 from awayfs.core.errors import UsageError
 from awayfs.core.records import RecordKind

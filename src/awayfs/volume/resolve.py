@@ -55,7 +55,7 @@ class Resolver:
         self.content = TakeContent(context, journaling, self._local)
         self._server = KeepServer(context, observer, giving_up, steps)
         self._exchange = KeepExchange(context, journaling, giving_up, steps, self._local)
-        self._known = KeepKnown(context, journaling, changes, fetcher, self._server)
+        self._known = KeepKnown(context, journaling, changes, fetcher, self._server, steps)
         self._both = KeepBoth(
             context, observer, journaling, changes, steps, strangers, self._local, self._server
         )

@@ -116,16 +116,15 @@ class KeepBoth:
             return None
         if not self._store.content.covers(node.id, 0, node.size):
             raise UsageError("a part of the local content is not here; go online and try again")
-        copy = self._steps.copy_name(conflict.parent, conflict.name, set())
+        parent, name = self._steps.beside(conflict)
+        copy = self._steps.copy_name(parent, name, set())
         with self._store.transaction():
-            made = self._changes.create(
-                conflict.parent, copy, Kind.FILE, node.mode, node.uid, node.gid
-            )
+            made = self._changes.create(parent, copy, Kind.FILE, node.mode, node.uid, node.gid)
             self._copy_content(node.id, made.id)
             self._store.nodes.update(made.id, size=node.size, mtime_ns=node.mtime_ns)
             self._store.content.add_range(made.id, 0, node.size)
             self._journaling.store(made.id)
-        self._context.kernel.forget_entry(conflict.parent, copy)
+        self._context.kernel.forget_entry(parent, copy)
         return os.fsdecode(copy)
 
     def _copy_content(self, source: NodeId, target: NodeId) -> None:

@@ -25,6 +25,7 @@ from awayfs.volume.fault import fault
 from awayfs.volume.fetch import Fetcher
 from awayfs.volume.journaling import Journaling
 from awayfs.volume.resolve_server import KeepServer
+from awayfs.volume.resolve_steps import Steps
 
 WHOLE, PART = b" (conflict ", b" (partial conflict "
 NOTE = b".known-ranges.txt"
@@ -42,6 +43,7 @@ class KeepKnown:
         changes: Changes,
         fetcher: Fetcher,
         server: KeepServer,
+        steps: Steps,
     ) -> None:
         self._context = context
         self._store = context.store
@@ -49,6 +51,7 @@ class KeepKnown:
         self._changes = changes
         self._fetcher = fetcher
         self._server = server
+        self._steps = steps
 
     async def is_needed(self, conflict: Conflict, record: Record) -> bool:
         """Whether a decision for the local variant meets one that cannot be made whole.
@@ -95,8 +98,7 @@ class KeepKnown:
 
     def _save(self, conflict: Conflict, node: Node, known: Sequence[Range]) -> str:
         """The known ranges as a new file with its own records, and a note about them."""
-        names = self._store.nodes.names(node.id)
-        parent, name = names[0] if names else (conflict.parent, conflict.name)
+        parent, name = self._steps.beside(conflict)
         when = time.strftime("%Y-%m-%d", time.localtime(self._context.now() / 1e9))
         host = self._context.options.host
         copy = _partial_name(name, host, when, {n for n, _ in self._store.nodes.children(parent)})

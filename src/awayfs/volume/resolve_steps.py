@@ -10,9 +10,10 @@ from contextvars import ContextVar
 from dataclasses import replace
 
 from awayfs.core.errors import UsageError
+from awayfs.core.namespace import Slot
 from awayfs.core.naming import conflict_copy_name
 from awayfs.core.records import Record, RecordKind, RecordState, brings_name
-from awayfs.core.types import Entry, NodeId
+from awayfs.core.types import ROOT, Entry, NodeId
 from awayfs.store.conflicts import Conflict
 from awayfs.volume.context import Context
 from awayfs.volume.observe import Observer, join
@@ -113,6 +114,19 @@ class Steps:
             lambda n: n in there or self._store.nodes.child_id(parent, n) is not None,
             template=COPY_TEMPLATE.get() or self._context.settings().copy_name,
         )
+
+    def beside(self, conflict: Conflict) -> Slot:
+        """The name beside which a copy of our variant goes: the one that the node has by now.
+
+        Without one that leads there, that under which the conflict was found, or the server has it;
+        the root where all these directories are gone.
+        """
+        nodes, node = self._store.nodes, conflict.node
+        found_under = (conflict.parent, conflict.name)
+        for place in (*nodes.names(node), found_under, *self._store.server.names(node)):
+            if nodes.path(place[0]) is not None:
+                return place
+        return ROOT, conflict.name
 
     def release(self, record: Record) -> None:
         """Let a parked record go out, if there still is something to it."""
