@@ -90,8 +90,11 @@ def brings_name(record: Record, node: NodeId, place: tuple[NodeId, bytes]) -> bo
 
 
 def takes_away(records: Iterable[Record], node: NodeId) -> bool:
-    """Whether an unsent record removes a name of the node, or displaces it."""
-    return any(r.kind is RecordKind.REMOVE or r.replaced == node for r in records)
+    """Whether an unsent record removes a name of the node, or displaces it (no exchange does)."""
+    return any(
+        r.kind is RecordKind.REMOVE or (r.replaced == node and r.kind is not RecordKind.EXCHANGE)
+        for r in records
+    )
 
 
 def fields_set(records: Iterable[Record]) -> frozenset[str]:

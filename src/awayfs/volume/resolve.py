@@ -54,8 +54,10 @@ class Resolver:
         self._local = KeepLocal(context, journaling, giving_up, steps, strangers)
         self.content = TakeContent(context, journaling, self._local)
         self._server = KeepServer(context, observer, giving_up, steps)
-        self._exchange = KeepExchange(context, journaling, giving_up, steps, self._local)
         self._known = KeepKnown(context, journaling, changes, fetcher, self._server, steps)
+        self._exchange = KeepExchange(
+            context, observer, journaling, giving_up, steps, self._local, self._known
+        )
         self._both = KeepBoth(
             context, observer, journaling, changes, steps, strangers, self._local, self._server
         )
@@ -82,7 +84,7 @@ class Resolver:
         elif not records:
             pass  # settled by other means since
         elif _is_of_two(conflict, records[0], keep):
-            await self._exchange.keep(records[0], keep)
+            copy = await self._exchange.keep(records[0], keep)
         elif keep is Resolution.SERVER:
             copy = await self._server.keep(conflict, records[0], saving)
         elif await self._known.is_needed(conflict, records[0]):

@@ -14,15 +14,21 @@ from awayfs.core.records import Record, RecordKind
 from awayfs.core.types import Entry, NodeId
 from awayfs.store.server import ServerNode
 from awayfs.volume.context import Context
-from awayfs.volume.giving_up import GivingUp, without
+from awayfs.volume.fault import fault
+from awayfs.volume.giving_up import NAMING, GivingUp, without
 from awayfs.volume.journaling import Journaling
-from awayfs.volume.observe import join
+from awayfs.volume.observe import Observer, join
 from awayfs.volume.resolve_local import KeepLocal
+from awayfs.volume.resolve_partial import KeepKnown
 from awayfs.volume.resolve_steps import Steps
 from awayfs.volume.returning import Returning
 
 Place = tuple[NodeId, bytes]
 INSIDE = "its place on the server is inside of it here; move that out here first"
+LOST = (
+    "the content of one of the two is neither here nor on the server: use --keep both, by which the"
+    " other one has its new name, or --keep server"
+)
 TAKEN = "another has its name here; rename that one, or use --keep local"
 
 
@@ -42,25 +48,32 @@ class KeepExchange:
     def __init__(
         self,
         context: Context,
+        observer: Observer,
         journaling: Journaling,
         giving_up: GivingUp,
         steps: Steps,
         local: KeepLocal,
+        known: KeepKnown,
     ) -> None:
         self._context = context
         self._store = context.store
+        self._observer = observer
+        self._known = known
         self._local = local
         self._journaling = journaling
         self._giving_up = giving_up
         self._steps = steps
         self._returning = Returning(context)
 
-    async def keep(self, record: Record, keep: Resolution) -> None:
-        """Decide; what is there of both sides stays with ``both`` as with ``local``."""
+    async def keep(self, record: Record, keep: Resolution) -> str | None:
+        """Decide; what is there of both sides stays with ``both`` as with ``local``.
+
+        The path of a copy, if one was made of what is known of a content that is lost.
+        """
         if keep is Resolution.SERVER:
             await self._keep_server(record)
-        else:
-            await self._keep_local(record)
+            return None
+        return await self._keep_local(record, keep)
 
     async def _keep_server(self, record: Record) -> None:
         """Both go back to their names; what is gone there, and unchanged here, goes."""
@@ -84,28 +97,69 @@ class KeepExchange:
                     self._come_back(side)
         await self._steps.look([record.parent, record.to_parent])
 
-    async def _keep_local(self, record: Record) -> None:
-        """What stands is renamed; what is gone is made anew under the name that it has here."""
+    async def _keep_local(self, record: Record, keep: Resolution) -> str | None:
+        """What stands is renamed; what is gone is made anew under the name that it has here.
+
+        What was never here of it is fetched, where the server has it elsewhere. If that is lost,
+        it goes with ``both``, and what is known of it is saved; ``local`` is refused.
+        """
         sides = await self._sides(record)
         standing = [side for side in sides if side.stands]
         if len(standing) == len(sides):
             self._steps.release(record)
-            return
-        gone = [side.node for side in sides if not side.stands]
-        for node in gone:
-            self._local.check_whole(node)
+            return None
+        linked = [s for s in sides if not s.stands and await self._is_linked(s, record.seq)]
+        gone = [side.node for side in sides if not side.stands and side not in linked]
+        lost = [node for node in gone if await self._is_lost(node)]
+        if lost and keep is not Resolution.BOTH:
+            raise UsageError(LOST)
         with self._store.transaction():
             if standing:
                 self._store.journal.replace(_as_rename(record, standing[0]))
             else:
                 self._store.journal.remove([record.seq])
+            for side in linked:
+                self._store.server.remove_name(*side.home)
+                to = {"parent": side.to[0], "name": side.to[1]}
+                self._journaling.append(RecordKind.LINK, side.node, **to)
+            saved = [self._give_up(node, record.seq) for node in lost]
             for node in gone:
-                self._make_anew(node, record.seq)
+                if node not in lost:
+                    self._make_anew(node, record.seq)
+        fault("resolve.copied")
         await self._steps.look([record.parent, record.to_parent])
+        return next(filter(None, saved), None)
 
-    def _make_anew(self, node: NodeId, seq: int) -> None:
-        """What was done with it since is part of what is made, and nothing apart from it."""
-        names, journal = self._store.nodes.names(node), self._store.journal
+    async def _is_linked(self, side: _Side, seq: int) -> bool:
+        """Whether the server has a file under another of its names: it is linked from there."""
+        known = self._store.server.names(side.node)
+        later = [r for r in self._store.journal.of_node(side.node) if r.seq > seq]
+        moved = any(record.kind in NAMING for record in later)
+        if moved or side.home not in known or self._store.nodes.child_id(*side.to) != side.node:
+            return False
+        return any([await self._stands(side.node, name) for name in known if name != side.home])
+
+    async def _is_lost(self, node: NodeId) -> bool:
+        """Whether its content is neither here nor, under whatever name, on the server."""
+        found = self._context.node(node)
+        if found is not None and not self._store.content.covers(node, 0, found.size):
+            await self._observer.search(node)
+        return await self._known.is_lost(node)
+
+    def _give_up(self, number: NodeId, seq: int) -> str | None:
+        """What is known of a content is saved, and its file goes; the name of the copy."""
+        node, names = self._context.node(number), self._store.nodes.names(number)
+        known = self._store.content.ranges(number)
+        copy = None
+        if node is not None and names and known:
+            copy = self._known.save(names[0], node, known)
+        self._without_later(number, seq)
+        self._giving_up.node(number)
+        return copy
+
+    def _without_later(self, node: NodeId, seq: int) -> list[Record]:
+        """What was done with a node since is dropped, but for what that did to others."""
+        journal = self._store.journal
         later = [record for record in journal.of_node(node) if record.seq > seq]
         for record in later:
             left = _without(record, node)
@@ -113,6 +167,12 @@ class KeepExchange:
                 journal.remove([record.seq])
             else:
                 journal.replace(left)
+        return later
+
+    def _make_anew(self, node: NodeId, seq: int) -> None:
+        """What was done with it since is part of what is made, and nothing apart from it."""
+        names, journal = self._store.nodes.names(node), self._store.journal
+        later = self._without_later(node, seq)
         if not names:
             self._giving_up.node(node)
             return

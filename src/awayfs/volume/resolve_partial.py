@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from awayfs.core.conflicts import ConflictKind, Resolution
 from awayfs.core.errors import EDISCONDATA, RemoteError, UsageError
+from awayfs.core.namespace import Slot
 from awayfs.core.naming import NAME_MAX, conflict_copy_name
 from awayfs.core.records import Record, RecordKind
 from awayfs.core.types import Kind, NodeId, Range
@@ -58,13 +59,15 @@ class KeepKnown:
 
         What the server still has of it is fetched. Raises ``UsageError`` when it cannot be asked.
         """
-        node = self._context.node(record.node)
-        if node is None or node.kind is not Kind.FILE or not _wants_content(conflict, record):
-            return False
-        if self._fetcher.is_whole(node):
+        return _wants_content(conflict, record) and await self.is_lost(record.node)
+
+    async def is_lost(self, number: NodeId) -> bool:
+        """Whether a part of a file is neither here nor on the server: likewise."""
+        node = self._context.node(number)
+        if node is None or node.kind is not Kind.FILE or self._fetcher.is_whole(node):
             return False
         try:
-            await self._fetcher.whole(node.id, first=True)
+            await self._fetcher.whole(number, first=True)
         except OSError as error:
             if error.errno == EDISCONDATA:
                 raise UsageError(
@@ -72,7 +75,7 @@ class KeepKnown:
                 ) from error
         except RemoteError as error:
             raise UsageError(f"a part of it is not here, and cannot be fetched: {error}") from error
-        now = self._context.node(record.node)
+        now = self._context.node(number)
         return now is not None and not self._fetcher.is_whole(now)
 
     async def keep(self, conflict: Conflict, record: Record, keep: Resolution) -> str | None:
@@ -89,16 +92,18 @@ class KeepKnown:
 
         def save() -> None:
             if node is not None and known:
-                saved.append(self._save(conflict, node, known))
+                saved.append(self.save(self._steps.beside(conflict), node, known))
 
         await self._server.keep(conflict, record, save)
         if saved:
             fault("resolve.copied")
         return saved[0] if saved else None
 
-    def _save(self, conflict: Conflict, node: Node, known: Sequence[Range]) -> str:
-        """The known ranges as a new file with its own records, and a note about them."""
-        parent, name = self._steps.beside(conflict)
+    def save(self, place: Slot, node: Node, known: Sequence[Range]) -> str:
+        """The known ranges as a new file beside a place, with its own records, and a note about
+        them; its name.
+        """
+        parent, name = place
         when = time.strftime("%Y-%m-%d", time.localtime(self._context.now() / 1e9))
         host = self._context.options.host
         copy = _partial_name(name, host, when, {n for n, _ in self._store.nodes.children(parent)})
