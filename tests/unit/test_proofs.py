@@ -118,7 +118,8 @@ def test_tickets_that_are_in_no_file(
         return changed(before, proofs.look())
 
     head = "Ticket cache: KCM:1000\nDefault principal: me@R\n\n"
-    first, renewed = ("11/27/26 %d:00:00  11/28/26 %d:00:00  krbtgt/R@R\n" % (n, n) for n in (8, 9))
+    first = "11/27/26 08:00:00  11/28/26 08:00:00  krbtgt/R@R\n"
+    renewed = first.replace("08", "09")
     server = "11/27/26 08:00:01  11/28/26 08:00:00  host/server@R\n"
     assert what_changes("") == ""
     assert what_changes(head + first) == "the Kerberos ticket"

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 LISTED_WITHIN_S = 1.0
 _TICKET = b"krbtgt/"
-"""What a person gets from ``kinit``; the tickets for servers are got by whoever logs in, with it."""
+"""What a person gets from ``kinit``; with it, whoever logs in gets tickets for servers."""
 
 
 def listed(environment: Mapping[str, str]) -> tuple[bytes, ...]:
