@@ -9,16 +9,21 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sftp_world import SftpWorld, losing, played
 from test_replay_cut_off import cutting
+from test_volume_review import World
+from test_volume_review import played as played_in_a_directory
 
 from awayfs.core.conflicts import Resolution
 from awayfs.core.errors import Refused, Unreachable
 from awayfs.core.types import ROOT
+from awayfs.ports.remote import Capabilities, Guard
+from awayfs.remotes import directory_probe
 from awayfs.volume.changes import RENAME_EXCHANGE
 from sshd import Sshd, needs_sshd, serving
 
@@ -34,7 +39,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
         yield sshd
 
 
-def put(world: SftpWorld, path: str, text: str) -> None:
+def put(world: World, path: str, text: str) -> None:
     """A file that looks like every other of the same length; below ``path`` where it ends in /."""
     place = world.share / path
     place = place / "in" if path.endswith("/") else place
@@ -43,7 +48,7 @@ def put(world: SftpWorld, path: str, text: str) -> None:
     os.utime(place, LONG_AGO)
 
 
-def tree(world: SftpWorld) -> dict[str, str]:
+def tree(world: World) -> dict[str, str]:
     """All files there, and every name of ours."""
     found = {}
     for path in world.share.rglob("*"):
@@ -55,7 +60,7 @@ def tree(world: SftpWorld) -> dict[str, str]:
     return found
 
 
-async def shown(world: SftpWorld) -> dict[str, str]:
+async def shown(world: World) -> dict[str, str]:
     """All files here, with their content."""
     found: dict[str, str] = {}
 
@@ -75,7 +80,7 @@ async def shown(world: SftpWorld) -> dict[str, str]:
     return found
 
 
-async def exchange(world: SftpWorld, one: str, other: str) -> None:
+async def exchange(world: World, one: str, other: str) -> None:
     await world.find(one)
     await world.find(other)
     places = []
@@ -94,7 +99,7 @@ PAIRS = {
 }
 
 
-async def begun(world: SftpWorld, pair: str) -> dict[str, str]:
+async def begun(world: World, pair: str) -> dict[str, str]:
     """Exchanged here, and not yet there; what the server will have."""
     one, other = PAIRS[pair]
     put(world, one, "one")
@@ -377,7 +382,7 @@ def test_chains_of_exchanges(
     played(server, tmp_path, play)
 
 
-async def here(world: SftpWorld) -> dict[str, str]:
+async def here(world: World) -> dict[str, str]:
     """What is shown, without asking the server: all of it is cached."""
     connected, world.volume.link.connected = world.volume.link.connected, None
     try:
@@ -402,3 +407,65 @@ def test_an_exchange_of_one_of_two_names_of_a_file(server: Sshd, tmp_path: Path,
         assert not world.store.conflicts.count()
 
     played(server, tmp_path, play)
+
+
+@pytest.mark.parametrize("edited", [("f",), ("g",), ("f", "g")])
+def test_what_is_edited_just_before_goes_along(
+    server: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edited: tuple[str, ...]
+) -> None:
+    """An exchange is about names: what somebody wrote since we looked has the other one, too."""
+
+    async def play(world: SftpWorld) -> None:
+        await begun(world, "files")
+        remote: Any = world.volume.link.remote
+        call = remote.exchange
+
+        async def after_an_edit(*arguments: Any) -> Any:
+            for name in edited:
+                (world.share / name).write_text("edited " + name)
+            return await call(*arguments)
+
+        monkeypatch.setattr(remote, "exchange", after_an_edit)
+        await world.settled()
+        monkeypatch.undo()
+        wanted = {
+            "f": "edited g" if "g" in edited else "two",
+            "g": "edited f" if "f" in edited else "one",
+        }
+        assert tree(world) == wanted
+        await world.volume.observer.directory(ROOT)
+        assert await shown(world) == wanted
+        assert not world.store.conflicts.count()
+
+    played(server, tmp_path, play)
+
+
+# -- a directory whose file system has no RENAME_EXCHANGE either ---------------------------------
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("call", ["exchange", "settle"])
+@pytest.mark.parametrize("nth", range(1, 5))
+def test_the_same_with_a_kernel_client_that_has_no_such_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pair: str, call: str, nth: int
+) -> None:
+    probe = directory_probe.probe
+
+    def lesser(*arguments: Any) -> Capabilities:
+        return replace(probe(*arguments), exchange=False, guard=Guard.ASIDE)
+
+    async def play(world: World) -> None:
+        wanted = await begun(world, pair)
+        remote: Any = world.volume.link.remote
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(remote, call, cutting(getattr(remote, call), nth))
+            await world.drained()
+        assert {"one", "two"} <= set(tree(world).values())
+        for _ in range(2):
+            await world.online()
+            await world.drained()
+        assert tree(world) == wanted == await shown(world)
+        assert not world.store.conflicts.count() and not world.store.journal.count()
+
+    monkeypatch.setattr(directory_probe, "probe", lesser)
+    played_in_a_directory(tmp_path, play)
