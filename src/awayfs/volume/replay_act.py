@@ -435,6 +435,7 @@ class Actor:
         self._store.intents.set(record.seq, over, "crossing")
         work = self._store.begin_sync([])
         await asyncio.get_running_loop().run_in_executor(None, work.run)
+        self._store.finish_sync(work)
         fault("replay.crossing")
         await self.settle(over)
         there = await self._context.link.find(intent.path)
