@@ -22,6 +22,7 @@ from awayfs.core.decide import (
     Wait,
     decide,
 )
+from awayfs.core.facts import INTO_ITSELF
 from awayfs.core.records import Record, RecordKind
 from awayfs.core.types import ABSENT, Attributes, Entry, Expected, Kind
 
@@ -582,6 +583,14 @@ CASES: dict[str, tuple[Facts, Answer]] = {
             unknown_children=1,
         ),
         C.REMOVE_UPDATE,
+    ),
+    "rename: into what is inside of it there": (
+        rename(Kind.DIRECTORY, base=DIR, current=DIR, inside=True),
+        Refused(errno.EINVAL, INTO_ITSELF),
+    ),
+    "rename: renamed there, what it was to go into seen inside of it before": (
+        rename(Kind.DIRECTORY, base=DIR, moved=True, inside=True),
+        C.RENAME_RENAME,
     ),
     "rename: name too long": (rename(current=BASE, name_max=0), REFUSED),
     "rename: new directory removed there": (

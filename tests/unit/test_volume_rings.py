@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from tests.unit.test_volume_review import World, played
 
+from awayfs.core.conflicts import ConflictKind
 from awayfs.core.errors import UsageError
 from awayfs.core.records import RecordKind
 from awayfs.core.types import ROOT, Kind, NodeId
@@ -138,10 +139,19 @@ def test_a_decision_never_moves_what_holds_work_out_of_sight(way: str, tmp_path:
         await world.drained()
         await look(world)
         assert shown <= tree(world)
+        notes = {one.kind: one.note for one in world.store.conflicts.all()}
+        assert "--keep server takes the move back" in notes[ConflictKind.REFUSED]
         await decided(world, way)
         (kept,) = [path for path in there(world) if path.endswith("new")]
         assert (world.share / kept).read_bytes() == b"new work"
-        if way != "server":
+        if way == "local":  # as the note says: once that is moved out there, ours is carried out
+            os.rename(world.share / "outer/removed/c2", world.share / "c")
+            await look(world)
+            await decided(world, way)
+            await in_step(world)
+            assert tree(world) == {"c", "c/file", "c/outer", "c/outer/new", "c/outer/removed"}
+            return
+        if way == "both":
             await decided(world, "server")
         await in_step(world)
         assert tree(world) >= {"outer", "outer/new", "outer/removed/c2/file"}

@@ -26,6 +26,7 @@ from typing import Literal
 
 from awayfs.core.conflicts import ConflictKind
 from awayfs.core.facts import (
+    INTO_ITSELF,
     LOOK_FIRST,
     AlreadyDone,
     Apply,
@@ -413,6 +414,8 @@ def _rename(f: Facts) -> Decision:
     another = f.base is not None and not same_object(f.base, source)
     if another and source.kind is Kind.DIRECTORY:
         return _conflict(ConflictKind.UPDATE_REMOVE, "another directory has its name now")
+    if f.inside:
+        return Refused(errno.EINVAL, INTO_ITSELF)
     if there is None:
         return Apply(_identity(source), ABSENT)
     if _only_case_differs(f) and _proved_same(source, there):

@@ -52,6 +52,7 @@ class Facts:
     retried: bool = False  # an earlier attempt may have been executed
     crossed: bool = False  # an EXCHANGE of several steps: it is on record that they were taken
     moved: bool = False  # the node's file_id was seen elsewhere on the server
+    inside: bool = False  # the name that is wanted is inside of the node itself on the server
     unknown_children: int = 0  # on the server, in the directory to remove or displace
     twin: bytes | None = None  # another node's name there that the server takes for the wanted one
     parent: Parent = Parent.PRESENT
@@ -61,6 +62,10 @@ class Facts:
     unsupported: bool = False  # the server cannot hold this kind of object or attribute
 
 
+INTO_ITSELF = (
+    "on the server, what it is moved into is inside of it: --keep server takes the move back;"
+    " if that is moved out there first, --keep local carries it out"
+)
 LOOK_FIRST = 64 << 10
 """Bytes that are not sent before it is known that their name is free."""
 

@@ -378,6 +378,11 @@ class Adopter:
             return
         clean = [name for name in names if not self.is_name_dirty(node, name)]
         old_parent, old_name = clean[0] if clean else names[0]
+        stayed = self._nodes.child_id(directory, entry.name) == node  # until this made way for it
+        if clean and stayed and self._server.child(directory, entry.name) is None:
+            self._server.move_name(old_parent, old_name, directory, entry.name)
+            self._updated_from(node, entry)
+            return
         if (
             not clean
             or self._nodes.child_id(old_parent, old_name) != node
@@ -393,6 +398,9 @@ class Adopter:
         self._context.kernel.forget_entry(old_parent, old_name)
         self._context.kernel.forget_entry(directory, entry.name)
         self._moved(node)
+        self._updated_from(node, entry)
+
+    def _updated_from(self, node: NodeId, entry: Entry) -> None:
         base = self._server.get(node)
         content = diff.compare_entries(base.entry(), entry) if base else Content.CHANGED
         self._updated(node, entry, content)

@@ -100,6 +100,7 @@ class FactFinder:
             crossed=earlier is not None and earlier[0].crossing is Crossing.OVER,
             twin=self._twin(record, places),
             parent=self._parent_of(record, places),
+            inside=_is_inside(places),
             complete=True,
             unsupported=self._is_unsupported(record, kind),
         )
@@ -328,6 +329,13 @@ def _is_unsettled(base: ServerNode, current: Entry | None) -> bool:
     if current.size != base.size or current.size == 0:
         return False
     return current.token != base.token or current.weak or base.weak
+
+
+def _is_inside(places: Places) -> bool:
+    """Whether a name that is wanted is inside of what is to have it."""
+    if places.path is None or places.target is None:
+        return False
+    return places.target.startswith(places.path + b"/")
 
 
 def _moved_with_directory(then: bytes, now: bytes | None) -> bytes:
