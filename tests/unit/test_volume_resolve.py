@@ -441,3 +441,36 @@ def test_a_file_in_conflict_that_left_its_directory_which_went_then(
         assert check(world.store) == []
 
     played(tmp_path, play)
+
+
+@pytest.mark.parametrize("how", ["set here", "known before", "in a directory"])
+def test_what_is_made_anew_has_its_extended_attributes(how: str, tmp_path: Path) -> None:
+    """Here it shows them on; the new file on the server was made without."""
+
+    async def play(world: World) -> None:
+        (world.share / "d").mkdir()
+        (world.share / "d/f").write_bytes(b"content")
+        os.setxattr(world.share / "d/f", b"user.before", b"1")
+        node = await world.cached("d/f")
+        await world.volume.tree.xattrs(node.id)
+        directory = await world.find("d")
+        if how == "set here":
+            world.volume.changes.set_xattr(node.id, b"user.here", b"2", 0)
+        elif how == "known before":
+            world.write(node, 0, b"CONTENT")
+        else:
+            world.volume.changes.rename(ROOT, b"d", ROOT, b"e", 0)
+        (world.share / "d/f").unlink()
+        if how == "in a directory":
+            (world.share / "d").rmdir()
+        await world.drained()
+        for conflict in world.store.conflicts.all():
+            await world.volume.deciding.keep(conflict.id, "local")
+        await world.drained()
+        (path,) = [path for path in world.share.rglob("*") if path.is_file()]
+        there = {name: os.getxattr(path, name) for name in os.listxattr(path)}
+        expected = {"user.before": b"1"} | ({"user.here": b"2"} if how == "set here" else {})
+        assert there == expected and directory.id
+        assert not world.store.conflicts.all() and not world.store.journal.count()
+
+    played(tmp_path, play)

@@ -157,7 +157,7 @@ class KeepExchange:
         self._giving_up.node(number)
         return copy
 
-    def _without_later(self, node: NodeId, seq: int) -> list[Record]:
+    def _without_later(self, node: NodeId, seq: int) -> None:
         """What was done with a node since is dropped, but for what that did to others."""
         journal = self._store.journal
         later = [record for record in journal.of_node(node) if record.seq > seq]
@@ -167,26 +167,17 @@ class KeepExchange:
                 journal.remove([record.seq])
             else:
                 journal.replace(left)
-        return later
 
     def _make_anew(self, node: NodeId, seq: int) -> None:
         """What was done with it since is part of what is made, and nothing apart from it."""
         names, journal = self._store.nodes.names(node), self._store.journal
-        later = self._without_later(node, seq)
+        self._without_later(node, seq)
         if not names:
             self._giving_up.node(node)
             return
         parent, name = names[0]
         made = self._journaling.append(RecordKind.CREATE, node, parent=parent, name=name)
         self._local.recreate(made)
-        for record in later:
-            if record.kind is RecordKind.SETXATTR:
-                self._journaling.append(
-                    RecordKind.SETXATTR,
-                    node,
-                    xattr_name=record.xattr_name,
-                    xattr_value=record.xattr_value,
-                )
         for conflict in self._store.conflicts.of_node(node):
             if not any(map(journal.get, conflict.record_seqs)):
                 self._store.conflicts.remove(conflict.id)

@@ -12,7 +12,7 @@ from awayfs.core.namespace import Slot
 from awayfs.core.records import Record, RecordKind, brings_name
 from awayfs.core.types import Attributes, Entry, Kind, NodeId
 from awayfs.store.conflicts import Conflict
-from awayfs.volume.adopt import XATTRS_LOADED
+from awayfs.volume.adopt import OWN, XATTRS_LOADED
 from awayfs.volume.context import Context
 from awayfs.volume.giving_up import GivingUp
 from awayfs.volume.journaling import Journaling
@@ -188,6 +188,7 @@ class KeepLocal:
                     reason=record.reason,
                 )
             )
+            self._xattrs_anew(record.node)
             self._link_further(record.node, [name for name in names[1:] if name in now])
             self._remove_displaced_by_the_way(record)
             self._recreate_below(record.node)
@@ -230,6 +231,16 @@ class KeepLocal:
         if node and free and stands and not self._steps.is_taken_away(node):
             self._journaling.append(RecordKind.REMOVE, node, parent=place[0], name=place[1])
 
+    def _xattrs_anew(self, node: NodeId) -> None:
+        """What is made anew has none of the extended attributes that it shows here."""
+        records = self._store.journal.of_node(node)
+        sent = {r.xattr_name for r in records if r.kind is RecordKind.SETXATTR}
+        for name, value in self._store.nodes.xattrs(node).items():
+            if name != XATTRS_LOADED and not name.startswith(OWN) and name not in sent:
+                self._journaling.append(
+                    RecordKind.SETXATTR, node, xattr_name=name, xattr_value=value
+                )
+
     def _link_further(self, node: NodeId, names: list[tuple[NodeId, bytes]]) -> None:
         """The other hard links of what is made anew."""
         recorded = {
@@ -259,6 +270,8 @@ class KeepLocal:
                     self._giving_up.name(directory, name, child.id)
                     continue
                 self._journaling.append(kind, child.id, parent=directory, name=name)
+                if kind is RecordKind.CREATE:
+                    self._xattrs_anew(child.id)
             if child.kind is Kind.DIRECTORY:
                 self._recreate_below(child.id)
 
