@@ -179,6 +179,11 @@ SETTLED = [
     ),
     Settled("moved directory A into B", "moved B into A", "our move, with B made anew"),
     Settled(
+        "removed directory A/C, moved A into B",
+        "moved B into A/C",
+        "the same, and C is shown again (*remove/update*)",
+    ),
+    Settled(
         "removed a name, put something else there",
         "changed what was removed",
         "a conflict of the new thing (see *type*, *name/name*)",
@@ -300,6 +305,7 @@ KEPT = [
             "rename: renamed there",
             "rename: renamed there, name taken again",
             "rename: renamed there, its name taken by a directory",
+            "rename: renamed there, what it was to go into seen inside of it before",
         ),
     ),
     Kept(
@@ -347,6 +353,7 @@ KEPT = [
             "create: name too long",
             "create: kind unsupported",
             "rename: name too long",
+            "rename: into what is inside of it there",
         ),
     ),
 ]
