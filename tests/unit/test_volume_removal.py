@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 from test_volume_review import World, played
 
-from awayfs.core.types import ROOT
+from awayfs.core.types import ROOT, Kind
+from awayfs.store.fsck import check
 
 OVER = ["rm", "mv"]
 
@@ -30,5 +32,33 @@ def test_looking_does_not_make_the_servers_newer_version_the_removed_one(
         await world.drained()
         assert (world.share / "f").read_bytes() == b"R"
         assert world.store.conflicts.count() == 1
+
+    played(tmp_path, play)
+
+
+def test_nothing_is_left_of_a_removed_directory_whose_name_has_another(tmp_path: Path) -> None:
+    """Somebody filled it on the server, which was seen before the removal was sent."""
+
+    async def play(world: World) -> None:
+        volume, store = world.volume, world.store
+        (world.share / "d").mkdir()
+        old = await world.find("d")
+        await volume.observer.directory(old.id)
+        volume.changes.rmdir(ROOT, b"d")
+        new = volume.changes.create(ROOT, b"d", Kind.DIRECTORY, 0o755, 0, 0)
+        (world.share / "d/inner").mkdir()
+        (world.share / "d/inner/theirs").write_text("theirs")
+        await volume.observer.directory(old.id)
+        inner = store.nodes.child(old.id, b"inner")
+        assert inner is not None
+        await volume.observer.directory(inner.id)
+        await world.drained()
+        shutil.rmtree(world.share / "d/inner")
+        (world.share / "d/more").write_text("theirs")
+        await volume.observer.directory(ROOT)
+        await volume.observer.directory(new.id)
+        assert [name for name, _ in store.nodes.children(new.id)] == [b"more"]
+        assert (store.journal.count(), store.conflicts.count()) == (0, 0)
+        assert check(store) == []
 
     played(tmp_path, play)

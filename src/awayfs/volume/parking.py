@@ -22,6 +22,7 @@ from awayfs.store.conflicts import Conflict as StoredConflict
 from awayfs.volume.adopt import Adopter
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
+from awayfs.volume.removing import Remover
 from awayfs.volume.replay_facts import FactFinder
 from awayfs.volume.server_variants import ServerVariants
 
@@ -41,6 +42,7 @@ class Parking:
         self._finder = finder
         self._server_variants = server_variants
         self._adopter = Adopter(context)
+        self._remover = Remover(context)
 
     async def conflict(self, record: Record, facts: Facts, conflict: Conflict) -> None:
         """Both sides changed: keep all variants, park the record, say so."""
@@ -197,7 +199,7 @@ class Parking:
             self._store.journal.remove([record.seq])
             self._store.server.remove_name(record.parent, record.name)
             if not self._store.server.names(record.node):
-                self._store.server.forget(record.node)
+                self._remover.let_go(record.node)
 
     def _bring_back(self, record: Record, entry: Entry | None) -> None:
         """Content beats deletion: what the server changed meanwhile is shown again."""

@@ -45,6 +45,16 @@ class Remover:
         if not self._server.names(node) and not self._nodes.names(node):
             self._forget(node)
 
+    def let_go(self, node: NodeId) -> None:
+        """What has no name on either side any more ceases to exist, with what is known of its
+        inside, and was not changed here."""
+        for _ in self._empty(node):
+            pass
+        if self._nodes.names(node) or not self._may_go(node):
+            self._server.forget(node)
+        else:
+            self._forget(node)
+
     def _empty(self, directory: NodeId) -> Iterator[None]:
         for name, child in self._nodes.children(directory):
             if child.kind is Kind.DIRECTORY:
