@@ -352,3 +352,22 @@ def test_a_pin_larger_than_the_limit_says_so_and_fetches_nothing(tmp_path: Path)
         assert world.store.content.usage() == 0
 
     played(tmp_path, play, cache_limit=1 << 20)
+
+
+@pytest.mark.timeout(30)
+def test_a_walk_passes_by_what_a_program_has_open_and_whole(tmp_path: Path) -> None:
+    """Its ranges are written down when it is closed; a walk that waited for them held all up."""
+
+    async def play(world: World) -> None:
+        (world.share / "f").write_bytes(b"content")
+        node = await world.cached("f")
+        handle = world.volume.files.open(node, writing=True)
+        world.volume.files.write(handle, 7, b" and more")
+        assert handle.opened.whole
+        with world.store.transaction():
+            world.store.content.drop_ranges(node.id)
+            world.store.content.add_range(node.id, 0, 7)
+        assert await world.volume.hoard._in_pieces(node.id) == 0
+        world.volume.files.close(handle)
+
+    played(tmp_path, play)

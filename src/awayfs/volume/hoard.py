@@ -339,7 +339,7 @@ class Hoard:
         fetched, reached, piece = 0, 0, FIRST_PIECE
         while (node := self._context.node(node_id)) is not None:
             missing = self._store.content.missing(node_id, 0, node.size)
-            if not missing:
+            if not missing or self._fetcher.is_whole(node):  # the ranges of an open file come late
                 break
             start = missing[0].start
             if start < reached:
