@@ -237,13 +237,13 @@ class DirectoryRemote:
         stop = _Stop()
         context = contextvars.copy_context()
         context.run(stop.listen)
-        loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(pool, context.run, _translated, call)
+        work = pool.submit(context.run, _translated, call)
+        future = asyncio.wrap_future(work)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             stop.wanted = True
-            if not future.cancel():
+            if not work.cancel():  # an asyncio future would say yes, with the thread running on
                 await asyncio.wait([future])
                 if not future.cancelled():
                     future.exception()  # seen; the caller hears of the cancellation alone
