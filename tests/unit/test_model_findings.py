@@ -812,3 +812,21 @@ def test_the_servers_rights_are_kept_of_a_file_that_went_with_an_edit_to_be_sent
         ("server", {"ops": [("unlink", "e/a")]}),
     ]
     assert play("apart", steps) is None
+
+
+def test_a_rename_is_not_taken_back_into_a_directory_that_is_gone() -> None:
+    """It was seen to be there, the directory was removed, and the server's way was decided for."""
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 3205}),
+        (
+            "clash",
+            {
+                "who": "a",
+                "ours": [("save", "e/a", "backup")],
+                "by": "b",
+                "theirs": [("rename", "e/a", "d/a")],
+            },
+        ),
+        ("sync_amid", {"who": "a", "calls": 1, "op": ("remove", "d")}),
+    ]
+    assert play("apart", steps) is None

@@ -146,7 +146,9 @@ class Steps:
         await self._observer.search(record.node)
         names = self._store.server.names(record.node)
         seen = self._context.seen_elsewhere.get(record.node)
-        if names and seen is not None and self._store.server.child(*seen) is None:
+        if not names or seen is None or self._store.server.path(seen[0]) is None:
+            return  # a directory that is gone since leads nowhere
+        if self._store.server.child(*seen) is None:
             recorded = (record.parent, record.name)
             with self._store.transaction():
                 old = recorded if recorded in names else names[0]
