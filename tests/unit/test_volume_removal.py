@@ -62,3 +62,21 @@ def test_nothing_is_left_of_a_removed_directory_whose_name_has_another(tmp_path:
         assert check(store) == []
 
     played(tmp_path, play)
+
+
+def test_a_directory_that_has_no_name_here_goes_with_what_is_in_it(tmp_path: Path) -> None:
+    """As a decision may leave it: a listing that shows it to be gone is taken over."""
+
+    async def play(world: World) -> None:
+        (world.share / "d/inner").mkdir(parents=True)
+        (world.share / "d/inner/f").write_text("theirs")
+        directory = await world.find("d")
+        await world.find("d/inner/f")
+        with world.store.transaction():
+            world.store.nodes.remove_name(ROOT, b"d")
+        shutil.rmtree(world.share / "d")
+        await world.volume.observer.directory(ROOT)
+        assert world.store.nodes.get(directory.id) is None
+        assert check(world.store) == []
+
+    played(tmp_path, play)

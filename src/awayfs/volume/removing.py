@@ -33,7 +33,7 @@ class Remover:
         """A name is gone on the server; kept here while it carries unsent changes."""
         if self.is_dirty_below(node) or self._are_pages_first(directory, name, node):
             return
-        if self._nodes.child_id(directory, name) == node:
+        if self._nodes.child_id(directory, name) == node or not self._nodes.names(node):
             yield from self._empty(node)
             if not self._may_go(node):
                 return
