@@ -20,7 +20,16 @@ from types import SimpleNamespace
 import pytest
 
 from awayfs.core.errors import NotFound, Refused
-from awayfs.core.types import ABSENT, Attributes, Committed, Expected, Kind, Mismatch, Outcome
+from awayfs.core.types import (
+    ABSENT,
+    Attributes,
+    Committed,
+    Entry,
+    Expected,
+    Kind,
+    Mismatch,
+    Outcome,
+)
 from awayfs.ports.remote import Intent
 from awayfs.remotes import faults, sftp_guard
 from awayfs.remotes.names import is_own
@@ -77,6 +86,12 @@ class Place:
     async def there(self, path: bytes, content: bool = True) -> Expected:
         entry = await self.remote.stat(path)
         return Expected(entry.token, entry.file_id, entry.kind, content)
+
+    async def find(self, path: bytes) -> Entry | None:
+        try:
+            return await self.remote.stat(path)
+        except NotFound:
+            return None
 
     async def stage(self, op: str, content: bytes, directory: bytes = b"") -> None:
         fd = os.memfd_create("x")
@@ -616,7 +631,7 @@ def test_a_cut_move_whose_directory_went_out_of_reach(run, kind, over):
         await place.remote.settle(Intent(op, b"b/g", target, b"a/f", source))
         context = SimpleNamespace(
             store=SimpleNamespace(journal=SimpleNamespace(get=lambda _seq: None)),
-            link=SimpleNamespace(call=lambda operation: call(operation, place)),
+            link=SimpleNamespace(call=lambda operation: call(operation, place), find=place.find),
         )
         shown = await Strays(context, CLIENT).listed(b"c")
         seen = {b"c/" + entry.name for entry in shown} | set(place.tree())
