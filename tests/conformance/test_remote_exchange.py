@@ -238,3 +238,22 @@ def test_settle_leaves_what_is_no_exchange_alone(run):
         assert tree(case) == {b"f": A}
 
     run(body)
+
+
+def test_what_an_earlier_try_took_aside_is_not_overwritten(run):
+    """It may be the only name of a file, and it is settled first."""
+
+    async def body(case: Case) -> None:
+        in_steps(case)
+        a, b = put(case, b"d/f", b"A"), put(case, b"g", b"B")
+        op = "op1"
+        assert isinstance(await take_aside(case, await intent_for(case, op, a, b)), Committed)
+        put(case, a, b"a stranger's")
+        put(case, b, b"another's")
+        before = tree(case)
+        with pytest.raises(Refused):
+            await take_aside(case, await intent_for(case, op, a, b))
+        assert tree(case) == before
+        assert {b"A", b"B", b"a stranger's", b"another's"} <= set(before.values())
+
+    run(body)

@@ -17,6 +17,7 @@ All that crosses directories is done before OVER is noted: what could be taken c
 
 from __future__ import annotations
 
+import errno
 from contextlib import ExitStack
 
 from awayfs.core.errors import NotFound
@@ -59,6 +60,8 @@ class Exchanger:
                 (first, Place(second.directory, aside_name(op)), a_expected),
                 (second, Place(first.directory, staged_name(op)), b_expected),
             )
+            if any(self._mover.look(own) is not None for _, own, _ in sides):
+                raise OSError(errno.EBUSY, "an earlier try was not settled")
             for place, own, expected in sides:
                 try:
                     taken = self._has_taken(place, own, expected)
