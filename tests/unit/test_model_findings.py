@@ -830,3 +830,14 @@ def test_a_rename_is_not_taken_back_into_a_directory_that_is_gone() -> None:
         ("sync_amid", {"who": "a", "calls": 1, "op": ("remove", "d")}),
     ]
     assert play("apart", steps) is None
+
+
+def test_a_directory_that_came_out_of_what_it_displaced_goes_back_into_it() -> None:
+    """Each would else wait for the other, and hide what the server has there."""
+    ours = [("rename", "e/a", "d/a"), ("rename", "d/e", "e")]
+    theirs = [("rename", "e/a", "b"), ("rename", "d", "e")]
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 20574}),
+        ("clash", {"who": "a", "ours": ours, "by": "s", "theirs": theirs}),
+    ]
+    assert play("apart", steps) is None

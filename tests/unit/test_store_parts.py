@@ -275,10 +275,12 @@ def test_what_is_here_under_a_name_that_the_server_has_not(
     monkeypatch.setattr(server_module, "_PAGE", 2)
     nodes = [add(store, b"n%d" % number).id for number in range(5)]
     store.server.add_name(ROOT, b"n0", nodes[0])
-    for number in (1, 4):  # the others were made here
+    for number in (0, 1, 3, 4):  # the other was made here
+        store.server.set(nodes[number], entry(), seen_ns=1)
+    for number in (1, 4):
         store.server.add_name(5, b"n%d" % number, nodes[number])
     found = [row for page in store.server.only_here(ROOT) for row in page]
-    assert found == [(b"n1", nodes[1]), (b"n4", nodes[4])]
+    assert found == [(b"n1", nodes[1]), (b"n3", nodes[3]), (b"n4", nodes[4])]
 
 
 # -- journal and intents --------------------------------------------------------------------

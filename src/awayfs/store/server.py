@@ -41,21 +41,21 @@ _OTHER_TIMES: Final = (
 _PAGE: Final = 10_000
 
 
-def _without(one: str, other: str) -> tuple[str, str]:
+def _without(one: str, other: str, known: str) -> tuple[str, str]:
     """Queries for the last name of a page of one tree's, and for those that the other has not,
-    of nodes that the server has.
+    of nodes that a table knows.
     """
     page = f"FROM {one} WHERE parent = ? AND name > ?"
     same = f"SELECT 1 FROM {other} o WHERE o.parent = {one}.parent AND o.name = {one}.name"  # noqa: S608
     return (
         f"SELECT max(name) FROM (SELECT name {page} ORDER BY name LIMIT ?)",  # noqa: S608
         f"SELECT name, node {page} AND name <= ? AND NOT EXISTS ({same})"  # noqa: S608
-        f" AND EXISTS (SELECT 1 FROM server_names s WHERE s.node = {one}.node)",
+        f" AND EXISTS (SELECT 1 FROM {known} s WHERE s.node = {one}.node)",
     )
 
 
-_NOT_HERE: Final = _without("server_names", "names")
-_ONLY_HERE: Final = _without("names", "server_names")
+_NOT_HERE: Final = _without("server_names", "names", "server_names")
+_ONLY_HERE: Final = _without("names", "server_names", "server_nodes")
 _CHILDREN_KNOWN: Final = (
     "SELECT EXISTS (SELECT 1 FROM server_listings WHERE directory = ?)"
     " OR NOT EXISTS (SELECT 1 FROM server_nodes WHERE node = ?)"
@@ -306,8 +306,8 @@ class ServerView:
         return self._in_pages(_NOT_HERE, directory)
 
     def only_here(self, directory: NodeId) -> Iterator[list[tuple[bytes, NodeId]]]:
-        """Names in a directory here that nothing has on the server, of nodes that have others
-        there; likewise.
+        """Names in a directory here that nothing has on the server, of nodes that it has, or has
+        had, under others; likewise.
         """
         return self._in_pages(_ONLY_HERE, directory)
 

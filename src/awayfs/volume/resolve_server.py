@@ -108,22 +108,17 @@ class KeepServer:
         with self._store.transaction():
             for rename in reversed(renames):
                 self._steps.inherit(rename)
-                if not self._stays(node) and server.child(rename.to_parent, rename.to_name) != node:
-                    self._giving_up.name(rename.to_parent, rename.to_name, node)
-            places = [(place, node) for place in server.names(node)] if taking else []
+            coming = {_place(r): r.replaced for r in renames if self._comes(r, node)}
+            stays = any(
+                self._returning.leads_nowhere(node, parent, coming.values())
+                for parent, _ in server.names(node)[:1]
+            )
             for rename in renames:
-                to = (rename.to_parent, rename.to_name)
-                if rename.replaced and server.child(*to) == rename.replaced:
-                    places.append((to, rename.replaced))
-            for place, owner in places:
+                if not stays and server.child(*_place(rename)) != node:
+                    self._giving_up.name(*_place(rename), node)
+            places = [(place, node) for place in server.names(node)] if taking else []
+            for place, owner in [*coming.items(), *places]:
                 self._returning.name(*place, owner)
-
-    def _stays(self, node: NodeId) -> bool:
-        """Whether a node cannot go yet where the server has it."""
-        return any(
-            self._returning.leads_nowhere(node, parent)
-            for parent, _ in self._store.server.names(node)[:1]
-        )
 
     async def _undo_rename(
         self, conflict: Conflict, record: Record, saving: Callable[[], object]
@@ -144,10 +139,6 @@ class KeepServer:
                 saving()
             self._store.journal.remove([record.seq])
             self._go_home(record, names)
-            replaced = record.replaced
-            stands = server.child(record.to_parent, record.to_name) == replaced
-            if replaced and stands and not self._steps.is_taken_away(replaced):
-                self._returning.name(record.to_parent, record.to_name, replaced)
             if not nodes.names(record.node) and not self._steps.is_taken_away(record.node):
                 self._giving_up.changes(record.node, below=True)
                 self._giving_up.node(record.node)
@@ -162,22 +153,36 @@ class KeepServer:
         return base.kind is not Kind.DIRECTORY or same_object(base.entry(), entry)
 
     def _go_home(self, record: Record, names: list[tuple[NodeId, bytes]]) -> None:
-        """What stands where a rename had put its node goes to that node's name on the server.
+        """What stands where a rename had put its node goes to that node's name on the server, and
+        what the rename displaced comes back, which may lead there.
 
         That is the node itself, or what a later exchange put in its place; a later rename or
         removal starts from there.
         """
-        node, place = record.node, (record.to_parent, record.to_name)
-        if not names:
-            self._giving_up.name(*place, node)
-            return
-        standing = self._steps.start_from(names[0], place, node, record.seq, record.replaced)
-        stays = standing and self._returning.leads_nowhere(standing, names[0][0])
-        if standing and not stays and self._store.nodes.child_id(*place) == standing:
+        node, place, standing = record.node, _place(record), record.node
+        if names:
+            standing = self._steps.start_from(names[0], place, node, record.seq, record.replaced)
+        coming = [record.replaced] if self._comes(record, standing) else []
+        leaves = standing and self._store.nodes.child_id(*place) == standing
+        if leaves and names:
+            leaves = not self._returning.leads_nowhere(standing, names[0][0], coming)
+        if leaves:
             self._giving_up.name(*place, standing)
+        for displaced in coming:
+            self._returning.name(*place, displaced)
+        if leaves and names:
             self._returning.name(*names[0], standing)
-        if not self._store.nodes.names(node) and not self._steps.is_taken_away(node):
+        if names and not self._store.nodes.names(node) and not self._steps.is_taken_away(node):
             self._returning.name(*names[0], node)
+
+    def _comes(self, rename: Record, leaving: NodeId) -> bool:
+        """Whether what a rename displaced comes back once a node has left the place: the server
+        has it there yet, and nothing else takes it away.
+        """
+        place, displaced = _place(rename), rename.replaced
+        is_free = self._store.nodes.child_id(*place) in (None, leaving)
+        stands = displaced and self._store.server.child(*place) == displaced
+        return bool(is_free and stands and not self._steps.is_taken_away(displaced))
 
     def _check_home(self, node: NodeId, names: list[tuple[NodeId, bytes]]) -> None:
         """A node with unsent work in it is not dropped for want of a free name here."""
@@ -189,3 +194,7 @@ class KeepServer:
                 "the changes inside would be lost, since another has its name here; "
                 "rename that one, or use --keep local"
             )
+
+
+def _place(rename: Record) -> tuple[NodeId, bytes]:
+    return rename.to_parent, rename.to_name

@@ -9,13 +9,14 @@ says otherwise, it is as on the server from the next listing on (``as_there``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from awayfs.core.diff import Created
 from awayfs.core.records import fields_set, takes_name
 from awayfs.core.types import Kind, NodeId
 from awayfs.volume.adopt import XATTRS_LOADED, Adopter
 from awayfs.volume.context import Context
+from awayfs.volume.removing import Remover
 
 
 class Returning:
@@ -25,6 +26,7 @@ class Returning:
         self._context = context
         self._store = context.store
         self._adopter = Adopter(context)
+        self._remover = Remover(context)
 
     def name(self, parent: NodeId, name: bytes, node: NodeId) -> None:
         """The name is the node's again, if it is free, and leads to it (``leads_nowhere``).
@@ -46,17 +48,20 @@ class Returning:
         self.content(node)
         self._attributes(node)
 
-    def leads_nowhere(self, node: NodeId, parent: NodeId) -> bool:
+    def leads_nowhere(self, node: NodeId, parent: NodeId, coming: Collection[NodeId] = ()) -> bool:
         """Whether a name in a directory would take a node out of everybody's sight: inside itself,
         by what was moved here, or, while it has a name, in a directory that was removed here.
 
         It stays where it is then. Once the directory is back, or a decision about the move has made
-        way, it goes there (``as_there``).
+        way, it goes there (``as_there``). What is ``coming`` back takes the place that the node
+        leaves, so it counts as back: each would wait for the other.
         """
         nodes = self._store.nodes
         if nodes.is_ancestor(node, parent):
             return True
-        return bool(nodes.names(node)) and nodes.path(parent) is None
+        if not nodes.names(node) or nodes.path(parent) is not None:
+            return False
+        return nodes.above(parent)[-1] not in coming
 
     def again(self, parent: NodeId, name: bytes) -> None:
         """A name was freed here: what the server has under it is shown, if it is known.
@@ -73,8 +78,9 @@ class Returning:
     def as_there(self, directory: NodeId) -> Iterator[None]:
         """What a directory has on the server and nothing takes away is shown; see above.
 
-        A name that the server does not have goes where it shows the file under another. There may
-        be a pause after each step.
+        A name that the server does not have goes where it shows the file under another, or what
+        came from it and was not changed here is nowhere any more. There may be a pause after each
+        step.
         """
         server = self._store.server
         for page in server.not_here(directory):
@@ -85,8 +91,7 @@ class Returning:
             yield
         for page in server.only_here(directory):
             for name, node in page:
-                if not self._adopter.is_name_dirty(node, (directory, name)):
-                    self._drop(directory, name, node)
+                yield from self._drop(directory, name, node)
                 yield
             yield
 
@@ -98,8 +103,12 @@ class Returning:
         self._store.server.purge(node)
         self._adopter.adopt(directory, [Created(base.entry(name))])
 
-    def _drop(self, directory: NodeId, name: bytes, node: NodeId) -> None:
+    def _drop(self, directory: NodeId, name: bytes, node: NodeId) -> Iterator[None]:
         nodes, there = self._store.nodes, self._store.server.names(node)
+        if self._adopter.is_name_dirty(node, (directory, name)):
+            return
+        if not there:
+            yield from self._remover.steps(directory, name, node)
         for place in there:
             self.name(*place, node)
         here = nodes.child_id(directory, name) == node  # a directory has moved already
