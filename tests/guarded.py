@@ -136,12 +136,12 @@ class Guarded:
 
 
 @contextmanager
-def guarded_share(base: str) -> Iterator[Guarded]:
+def guarded_share(base: str, kind: type[PasswordSshd] = PasswordSshd) -> Iterator[Guarded]:
     """Such a share with one file, and a client that has not mounted it."""
     root = f"{base}/share"
     os.makedirs(root)
     Path(root, "f").write_text("of the server\n")
-    sshd = PasswordSshd(f"{base}/sshd", RIGHT)
+    sshd = kind(f"{base}/sshd", RIGHT)
     sshd.start()
     client = Client(base, None)  # type: ignore[arg-type]
     client.environment = {

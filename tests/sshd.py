@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
@@ -43,6 +44,7 @@ class Sshd:
     """
 
     authentication: tuple[str, ...] = ("PasswordAuthentication no",)
+    ways: tuple[str, ...] = ("KbdInteractiveAuthentication no", "UsePAM no")
 
     def __init__(
         self,
@@ -160,9 +162,8 @@ class Sshd:
             "PidFile none",
             "StrictModes no",
             *self.authentication,
-            "KbdInteractiveAuthentication no",
+            *self.ways,
             "PermitRootLogin prohibit-password",
-            "UsePAM no",
             "MaxStartups 100",
             f"Subsystem sftp {SFTP_SERVER} {sftp_arguments}",
         ]
@@ -230,6 +231,29 @@ class PasswordSshd(Sshd):
         """How many passwords were shown to the server, right or wrong."""
         with open(self._path("log"), errors="replace") as file:
             lines = [line for line in file if " password for " in line]
+        return len(lines)
+
+
+class PamSshd(PasswordSshd):
+    """The same with PAM, as distributions have it: it refuses a password that has expired only
+    after the login, and asks for it by keyboard-interactive if that is all there is.
+    """
+
+    ways = ("KbdInteractiveAuthentication no", "UsePAM yes")
+
+
+class AskingSshd(PamSshd):
+    """The same, asking by keyboard-interactive."""
+
+    authentication = (
+        *("PasswordAuthentication no", "PubkeyAuthentication no"),
+        *("MaxAuthTries 2", "PermitRootLogin yes"),
+    )
+    ways = ("KbdInteractiveAuthentication yes", "UsePAM yes")
+
+    def attempts(self) -> int:
+        with open(self._path("log"), errors="replace") as file:
+            lines = [line for line in file if re.search("interactive/pam for|authenticating", line)]
         return len(lines)
 
 

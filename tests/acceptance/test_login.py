@@ -24,7 +24,7 @@ from tests.guarded import (
     needs_guard,
 )
 from tests.harness import assert_same_tree, eventually, tree
-from tests.sshd import PasswordSshd
+from tests.sshd import AskingSshd, PamSshd, PasswordSshd
 
 pytestmark = needs_guard
 
@@ -131,8 +131,14 @@ def test_a_password_that_runs_out_in_the_middle_of_work(guarded: Guarded) -> Non
     assert "auth-required" in told
 
 
-def test_a_password_that_has_expired(guarded: Guarded) -> None:
+@pytest.mark.parametrize("kind", [PasswordSshd, PamSshd, AskingSshd])
+def test_a_password_that_has_expired(tmp_path: Path, kind: type[PasswordSshd]) -> None:
     """It is still the right one, and lets nobody in who does not change it."""
+    with guarded_share(str(tmp_path), kind) as guarded:
+        work_while_expired(guarded)
+
+
+def work_while_expired(guarded: Guarded) -> None:
     client = guarded.client
     guarded.credentials(RIGHT)
     client.mount()

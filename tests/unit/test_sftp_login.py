@@ -85,9 +85,19 @@ def no_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
 
 
-@pytest.mark.parametrize("question", ["Password: ", "(alice@nas) password:", "PASSCODE?"])
+@pytest.mark.parametrize(
+    "question", ["Password: ", "To change your password, see http://nas\npassword:", "PASSCODE?"]
+)
 def test_a_single_question_for_a_password_is_answered(tmp_path: Path, question: str) -> None:
     assert log_in(tmp_path, door(questions=(question,)), password="right") == ["right"]
+
+
+@pytest.mark.parametrize("question", ["New password: ", "Enter a new UNIX password:"])
+def test_a_question_for_another_password_is_not_answered(tmp_path: Path, question: str) -> None:
+    asked = door(questions=(question,))
+    with pytest.raises(PasswordRequired, match="has expired"):
+        log_in(tmp_path, asked, password="right")
+    assert asked.shown == []
 
 
 @pytest.mark.parametrize("questions", [("Token code: ",), ("Password: ", "Token: ")])

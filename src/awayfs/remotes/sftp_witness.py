@@ -13,7 +13,7 @@ import asyncssh
 
 from awayfs.core.errors import AuthenticationRequired, PasswordRequired
 from awayfs.core.secrets import Secrets
-from awayfs.remotes import notices
+from awayfs.remotes import notices, sftp_expiry
 
 _KINDS_OF_PASSWORD = ("password", "passcode")
 """What a single question of keyboard-interactive must ask for, to be answered with one."""
@@ -70,6 +70,10 @@ class Witness(asyncssh.SSHClient):
         self, name: str, instructions: str, lang: str, prompts: Sequence[tuple[str, bool]]
     ) -> list[str] | None:
         """A single question for a password is answered; a one-time code is no password."""
+        told = [instructions, *(asked for asked, _ in prompts)]
+        if sftp_expiry.asks_for_new(told) or (self._shown and sftp_expiry.says_so(told)):
+            self._expired = True
+            return None
         if not prompts:
             return []
         question = prompts[0][0].lower()
