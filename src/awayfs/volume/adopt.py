@@ -40,8 +40,6 @@ TAKING_NAMES = (
 )
 SUSPECT = b"?"
 """The token of content that must be compared with the server's before it is trusted."""
-XATTRS_LOADED = b""
-"""Marks, among a node's attributes, that the server's were read."""
 OWN = b"user.awayfs."
 """Attributes whose names begin so are ours, and no file's."""
 
@@ -293,8 +291,6 @@ class Adopter:
         if base is not None and dirty:
             adopted = replace(entry, **{f: getattr(base, f) for f in dirty if f != "atime_ns"})
         self._server.set(node, adopted, seen_ns=self._context.now())
-        if base is not None and base.token != entry.token:
-            self._nodes.set_xattr(node, XATTRS_LOADED, None)
         self._attributes.show(node, entry, dirty, content)
         if entry.kind is Kind.FILE:
             self._adopt_content(node, base, entry, content)

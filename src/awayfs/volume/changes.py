@@ -18,7 +18,7 @@ from awayfs.core.records import RecordKind
 from awayfs.core.types import ROOT, Attributes, Kind, NodeId
 from awayfs.ports.remote import STAGED_PREFIX
 from awayfs.store.nodes import Node
-from awayfs.volume.adopt import XATTRS_LOADED
+from awayfs.volume import known_xattrs
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
 from awayfs.volume.journaling import Journaling
@@ -191,7 +191,8 @@ class Changes:
         if flags & os.XATTR_REPLACE and name not in known:
             raise OSError(errno.ENODATA, "no such attribute")
         with self._applied():
-            if name in known or XATTRS_LOADED in known:  # else nobody knows what it was
+            # Else nobody knows what it was.
+            if name in known or known_xattrs.were_read(self._store, node_id, known):
                 self._keep_base_xattr(node_id, name, known.get(name))
             self._nodes.set_xattr(node_id, name, value)
             self._nodes.update(node_id, ctime_ns=self._context.now())

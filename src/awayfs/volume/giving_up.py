@@ -17,7 +17,8 @@ from awayfs.core.errors import UsageError
 from awayfs.core.records import Record, RecordKind
 from awayfs.core.types import Entry, Kind, NodeId
 from awayfs.store.nodes import Node
-from awayfs.volume.adopt import XATTRS_LOADED, Adopter
+from awayfs.volume import known_xattrs
+from awayfs.volume.adopt import Adopter
 from awayfs.volume.changes import Changes
 from awayfs.volume.context import Context
 
@@ -118,8 +119,8 @@ class GivingUp:
             uid, gid = self._context.local_owner(entry)
             self._store.nodes.update(node, mode=entry.mode, uid=uid, gid=gid)
             if record.kind is RecordKind.SETXATTR:
-                for name in (record.xattr_name, XATTRS_LOADED):
-                    self._store.nodes.set_xattr(node, name, None)
+                self._store.nodes.set_xattr(node, record.xattr_name, None)
+                known_xattrs.doubt(self._store, node)
             if base is None:
                 return
             if journal.has_store(node):  # what it is based on stays

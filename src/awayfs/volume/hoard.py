@@ -23,7 +23,7 @@ from awayfs.core.pacing import Pace
 from awayfs.core.types import Kind, NodeId
 from awayfs.remotes import pacing
 from awayfs.store.nodes import Node
-from awayfs.volume.adopt import XATTRS_LOADED
+from awayfs.volume import known_xattrs
 from awayfs.volume.context import Context
 from awayfs.volume.disk import free_above, space_of
 from awayfs.volume.fetch import Fetcher
@@ -166,17 +166,18 @@ class Hoard:
                 return "the server may have a newer version"
         if node.kind is Kind.SYMLINK and node.target is None:
             return "where the symlink points is not known"
-        if self._lacks_xattrs(node.id):
+        if self._lacks_xattrs(node.id, known_xattrs.were_read):
             return "its extended attributes were never read"
         return None
 
-    def _lacks_xattrs(self, node_id: NodeId) -> bool:
+    def _lacks_xattrs(self, node_id: NodeId, known_enough: known_xattrs.Check) -> bool:
         capabilities = self._context.link.capabilities
         if capabilities is None or not capabilities.xattrs:
             return False
         if self._store.server.get(node_id) is None or self._store.journal.has_any(node_id):
             return False  # made or changed here: what is set here is what counts
-        return XATTRS_LOADED not in self._store.nodes.xattrs(node_id)
+        known = self._store.nodes.xattrs(node_id)
+        return not known_enough(self._store, node_id, known)
 
     def pinned_places(self) -> list[NodeId]:
         """Where walks over everything pinned begin, the highest priority first."""
@@ -368,7 +369,7 @@ class Hoard:
         slices = Slices()
         for node in (*found.others, *found.files):
             await slices.pause()
-            if self._lacks_xattrs(node.id):
+            if self._lacks_xattrs(node.id, known_xattrs.are_current):
                 lacking.append(node.id)
         parts = [lacking[at : at + AT_A_TIME] for at in range(0, len(lacking), AT_A_TIME)]
         return [self._read_attributes(part) for part in parts]

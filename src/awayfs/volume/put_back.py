@@ -11,7 +11,7 @@ from awayfs.core.types import Kind, NodeId, Range
 from awayfs.store.files import clone_or_copy, unlink_quietly
 from awayfs.store.history import Lost
 from awayfs.store.server import ServerNode
-from awayfs.volume.adopt import XATTRS_LOADED
+from awayfs.volume import known_xattrs
 from awayfs.volume.context import Context
 from awayfs.volume.opened import OpenNode
 from awayfs.volume.shapes import shape_of
@@ -137,7 +137,7 @@ class PutBack:
         for name in names:
             nodes.set_xattr(node, name, left[name] if name in left else before.get(name))
             if name not in before:
-                nodes.set_xattr(node, XATTRS_LOADED, None)  # the server is asked when it can be
+                known_xattrs.doubt(self._store, node)  # the server is asked when it can be
 
     def content(self, node: NodeId, records: Sequence[Record]) -> None:
         """The base's content, as far as it is here; for the rest the server will be asked."""

@@ -14,6 +14,7 @@ from awayfs.core.diff import Content, compare_entries
 from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.types import ROOT, Entry, Kind, NodeId
 from awayfs.ports.remote import Intent
+from awayfs.volume import known_xattrs
 from awayfs.volume.adopt import SUSPECT, Adopter
 from awayfs.volume.changes import Changes
 from awayfs.volume.context import Context
@@ -202,6 +203,7 @@ class Committer:
         content = self._store.content
         base = _as_sent(facts.ours, entry) if by_others else entry
         known = digest if base is entry else None
+        known_xattrs.carry(self._store, node, facts.current, base)
         self._server.set(node, base, seen_ns=self._context.now(), digest=known)
         if content.has(node):
             # Of a file without a name, changes after what was sent may have been dropped.
@@ -281,6 +283,7 @@ class Committer:
         self._take_rights(record, base.entry(), after)
         written = self._store.journal.has_store(node)
         digest = base.digest or (None if written else facts.base_digest)
+        known_xattrs.carry(self._store, node, before, after)
         self._server.set(node, after, seen_ns=self._context.now(), digest=digest)
         if content.base_token(node) == base.token:
             content.bases.set_token(node, after.token)

@@ -12,7 +12,8 @@ from awayfs.core.namespace import Slot
 from awayfs.core.records import Record, RecordKind, brings_name
 from awayfs.core.types import Attributes, Entry, Kind, NodeId
 from awayfs.store.conflicts import Conflict
-from awayfs.volume.adopt import OWN, XATTRS_LOADED
+from awayfs.volume import known_xattrs
+from awayfs.volume.adopt import OWN
 from awayfs.volume.context import Context
 from awayfs.volume.giving_up import GivingUp
 from awayfs.volume.journaling import Journaling
@@ -135,7 +136,7 @@ class KeepLocal:
             if there is not None:
                 value = there.get(record.xattr_name)
                 self._store.nodes.keep_base_xattr(node, record.xattr_name, value)
-                self._store.nodes.set_xattr(node, XATTRS_LOADED, None)  # others may differ too
+                known_xattrs.doubt(self._store, node)  # others may differ too
 
     def _with_rights_of(self, node: NodeId, entry: Entry) -> tuple[Entry, bytes | None]:
         """The base but for the server's rights: of its content now nothing was decided, and what
@@ -236,7 +237,7 @@ class KeepLocal:
         records = self._store.journal.of_node(node)
         sent = {r.xattr_name for r in records if r.kind is RecordKind.SETXATTR}
         for name, value in self._store.nodes.xattrs(node).items():
-            if name != XATTRS_LOADED and not name.startswith(OWN) and name not in sent:
+            if name != known_xattrs.XATTRS_OF and not name.startswith(OWN) and name not in sent:
                 self._journaling.append(
                     RecordKind.SETXATTR, node, xattr_name=name, xattr_value=value
                 )

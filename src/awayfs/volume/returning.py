@@ -14,7 +14,8 @@ from collections.abc import Collection, Iterator
 from awayfs.core.diff import Created
 from awayfs.core.records import fields_set, takes_name
 from awayfs.core.types import Kind, NodeId
-from awayfs.volume.adopt import XATTRS_LOADED, Adopter
+from awayfs.volume import known_xattrs
+from awayfs.volume.adopt import Adopter
 from awayfs.volume.context import Context
 from awayfs.volume.removing import Remover
 
@@ -129,7 +130,7 @@ class Returning:
         if base.kind is Kind.FILE and not store.journal.has_store(node):
             values["mtime_ns"] = base.mtime_ns
         store.nodes.update(node, **{k: value for k, value in values.items() if k not in dirty})
-        store.nodes.set_xattr(node, XATTRS_LOADED, None)
+        known_xattrs.doubt(store, node)
         self._context.kernel.forget_node(node)
 
     def content(self, node: NodeId) -> None:

@@ -13,8 +13,9 @@ from awayfs.core.types import Entry, Kind, NodeId
 from awayfs.store.conflicts import Conflict
 from awayfs.store.history import Lost, Shape
 from awayfs.store.nodes import Node
-from awayfs.volume.adopt import OWN, XATTRS_LOADED
+from awayfs.volume.adopt import OWN
 from awayfs.volume.context import Context
+from awayfs.volume.known_xattrs import XATTRS_OF
 
 ABSENT = Shape()
 """There is nothing."""
@@ -61,7 +62,7 @@ def shape_of_entry(context: Context, entry: Entry) -> Shape:
 def xattrs_of(context: Context, node: NodeId) -> dict[bytes, bytes]:
     """A node's extended attributes as far as they are known here, ours left out."""
     known = context.store.nodes.xattrs(node)
-    return {n: v for n, v in known.items() if n != XATTRS_LOADED and not n.startswith(OWN)}
+    return {n: v for n, v in known.items() if n != XATTRS_OF and not n.startswith(OWN)}
 
 
 class Bare:

@@ -17,7 +17,8 @@ from awayfs.core.errors import EDISCONDATA, EDISCONNECTED, Refused, RemoteError,
 from awayfs.core.records import RecordKind
 from awayfs.core.types import ROOT, Kind, NodeId, Space
 from awayfs.store.nodes import Node
-from awayfs.volume.adopt import OWN, XATTRS_LOADED
+from awayfs.volume import known_xattrs
+from awayfs.volume.adopt import OWN
 from awayfs.volume.ahead import LookAhead
 from awayfs.volume.changes import Changes
 from awayfs.volume.context import SECOND_NS, Context
@@ -136,20 +137,20 @@ class Tree:
         return self._context.is_fresh(self._store.server.listed_ns(node_id), node_id)
 
     async def xattrs(self, node_id: NodeId) -> dict[bytes, bytes]:
-        """Extended attributes, read from the server the first time."""
+        """Extended attributes, read from the server unless those of its revision are here."""
         known = self._store.nodes.xattrs(node_id)
         link = self._context.link
         capabilities = link.capabilities
         path = self._store.server.path(node_id)
         if (
-            XATTRS_LOADED not in known
-            and link.usable
+            link.usable
             and capabilities is not None
             and capabilities.xattrs
             and path is not None
+            and not known_xattrs.are_current(self._store, node_id, known)
         ):
             known = await self._load_xattrs(node_id, path, known)
-        return {name: value for name, value in known.items() if name != XATTRS_LOADED}
+        return {name: value for name, value in known.items() if name != known_xattrs.XATTRS_OF}
 
     async def space(self) -> Space | None:
         """The server's free space, at most ten seconds old while connected; None if unknown."""
@@ -165,26 +166,32 @@ class Tree:
     async def _load_xattrs(
         self, node_id: NodeId, path: bytes, known: dict[bytes, bytes]
     ) -> dict[bytes, bytes]:
+        """Read and kept, unless there is more than the answer tells: then what is set here counts.
+
+        That may have come to the server just behind it.
+        """
+        mark, ours = known_xattrs.mark_of(self._store, node_id), self._xattrs_set_here(node_id)
         try:
             found = await self._context.link.call(lambda remote: remote.xattrs(path))
         except RemoteError:
             return known
         found = {name: value for name, value in found.items() if not name.startswith(OWN)}
-        if self._store.nodes.get(node_id) is None or self._store.journal.has_any(node_id):
-            removed = self._removed_xattrs(node_id)
-            return {k: v for k, v in {**found, **known}.items() if k not in removed}
+        moved_on = known_xattrs.mark_of(self._store, node_id) != mark
+        gone = self._store.nodes.get(node_id) is None
+        if moved_on or gone or self._store.journal.has_any(node_id):
+            merged = {**found, **ours, **self._xattrs_set_here(node_id)}
+            return {name: value for name, value in merged.items() if value is not None}
         with self._store.transaction():
             for name in known.keys() - found.keys():
                 self._store.nodes.set_xattr(node_id, name, None)
-            for name, value in {**found, XATTRS_LOADED: b""}.items():
+            for name, value in {**found, known_xattrs.XATTRS_OF: mark}.items():
                 self._store.nodes.set_xattr(node_id, name, value)
         return found
 
-    def _removed_xattrs(self, node_id: NodeId) -> set[bytes]:
-        """Those that were removed here last, and still are on the server."""
+    def _xattrs_set_here(self, node_id: NodeId) -> dict[bytes, bytes | None]:
+        """What was set here last of each that is not on the server yet; None: removed."""
         records = self._store.journal.of_node(node_id)
-        last = {r.xattr_name: r.xattr_value for r in records if r.kind is RecordKind.SETXATTR}
-        return {name for name, value in last.items() if value is None}
+        return {r.xattr_name: r.xattr_value for r in records if r.kind is RecordKind.SETXATTR}
 
     def _known(self, parent: NodeId, name: bytes, node: Node | None) -> Node:
         if node is not None:
