@@ -1,12 +1,14 @@
 """Extended attributes that somebody sets on the server, around what happens here meanwhile."""
 
+from __future__ import annotations
+
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.unit.test_volume_review import World, played
+from test_volume_review import World, played
 
 from awayfs.core.types import Attributes
 from awayfs.store.nodes import Node

@@ -80,3 +80,26 @@ def test_a_directory_that_has_no_name_here_goes_with_what_is_in_it(tmp_path: Pat
         assert check(world.store) == []
 
     played(tmp_path, play)
+
+
+def test_what_came_into_a_directory_that_both_sides_removed_goes_with_it(tmp_path: Path) -> None:
+    """It was seen after the directory had gone here, and nothing leads to it when that is sent."""
+
+    async def play(world: World) -> None:
+        (world.share / "d").mkdir()
+        directory = await world.find("d")
+        await world.volume.observer.directory(directory.id)
+        world.volume.changes.rmdir(ROOT, b"d")
+        (world.share / "d/inner").mkdir()
+        (world.share / "d/inner/f").write_text("theirs")
+        await world.volume.observer.directory(directory.id)
+        inner = world.store.nodes.child_id(directory.id, b"inner")
+        assert inner is not None
+        await world.volume.observer.directory(inner)
+        shutil.rmtree(world.share / "d")
+        await world.drained()
+        assert not world.store.journal.count()
+        assert world.store.nodes.get(directory.id) is None
+        assert check(world.store) == []
+
+    played(tmp_path, play)

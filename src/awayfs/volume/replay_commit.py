@@ -21,6 +21,7 @@ from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
 from awayfs.volume.left_names import Left, LeftNames
 from awayfs.volume.observe import Observer
+from awayfs.volume.removing import Remover
 from awayfs.volume.replay_act import Actor
 from awayfs.volume.together import Together
 
@@ -39,12 +40,14 @@ class Committer:
         self._together = together
         self._context = context
         self._store = context.store
+        self._nodes = context.store.nodes
         self._server = context.store.server
         self._observer = observer
         self._changes = changes
         self._actor = actor
         self._adopter = Adopter(context)
         self._left_names = LeftNames(context)
+        self._remover = Remover(context)
 
     def discard_if_unused(self, node: NodeId) -> None:
         """Drop a node that nothing refers to any more."""
@@ -161,9 +164,7 @@ class Committer:
             case RecordKind.SETATTR:
                 self._rebase(record, facts, entry)
             case RecordKind.SETXATTR:  # a later change of the same attribute is based on this one
-                self._store.nodes.keep_base_xattr(
-                    record.node, record.xattr_name, record.xattr_value
-                )
+                self._nodes.keep_base_xattr(record.node, record.xattr_name, record.xattr_value)
                 self._rebase(record, facts, entry)
 
     def _is_parted(self, record: Record, entry: Entry | None) -> bool:
@@ -177,7 +178,7 @@ class Committer:
             return False
         if base.file_id == entry.file_id:
             return False
-        if self._store.nodes.child_id(record.to_parent, record.to_name) != record.node:
+        if self._nodes.child_id(record.to_parent, record.to_name) != record.node:
             return False
         if len(self._server.names(record.node)) > 1:
             return True
@@ -207,7 +208,7 @@ class Committer:
         self._server.set(node, base, seen_ns=self._context.now(), digest=known)
         if content.has(node):
             # Of a file without a name, changes after what was sent may have been dropped.
-            named = self._store.journal.has_store(node) or self._store.nodes.names(node)
+            named = self._store.journal.has_store(node) or self._nodes.names(node)
             content.set_token(node, base.token if named else None)
         content.drop_base(node)  # of an edit that is on its way already, this is not the base
         if base is not entry:
@@ -249,7 +250,7 @@ class Committer:
             values["mtime_ns"] = entry.mtime_ns
         opened = self._context.opened.get(node)
         if values and opened is None and entry.kind is not Kind.DIRECTORY:
-            self._store.nodes.update(node, **values)
+            self._nodes.update(node, **values)
             self._context.kernel.forget_node(node)
 
     def _rebase(self, record: Record, facts: Facts, after: Entry | None) -> None:
@@ -302,7 +303,7 @@ class Committer:
     def _part_link(self, node: NodeId, after: Entry) -> bool:
         """Whether what stands in the node's place is a name of another file, which has it now."""
         names = self._server.names(node)
-        if len(names) != 1 or self._store.nodes.names(node) != names:
+        if len(names) != 1 or self._nodes.names(node) != names:
             return False
         busy = self._store.journal.has_any(node)
         if busy or not self._adopter.is_link_to_another(node, after):
@@ -324,20 +325,24 @@ class Committer:
             if name not in ours and getattr(base, name) != getattr(after, name)
         }
         if theirs:
-            self._store.nodes.update(record.node, **theirs)
+            self._nodes.update(record.node, **theirs)
             self._context.kernel.forget_node(record.node)
 
     def _removed(self, parent: NodeId, name: bytes, node: NodeId) -> None:
         if self._server.child(parent, name) == node:
             self._server.remove_name(parent, name)
-        if not self._server.names(node):
+        if self._server.names(node):
+            return
+        if self._nodes.has_children(node) and not self._nodes.names(node):
+            self._remover.let_go(node)  # with what came into it after it had gone here
+        else:
             self._server.forget(node)
 
     def _take_for_new(self, node: NodeId) -> None:
         """What has no name here, and is not on its way to lose those that the server has for it,
         is shown when they are listed again: its rename to the name that was removed was given up.
         """
-        if self._store.nodes.names(node) or self._store.journal.has_any(node):
+        if self._nodes.names(node) or self._store.journal.has_any(node):
             return
         for parent, name in self._server.names(node):
             self._removed(parent, name, node)
