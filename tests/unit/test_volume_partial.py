@@ -16,6 +16,7 @@ from awayfs.core.types import ROOT
 from awayfs.store.conflicts import Conflict
 from awayfs.store.nodes import Node
 from awayfs.volume import rest
+from awayfs.volume.suspects import digest_of_file
 
 SIZE = 300_000
 OLD, NEW = b"o" * SIZE, b"n" * SIZE
@@ -295,5 +296,23 @@ def test_holes_are_not_taken_for_the_zeros_of_the_server(tmp_path: Path) -> None
         (world.share / "f").write_bytes(b"\0" * (SIZE - 4) + b"mine")
         await world.drained()
         assert world.store.conflicts.of_node(file.id), "a file full of gaps was taken for whole"
+
+    played(tmp_path, play)
+
+
+def test_gaps_come_from_a_newer_revision_that_has_the_same_content(tmp_path: Path) -> None:
+    """Somebody set its times while the file was changed here without the rest of it."""
+
+    async def play(world: World) -> None:
+        path = world.share / "f"
+        path.write_bytes(OLD)
+        file = await world.find("f")
+        world.store.server.set_digest(file.id, digest_of_file(str(path)))
+        world.write(file, SIZE, b"mine")
+        os.utime(path, ns=(10**18, 10**18))
+        await world.drained()
+        assert path.read_bytes() == OLD + b"mine"
+        assert not world.store.journal.count()
+        assert not world.store.conflicts.count()
 
     played(tmp_path, play)

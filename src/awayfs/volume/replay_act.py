@@ -38,6 +38,7 @@ from awayfs.volume.meter import Way
 from awayfs.volume.op_ids import move_op, own_op
 from awayfs.volume.relinking import Relinker
 from awayfs.volume.replay_facts import FactFinder, Places
+from awayfs.volume.rest import gaps_come_from
 from awayfs.volume.suspects import digest_soon
 from awayfs.volume.together import Together
 from awayfs.volume.uploading import Uploads, is_begun
@@ -193,6 +194,7 @@ class Actor:
         they are another file's.
         """
         unknown = await self._finder.unknown_names(record.node, facts.current)
+        gaps_come_from(self._context, facts, decision.expected)
         outcome = await self._upload(record, path, decision.expected)
         if not isinstance(outcome, Committed):
             return outcome

@@ -12,11 +12,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Generator, Iterable
+from dataclasses import replace
 from typing import Any
 
 from awayfs.core.errors import RemoteError
+from awayfs.core.facts import Facts
 from awayfs.core.records import RecordKind, RecordState
-from awayfs.core.types import Kind, NodeId, Range
+from awayfs.core.types import Expected, Kind, NodeId, Range
 from awayfs.volume.context import Context
 from awayfs.volume.fetch import Fetcher
 from awayfs.volume.opened import OpenNode
@@ -104,6 +106,29 @@ class Rest:
             await self._fetcher.whole(node, first=True)
         except (OSError, RemoteError) as error:  # replay meets it, and says so
             log.info("the rest of changed node %d is not here: %s", node, error)
+
+
+def gaps_come_from(context: Context, facts: Facts, expected: Expected) -> None:
+    """What is missing comes from now on from the ``expected`` revision, over which the change goes.
+
+    It has the content that the change was made to (its times were set, or it was copied). Rights
+    and times that somebody set there are met as before.
+    """
+    base, current, node = facts.base, facts.current, facts.record.node
+    content, server = context.store.content, context.store.server
+    known = server.get(node)
+    if base is None or current is None or known is None or known.token != base.token:
+        return
+    if current.token != expected.token or current.token == base.token:
+        return
+    kept = {name: getattr(base, name) for name in ("mode", "uid", "gid", "mtime_ns")}
+    found, digest = replace(current, **kept), known.digest or facts.base_digest
+    with context.store.transaction():
+        if content.token(node) == base.token:
+            content.set_token(node, current.token)
+        if content.base_token(node) == base.token:
+            content.bases.set_token(node, current.token)
+        server.set(node, found, seen_ns=context.now(), digest=digest)
 
 
 def _is_within(missing: Iterable[Range], start: int, end: int) -> bool:
