@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -472,5 +473,40 @@ def test_what_is_made_anew_has_its_extended_attributes(how: str, tmp_path: Path)
         expected = {"user.before": b"1"} | ({"user.here": b"2"} if how == "set here" else {})
         assert there == expected and directory.id
         assert not world.store.conflicts.all() and not world.store.journal.count()
+
+    played(tmp_path, play)
+
+
+@pytest.mark.parametrize("is_source_there", [True, False])
+def test_keeping_both_where_the_servers_went_with_its_directory(
+    is_source_there: bool, tmp_path: Path
+) -> None:
+    """The conflict is found anew as what it is by then, and that can be decided."""
+
+    async def play(world: World) -> None:
+        (world.share / "d").mkdir()
+        (world.share / "d/f").write_bytes(b"theirs")
+        (world.share / "ours").write_bytes(b"ours")
+        (world.share / "other").write_bytes(b"other")
+        await world.cached("d/f")
+        await world.cached("ours")
+        directory = await world.find("d")
+        world.volume.changes.rename(ROOT, b"ours", directory.id, b"f", 0)
+        (world.share / "d/f").write_bytes(b"theirs, changed")
+        await world.drained()
+        (conflict,) = world.store.conflicts.all()
+        shutil.rmtree(world.share / "d")
+        if not is_source_there:
+            (world.share / "ours").unlink()
+        world.volume.context.spawn(world.volume.replay.run())
+        with pytest.raises(UsageError, match="decide anew"):
+            await world.volume.deciding.keep(conflict.id, "both")
+        for again in world.store.conflicts.all():
+            await world.volume.deciding.keep(again.id, "both")
+        async with asyncio.timeout(20):
+            while world.store.journal.count():
+                await asyncio.sleep(0.02)
+        assert not world.store.conflicts.all()
+        assert (world.share / "d/f").read_bytes() == b"ours"
 
     played(tmp_path, play)

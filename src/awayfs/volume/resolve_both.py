@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 
 from awayfs.core.conflicts import ConflictKind
-from awayfs.core.errors import UsageError
+from awayfs.core.errors import NotFound, UsageError
 from awayfs.core.records import Record, RecordKind
 from awayfs.core.types import Kind, NodeId
 from awayfs.store.conflicts import Conflict
@@ -17,7 +17,7 @@ from awayfs.volume.journaling import Journaling
 from awayfs.volume.observe import Observer
 from awayfs.volume.resolve_local import CREATING, KeepLocal
 from awayfs.volume.resolve_server import KeepServer
-from awayfs.volume.resolve_steps import Steps
+from awayfs.volume.resolve_steps import MovedOn, Steps
 from awayfs.volume.resolve_strangers import Strangers
 from awayfs.volume.returning import Returning
 
@@ -85,8 +85,7 @@ class KeepBoth:
         renaming = record.kind is RecordKind.RENAME
         parent = record.to_parent if renaming else record.parent
         name = record.to_name if renaming else record.name
-        listed = await self._observer.listed(parent) if self._store.server.get(parent) else []
-        copy = self._steps.copy_name(parent, name, {e.name for e in listed})
+        copy = self._steps.copy_name(parent, name, await self._names_in(parent))
         changed = replace(record, to_name=copy, replaced=0) if renaming else None
         nodes = self._store.nodes
         with self._store.transaction():
@@ -104,6 +103,15 @@ class KeepBoth:
         self._steps.release(self._store.journal.get(record.seq) or record)
         await self._steps.look([parent])
         return os.fsdecode(copy)
+
+    async def _names_in(self, directory: NodeId) -> set[bytes]:
+        """What the server has in a directory; nothing in one that is to be made there yet."""
+        if self._store.server.get(directory) is None:
+            return set()
+        try:
+            return {entry.name for entry in await self._observer.listed(directory)}
+        except NotFound:
+            raise MovedOn from None  # and so is what was to keep its name there
 
     def _copy_local(self, conflict: Conflict) -> str | None:
         """The local content as a new file beside it, with its own records.
