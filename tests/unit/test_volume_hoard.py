@@ -26,13 +26,24 @@ from awayfs.volume.hoard import Walk
 
 
 async def walked(world: World, *starts: NodeId) -> Walk:
-    """A whole walk; over everything pinned without a start."""
+    """A whole walk; over everything pinned, with one listing of it all, without a start."""
     walk = Walk()
-    for start in [starts] if starts else [[p] for p in world.volume.hoard.pinned_places()]:
-        async for step in world.volume.hoard.walk(*start, pinned_only=not starts):
-            walk = step
-        assert not walk.failed
+    places = starts or world.volume.hoard.pinned_places()
+    async for step in world.volume.hoard.walk(*places, pinned_only=not starts):
+        walk = step
+    assert all(is_undecided(world, path) for path, _ in walk.failed), walk.failed
     return walk
+
+
+def is_undecided(world: World, path: str) -> bool:
+    """Whether what is here is not meant to be what the server has, which may not have it any more.
+
+    A change waits that is in conflict, or depends on one.
+    """
+    node = world.store.nodes.resolve(os.fsencode(path))
+    return node is not None and bool(
+        world.store.conflicts.of_node(node.id) or world.store.journal.has_any(node.id)
+    )
 
 
 def is_here(world: World, node: NodeId, content: bytes) -> bool:
@@ -44,20 +55,30 @@ def is_here(world: World, node: NodeId, content: bytes) -> bool:
         return hashlib.sha256(file.read(len(content))).digest() == hashlib.sha256(content).digest()
 
 
-async def all_pinned_is_here(world: World) -> None:
+def holds(world: World, path: str) -> bool:
+    """Whether a directory that the server may not have any more is kept for a change in it."""
+    node = world.store.nodes.resolve(os.fsencode(path))
+    return node is not None and world.store.journal.works_in(node.id)
+
+
+async def all_pinned_is_here(world: World, walk: Walk) -> None:
     """Every file that is pinned is whole, by hash, and the check says so; the server is not asked.
 
     Were it asked, a token that was weak could be strong by now, and what was fetched in doubt.
+    What a walk could not have, it told.
     """
+    told = {path for path, _ in walk.failed}
     for place in world.volume.hoard.pinned_places():
-        assert (await world.volume.hoard.check(place)).missing == []
+        missing = [path for path, _ in (await world.volume.hoard.check(place)).missing]
+        assert [path for path in missing if path not in told and not holds(world, path)] == []
     for directory, _, names in os.walk(world.share):
         for name in names:
             path = os.path.join(directory, name)
-            node = world.store.nodes.resolve(os.fsencode(os.path.relpath(path, world.share)))
+            shown = os.path.relpath(path, world.share)
+            node = world.store.nodes.resolve(os.fsencode(shown))
             content = Path(path).read_bytes()
-            if node is None or world.store.conflicts.of_node(node.id):
-                continue  # what is here is not meant to be what the server has
+            if node is None or is_undecided(world, shown):
+                continue
             if world.volume.context.effective.is_pinned(node.id) and content:
                 assert is_here(world, node.id, content), path
 
@@ -129,8 +150,7 @@ def test_a_walk_makes_everything_pinned_complete(steps: list[tuple[str, str, Any
                 await _do(world, *step)
             except (OSError, shutil.Error):
                 pass  # it is not there, or stands in the way
-        await walked(world)
-        await all_pinned_is_here(world)
+        await all_pinned_is_here(world, await walked(world))
 
     with tempfile.TemporaryDirectory() as place:
         played(Path(place), play)
@@ -145,7 +165,7 @@ def test_many_small_and_some_large_files_come(tmp_path: Path) -> None:
         world.store.pins.add(1, 5, True)
         walk = await walked(world)
         assert walk.done == walk.total == 603
-        await all_pinned_is_here(world)
+        await all_pinned_is_here(world, walk)
         assert (await walked(world)).bytes == 0
 
     played(tmp_path, play)
@@ -168,9 +188,40 @@ def test_a_walk_believes_no_listing_from_before_it(tmp_path: Path) -> None:
             await world.volume.observer.directory(directory.id)
         (world.share / "d" / "late").write_bytes(b"late")
         world.store.pins.add(1, 5, True)
-        await walked(world)
+        walk = await walked(world)
         assert world.store.nodes.resolve(b"d/late") is not None
-        await all_pinned_is_here(world)
+        await all_pinned_is_here(world, walk)
+
+    played(tmp_path, play)
+
+
+def test_a_walk_believes_no_listing_that_began_before_it(tmp_path: Path) -> None:
+    """The server had read the directory when somebody put a file there; then the walk began."""
+
+    async def play(world: World) -> None:
+        (world.share / "d").mkdir()
+        directory = (await world.find("d")).id
+        observer, read, goes_on = world.volume.observer, asyncio.Event(), asyncio.Event()
+        listed = observer._strays.listed_unless
+
+        async def slowly(path: bytes, known: bytes) -> Any:
+            found = await listed(path, known)
+            read.set()
+            await goes_on.wait()
+            return found
+
+        observer._strays.listed_unless = slowly  # type: ignore[method-assign]
+        before = asyncio.ensure_future(observer.directory(directory))
+        await read.wait()
+        (world.share / "d" / "late").write_bytes(b"late")
+        world.store.pins.add(directory, 5, True)
+        walking = asyncio.ensure_future(walked(world))
+        await asyncio.sleep(0.05)
+        goes_on.set()
+        await before
+        walk = await walking
+        assert walk.total == 1
+        await all_pinned_is_here(world, walk)
 
     played(tmp_path, play)
 

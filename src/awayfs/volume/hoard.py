@@ -46,9 +46,13 @@ AT_A_TIME = 100
 
 @dataclass(slots=True)
 class Walk:
-    """One walk's account. ``failed`` holds (path, why)."""
+    """One walk's account. ``failed`` holds (path, why).
+
+    ``doubtful``: directories whose listing was under way when it began.
+    """
 
     begun_ns: int = 0
+    doubtful: frozenset[NodeId] = frozenset()
     done: int = 0
     total: int = 0
     bytes: int = 0
@@ -180,10 +184,14 @@ class Hoard:
         return not known_enough(self._store, node_id, known)
 
     def pinned_places(self) -> list[NodeId]:
-        """Where walks over everything pinned begin, the highest priority first."""
+        """Where walks over everything pinned begin, the highest priority first.
+
+        What has no name any more, as a change here waits that took it, is nowhere to be seen.
+        """
         found = self.places_by_setting()
         for pin in self._store.pins.all():
-            found[pin.node] = max(found.get(pin.node, 0), pin.priority)
+            if self._store.nodes.path(pin.node) is not None:
+                found[pin.node] = max(found.get(pin.node, 0), pin.priority)
         return sorted(found, key=lambda node: (-found[node], node))
 
     def places_by_setting(self) -> dict[NodeId, int]:
@@ -230,6 +238,7 @@ class Hoard:
         """List every directory, several at a time; the files, and the rest."""
         found, seen, chosen = _Found(), set[NodeId](), frozenset(starts)
         gate, slices = asyncio.Semaphore(LISTED_TOGETHER), Slices()
+        walk.doubtful = self._observer.under_way()
         await asyncio.gather(*(self._look_at(start, walk, gate) for start in chosen))
         level = [node for start in starts if (node := self._context.node(start)) is not None]
         while level:
@@ -263,12 +272,13 @@ class Hoard:
         if server.get(node_id) is None and self._store.nodes.parent(node_id) is not None:
             return  # made here
         listed_ns = server.listed_ns(node_id) or 0
-        if self._context.link.usable and walk.begun_ns <= listed_ns <= self._context.now():
+        listed = walk.begun_ns <= listed_ns <= self._context.now() and node_id not in walk.doubtful
+        if self._context.link.usable and listed:
             return  # one from before would be believed elsewhere; who packs wants all there is
         try:
             async with gate:
                 await self._fetcher.calm()
-                await self._observer.directory(node_id)
+                await self._observer.directory(node_id, anew=True)
         except RemoteError as error:
             if not self._store.server.children_known(node_id):
                 walk.failed.append((self.path(node_id), str(error)))

@@ -78,17 +78,25 @@ class Observer:
         for directory in directories:
             self._commits[directory] = self._commits.get(directory, 0) + 1
 
-    async def directory(self, node: NodeId) -> None:
+    async def directory(self, node: NodeId, *, anew: bool = False) -> None:
         """List a directory and adopt the difference; raises ``RemoteError``.
 
         Several who ask at once share one listing; one that has ended is nobody's any more, though
-        the loop has not told us of its end yet.
+        the loop has not told us of its end yet. ``anew``: nor is one that is under way, as the
+        server may have read the directory before the caller asked.
         """
         task = self._listings.get(node)
+        if anew and task is not None:
+            await asyncio.wait([task])
+            task = self._listings.get(node)
         if task is None or task.done():
             task = self._listings[node] = self._context.spawn(self._directory(node))
             task.add_done_callback(lambda ended: self._listing_ended(node, ended))
         await asyncio.shield(task)
+
+    def under_way(self) -> frozenset[NodeId]:
+        """The directories that are being listed: what the server will have said may be old."""
+        return frozenset(self._listings)
 
     def _listing_ended(self, node: NodeId, task: asyncio.Task[None]) -> None:
         if self._listings.get(node) is task:
