@@ -7,6 +7,7 @@ the machine busy does not count. Going through everything at once takes several 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
 import time
@@ -47,11 +48,15 @@ class Turns:
 
     @contextmanager
     def counted(self) -> Iterator[None]:
+        """While this lasts; the garbage of what is made meanwhile counts, not that of all tests."""
+        gc.collect()
+        gc.freeze()
         task = asyncio.ensure_future(self._count())
         try:
             yield
         finally:
             task.cancel()
+            gc.unfreeze()
 
 
 @pytest.fixture
