@@ -1,4 +1,4 @@
-"""Which creations go out without a look at their name (``core.facts``)."""
+"""Creations that go out without a look at their name; rights beside content (``core.facts``)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from awayfs.core.facts import LOOK_FIRST, may_assume_free
+from awayfs.core.facts import LOOK_FIRST, Facts, known_after, may_assume_free, mode_set_there
 from awayfs.core.records import Record, RecordKind
-from awayfs.core.types import Kind
+from awayfs.core.types import Entry, Kind
 
 
 def record(kind: RecordKind) -> Record:
@@ -39,3 +39,37 @@ def test_nothing_but_a_first_exclusive_creation_is(
 ) -> None:
     if may_assume_free(record(kind), node, size, retried):
         assert kind is RecordKind.CREATE and not retried
+
+
+def _with(base: int | None, current: int | None) -> Facts:
+    """Content goes out; the file's mode as it was seen, and as it is now."""
+    seen, now = (None if mode is None else _entry(mode) for mode in (base, current))
+    return Facts(record(RecordKind.STORE), Kind.FILE, base=seen, current=now)
+
+
+def _entry(mode: int) -> Entry:
+    return Entry(b"f", Kind.FILE, mode, 0, 0, 4, 0, b"token")
+
+
+@pytest.mark.parametrize(
+    ("base", "current", "expected"),
+    [(0o644, 0o644, None), (0o644, 0o600, 0o600), (0o644, 0, 0), (None, 0o600, None)],
+)
+def test_a_mode_that_was_set_on_the_server_stays(
+    base: int | None, current: int | None, expected: int | None
+) -> None:
+    assert mode_set_there(_with(base, current)) == expected
+
+
+@pytest.mark.parametrize(
+    ("current", "set_here", "expected"),
+    [
+        (0o600, {"mode"}, 0o644),  # both set it: our record is to meet that
+        (0o600, set(), 0o600),
+        (0o644, {"mode"}, 0o600),  # what went out had ours already
+    ],
+)
+def test_the_base_of_a_record_that_sets_a_mode_is_from_before_both(
+    current: int, set_here: set[str], expected: int
+) -> None:
+    assert known_after(_with(0o644, current), _entry(0o600), set_here).mode == expected

@@ -186,6 +186,43 @@ def test_taking_the_servers_rights_of_a_file_keeps_its_edit(tmp_path: Path) -> N
     played(tmp_path, play)
 
 
+SINCE = ["", "open", "xattr", "chmod", "utimes"]
+"""What is the case, or was done, when the content goes out."""
+
+
+@pytest.mark.parametrize("since", SINCE)
+def test_content_that_goes_out_leaves_the_mode_that_was_set_on_the_server(
+    since: str, tmp_path: Path
+) -> None:
+    async def play(world: World) -> None:
+        (world.share / "f").write_bytes(b"theirs")
+        file, changes = await world.cached("f"), world.volume.changes
+        handle = world.volume.files.open(file, writing=True)
+        world.volume.files.write(handle, 0, b"ours")
+        if since != "open":
+            world.volume.files.close(handle)
+        if since == "xattr":
+            changes.set_xattr(file.id, b"user.ours", b"1", 0)
+        elif since == "chmod":
+            changes.set_attributes(file.id, Attributes(mode=0o640))
+        elif since == "utimes":
+            changes.set_attributes(file.id, Attributes(mtime_ns=10**18))
+        (world.share / "f").chmod(0o600)
+        await world.drained()
+        assert (world.share / "f").stat().st_mode & 0o777 == 0o600
+        if since == "open":
+            world.volume.files.close(handle)
+            await world.drained()
+        await world.volume.observer.directory(ROOT)
+        assert (world.share / "f").read_bytes() == b"oursrs"
+        assert (world.share / "f").stat().st_mode & 0o777 == 0o600
+        is_conflict = since == "chmod"
+        assert world.shown(file).mode == (0o640 if is_conflict else 0o600)
+        assert [one.kind for one in world.store.conflicts.all()] == ["attribute"] * is_conflict
+
+    played(tmp_path, play)
+
+
 def test_giving_up_a_link_keeps_the_edit_of_the_file(tmp_path: Path) -> None:
     async def play(world: World) -> None:
         (world.share / "f").write_bytes(b"theirs")

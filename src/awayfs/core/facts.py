@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from awayfs.core.conflicts import ConflictKind
@@ -68,6 +68,28 @@ INTO_ITSELF = (
 )
 LOOK_FIRST = 64 << 10
 """Bytes that are not sent before it is known that their name is free."""
+
+
+def mode_set_there(facts: Facts) -> int | None:
+    """The mode of a file that somebody changed on the server since it was seen: content that goes
+    out over it leaves it as it is. What was set here goes with a record of its own.
+    """
+    base, current = facts.base, facts.current
+    if base is None or current is None or base.mode == current.mode:
+        return None
+    return current.mode
+
+
+def known_after(facts: Facts, after: Entry, set_here: Collection[str]) -> Entry:
+    """What is the base once content went out: of rights that both sides set, those before both,
+    so that the record of ours meets the server's.
+    """
+    base, current = facts.base, facts.current
+    if base is None or current is None:
+        return after
+    names = [name for name in ("mode", "uid", "gid") if name in set_here]
+    before = {n: getattr(base, n) for n in names if getattr(base, n) != getattr(current, n)}
+    return replace(after, **before)
 
 
 def may_assume_free(record: Record, kind: Kind, size: int, retried: bool) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from awayfs.core.decide import Apply, Facts
 from awayfs.core.errors import NotFound, Refused, Unreachable
+from awayfs.core.facts import mode_set_there
 from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.types import (
     ABSENT,
@@ -195,7 +196,7 @@ class Actor:
         """
         unknown = await self._finder.unknown_names(record.node, facts.current)
         gaps_come_from(self._context, facts, decision.expected)
-        outcome = await self._upload(record, path, decision.expected)
+        outcome = await self._upload(record, path, decision.expected, mode_set_there(facts))
         if not isinstance(outcome, Committed):
             return outcome
         if unknown:
@@ -208,7 +209,10 @@ class Actor:
         log.warning("%r: %s", path, text)
         self._context.failures.note(node, errno.ENOENT, text, self._context.now())
 
-    async def _upload(self, record: Record, path: bytes, expected: Expected) -> Outcome:
+    async def _upload(
+        self, record: Record, path: bytes, expected: Expected, mode: int | None = None
+    ) -> Outcome:
+        """``mode``: what it gets instead of the one that it has here."""
         self._save_open(record.node)
         node = self._context.node(record.node)
         if node is None:
@@ -220,7 +224,7 @@ class Actor:
         stage = REFUSED if self._store.intents.is_refused(record.seq) else "staging"
         await self._together.do(lambda: self._store.intents.set(record.seq, intent, stage))
         fault("replay.intended")
-        staged, digest, sent = await self._stage(record.seq, op, directory, node.id)
+        staged, digest, sent = await self._stage(record.seq, op, directory, node.id, mode)
         fault("replay.staged")
         full = Intent(op, path, expected, staged=staged, staged_digest=digest)
         try:
@@ -251,7 +255,7 @@ class Actor:
         return None
 
     async def _stage(
-        self, seq: int, op: str, directory: bytes, node_id: NodeId
+        self, seq: int, op: str, directory: bytes, node_id: NodeId, mode: int | None
     ) -> tuple[Entry, bytes | None, Version]:
         """Upload to the staged name. The content's digest, where the entry has no id to know it by
         after a lost answer, and which content was there before: the file may have changed since.
@@ -270,8 +274,8 @@ class Actor:
                     raise Torn
 
             begun = await self._uploads.begin(seq, path, fd, node.size, still_same)
-            start = (begun.length, begun.token) if begun else ()
-            given = node.size, self._attributes(node), *start
+            attributes = self._attributes(node if mode is None else replace(node, mode=mode))
+            given = node.size, attributes, *((begun.length, begun.token) if begun else ())
             with self._context.link.meter.moving(Way.UP) as moved:
                 staged = await self._context.link.call(lambda r: r.stage(op, directory, fd, *given))
                 moved.bytes = node.size - (begun.length if begun else 0)

@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from awayfs.core.decide import Facts
 from awayfs.core.diff import Content, compare_entries
-from awayfs.core.records import Record, RecordKind, RecordState
+from awayfs.core.facts import known_after
+from awayfs.core.records import Record, RecordKind, RecordState, fields_set
 from awayfs.core.types import ROOT, Entry, Kind, NodeId
 from awayfs.ports.remote import Intent
 from awayfs.volume import known_xattrs
@@ -205,7 +206,8 @@ class Committer:
         base = _as_sent(facts.ours, entry) if by_others else entry
         known = digest if base is entry else None
         known_xattrs.carry(self._store, node, facts.current, base)
-        self._server.set(node, base, seen_ns=self._context.now(), digest=known)
+        seen = known_after(facts, base, fields_set(self._store.journal.of_node(node)))
+        self._server.set(node, seen, seen_ns=self._context.now(), digest=known)
         if content.has(node):
             # Of a file without a name, changes after what was sent may have been dropped.
             named = self._store.journal.has_store(node) or self._nodes.names(node)
@@ -215,6 +217,8 @@ class Committer:
             self._adopter.adopt_revision(node, entry, compare_entries(base, entry))
         elif entry.kind is Kind.FILE:
             self._adopt_rewritten(node, entry, by_others)
+            if facts.base is not None:
+                self._take_rights(facts.record, facts.base, entry)
         self._adopt_returned(node, entry)
 
     def _adopt_rewritten(self, node: NodeId, entry: Entry, by_others: bool) -> None:
@@ -313,7 +317,7 @@ class Committer:
         return True
 
     def _take_rights(self, record: Record, base: Entry, after: Entry) -> None:
-        """Mode and owner that somebody else set meanwhile, where no token tells of them (SFTP)."""
+        """Mode and owner that somebody else set meanwhile; no later look will show a difference."""
         ours = set(_fields_set(record))
         for later in self._store.journal.of_node(record.node):
             ours.update(_fields_set(later))
