@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from awayfs.core.conflicts import ConflictKind
@@ -23,6 +24,7 @@ from awayfs.volume.resolve_strangers import Strangers
 
 FIELDS = ("mode", "uid", "gid", "mtime_ns")
 CREATING = (ConflictKind.NAME_NAME, ConflictKind.TYPE)
+CHANGING = (RecordKind.STORE, RecordKind.SETATTR, RecordKind.SETXATTR)
 
 
 class KeepLocal:
@@ -257,10 +259,12 @@ class KeepLocal:
         """What is whole here comes back with its directory; the rest's deletion stands.
 
         What was renamed to here is brought by the record of that. A further name of what the server
-        has, or gets, is linked.
+        has, or gets, is linked. An edit of what is here only in part is a matter of its own.
         """
         for name, child in self._store.nodes.children(directory):
             place, records = (directory, name), self._store.journal.of_node(child.id)
+            if self._is_edited_in_part(child.id) and not self._store.server.names(child.id):
+                continue
             made = any(r.kind is RecordKind.CREATE for r in records)
             kind = RecordKind.CREATE
             if made or self._store.server.get(child.id) is not None:
@@ -270,24 +274,46 @@ class KeepLocal:
                 if child.kind is Kind.FILE and kind is RecordKind.CREATE and not whole:
                     self._giving_up.name(directory, name, child.id)
                     continue
-                self._journaling.append(kind, child.id, parent=directory, name=name)
                 if kind is RecordKind.CREATE:
-                    self._xattrs_anew(child.id)
+                    self._create(child.id, place, records)
+                else:
+                    self._journaling.append(kind, child.id, parent=directory, name=name)
             if child.kind is Kind.DIRECTORY:
                 self._recreate_below(child.id)
 
+    def _create(self, node: NodeId, place: Slot, records: Sequence[Record] = ()) -> None:
+        """What is here is made anew on the server, before what was changed of it since: that of its
+        ``records`` which came first becomes its creation.
+        """
+        changes = [r for r in records if r.node == node and r.kind in CHANGING]
+        parent, name = place
+        if changes:
+            first = changes[0]
+            made = Record(first.seq, RecordKind.CREATE, node, parent, name, at_ns=first.at_ns)
+            self._store.journal.replace(made.in_state(first.state, first.reason))
+        else:
+            self._journaling.append(RecordKind.CREATE, node, parent=parent, name=name)
+        self._xattrs_anew(node)
+
     def _forget_below(self, node: NodeId) -> None:
         """What was in a lost directory on the server is not there any more; a file with names
-        elsewhere, too, has those.
+        elsewhere, too, has those. What an edit is based on that cannot be sent stays known.
         """
         server, pending = self._store.server, [node]
         while pending:
             directory = pending.pop()
             for name, child in server.children(directory):
                 server.remove_name(directory, name)
-                if not server.names(child):
+                if not server.names(child) and not self._is_edited_in_part(child):
                     server.forget(child)
                 pending.append(child)
+
+    def _is_edited_in_part(self, node: NodeId) -> bool:
+        """Whether a file of the server's was changed here of which a part is not here."""
+        found, known = self._context.node(node), self._store.server.get(node)
+        if found is None or known is None or not self._store.journal.has_store(node):
+            return False
+        return not self._store.content.covers(node, 0, found.size)
 
     async def _win_name(self, record: Record) -> str | None:
         """Our object gets the name; the server's is moved to a conflict copy beside it."""
