@@ -364,8 +364,9 @@ class Observer:
         came = self._come_from(changes)
         newer: set[Seen] = set()
         unchanged: list[NodeId] = []
+        left: set[NodeId] = set()
         steps = Adopter(self._context, newer, unchanged).steps(node, changes)
-        steps, ended = chain(steps, self._returning.as_there(node)), False
+        steps, ended = chain(steps, self._returning.as_there(node, left)), False
         while not ended and epoch == server.epoch and self._is_there(node):
             newer |= noted
             with self._store.transaction():
@@ -377,7 +378,7 @@ class Observer:
             noted.clear()  # that was ourselves
             await slices.pause()
         fingerprint = None
-        if any(isinstance(change, Joined) for change in changes):
+        if left or any(isinstance(change, Joined) for change in changes):
             found = None  # it may have been left for later, though all is as listed
         if ended and found is not None:
             fingerprint = await self._fingerprints.of_known(node, listed, found, noted, slices)

@@ -85,10 +85,10 @@ class Remover:
         Unless the server was seen to have it again meanwhile. What leads to it goes when it is
         found to be gone the next time.
         """
-        seen = self._server.get(node)
+        seen, there = self._server.get(node), self._server.names(node)
 
         def remove() -> None:
-            if self._server.child(directory, name) != node or self._server.get(node) != seen:
+            if self._server.names(node) != there or self._server.get(node) != seen:
                 return
             with self._store.transaction():
                 self.remove(directory, name, node)

@@ -11,7 +11,7 @@ from awayfs.core.earlier_names import name_after, names_before
 from awayfs.core.errors import UsageError
 from awayfs.core.namespace import Slot
 from awayfs.core.records import Record, RecordKind, brings_name
-from awayfs.core.types import Attributes, Entry, Kind, NodeId
+from awayfs.core.types import ROOT, Attributes, Entry, Kind, NodeId
 from awayfs.store.conflicts import Conflict
 from awayfs.volume import known_xattrs
 from awayfs.volume.adopt import OWN
@@ -195,6 +195,7 @@ class KeepLocal:
             self._link_further(record.node, [name for name in names[1:] if name in now])
             self._remove_displaced_by_the_way(record)
             self._recreate_below(record.node)
+            self._directories_anew(parent)
 
     def _as_named_now(self, node: NodeId, now: list[Slot], later: list[Record]) -> list[Slot]:
         """The directory that it was in then is given up: how it came to be elsewhere is nothing
@@ -294,6 +295,19 @@ class KeepLocal:
         else:
             self._journaling.append(RecordKind.CREATE, node, parent=parent, name=name)
         self._xattrs_anew(node)
+
+    def _directories_anew(self, directory: NodeId) -> None:
+        """A directory that has no place on the server any more, and so cannot come back to it, is
+        made where it is here; with those that it is in.
+        """
+        nodes, server = self._store.nodes, self._store.server
+        while directory != ROOT and not server.names(directory):
+            records, names = self._store.journal.of_node(directory), nodes.names(directory)
+            if not names or any(brings_name(r, directory, names[0]) for r in records):
+                return
+            server.forget(directory)
+            self._create(directory, names[0], records)
+            directory = names[0][0]
 
     def _forget_below(self, node: NodeId) -> None:
         """What was in a lost directory on the server is not there any more; a file with names

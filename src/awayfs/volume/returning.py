@@ -76,23 +76,29 @@ class Returning:
             return
         self.name(parent, name, node)
 
-    def as_there(self, directory: NodeId) -> Iterator[None]:
+    def as_there(self, directory: NodeId, left: set[NodeId]) -> Iterator[None]:
         """What a directory has on the server and nothing takes away is shown; see above.
 
         A name that the server does not have goes where it shows the file under another, or what
         came from it and was not changed here is nowhere any more. There may be a pause after each
-        step.
+        step. ``left`` gets what could not be yet, though no record speaks of the name: the next
+        listing has to look again.
         """
-        server = self._store.server
+        server, nodes = self._store.server, self._store.nodes
         for page in server.not_here(directory):
             for name, node in page:
                 if not self._adopter.is_name_dirty(node, (directory, name)):
                     self._show(directory, name, node)
+                    if nodes.child_id(directory, name) is None:
+                        left.add(node)
                 yield
             yield
         for page in server.only_here(directory):
             for name, node in page:
-                yield from self._drop(directory, name, node)
+                if not self._adopter.is_name_dirty(node, (directory, name)):
+                    yield from self._drop(directory, name, node)
+                    if nodes.child_id(directory, name) == node:
+                        left.add(node)
                 yield
             yield
 
@@ -106,8 +112,6 @@ class Returning:
 
     def _drop(self, directory: NodeId, name: bytes, node: NodeId) -> Iterator[None]:
         nodes, there = self._store.nodes, self._store.server.names(node)
-        if self._adopter.is_name_dirty(node, (directory, name)):
-            return
         if not there:
             yield from self._remover.steps(directory, name, node)
         for place in there:
