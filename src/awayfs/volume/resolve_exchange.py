@@ -83,15 +83,20 @@ class KeepExchange:
             standing = [self._what_stands(side, record) for side in sides]
             for side in sides:
                 self._check_home_since(side, record.seq)
+            going = [
+                (side, node)
+                for side, node in zip(sides, standing, strict=True)
+                if node and (node != side.node or side.stands or self._has_work(node))
+            ]
+            staying = [node for side, node in going if self._would_vanish(side, node)]
             for side, node in zip(sides, standing, strict=True):
-                self._giving_up.name(*side.to, node)
-            left: list[_Side] = []
-            for side, node in zip(sides, standing, strict=True):
-                if node and (node != side.node or side.stands or self._has_work(node)):
+                if node not in staying:
+                    self._giving_up.name(*side.to, node)
+            for side, node in going:
+                if node not in staying:
                     self._check_home(side, node)
                     self._returning.name(*side.home, node)
-                else:
-                    left.append(side)
+            left = [side for side in sides if side not in [gone for gone, _ in going]]
             for side in left:  # the other side may have given its node a name
                 if not self._store.nodes.names(side.node):
                     self._come_back(side)
@@ -220,6 +225,13 @@ class KeepExchange:
             raise UsageError(INSIDE)
         if self._store.nodes.child_id(*side.home) is not None:
             raise UsageError(TAKEN)
+
+    def _would_vanish(self, side: _Side, node: NodeId) -> bool:
+        """Whether the directory that it came from was removed here: it stays where it is until that
+        is back (``Returning.as_there``).
+        """
+        nodes = self._store.nodes
+        return nodes.is_named(node) and nodes.path(side.home[0]) is None
 
     def _check_home_since(self, side: _Side, seq: int) -> None:
         """Nor one that something else took while the node had another, though it is free by now:
