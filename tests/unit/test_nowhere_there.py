@@ -1,4 +1,4 @@
-"""What is here, and has no place on the server: it goes, or it is made there, and never stays apart.
+"""What is here and has no place on the server goes, or is made there, and never stays apart.
 
 A decision may leave a thing where it was moved here, since the directory that it goes home to was
 removed here. Then the server may have that directory no more, and nothing is known of a place.
