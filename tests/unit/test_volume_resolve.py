@@ -510,3 +510,66 @@ def test_keeping_both_where_the_servers_went_with_its_directory(
         assert (world.share / "d/f").read_bytes() == b"ours"
 
     played(tmp_path, play)
+
+
+SINCE: dict[str, list[tuple[str, str, int]]] = {
+    "renamed": [("d/a", "d/b", 0)],
+    "both renamed": [("d/a", "d/b", 0), ("f", "g", 0)],
+    "saved over": [("d/a", "d/b", 0), ("other", "d/b", 0)],
+    "renamed over": [("d/a", "other", 0)],
+    "exchanged": [("d/a", "d/b", 0), ("d/b", "other", RENAME_EXCHANGE)],
+    "removed": [("d/a", "d/b", 0), ("d/b", "", 0)],
+}
+"""What was done with one of two names of a file after it was changed."""
+
+
+@pytest.mark.parametrize("keep", ["local", "both"])
+@pytest.mark.parametrize("since", SINCE)
+def test_a_file_of_several_names_is_made_anew_under_those_that_it_has(
+    since: str, keep: str, tmp_path: Path
+) -> None:
+    """What was done with one that it has no more is not done to the one that is made."""
+
+    async def play(world: World) -> None:
+        (world.share / "d").mkdir()
+        (world.share / "f").write_bytes(b"theirs")
+        os.link(world.share / "f", world.share / "d/a")
+        (world.share / "other").write_bytes(b"other")
+        await world.cached("d/a")
+        await world.cached("other")
+        world.write(await world.find("f"), 0, b"ours")
+        in_d, changes = (await world.find("d")).id, world.volume.changes
+        for old, new, flags in SINCE[since]:
+            source, target = (
+                (in_d, os.fsencode(path[2:])) if path.startswith("d/") else (ROOT, path.encode())
+                for path in (old, new)
+            )
+            if new:
+                changes.rename(*source, *target, flags)
+            else:
+                changes.unlink(*source)
+        (world.share / "f").unlink()
+        (world.share / "d/a").unlink()
+        await world.drained()
+        (conflict,) = world.store.conflicts.all()
+        await world.volume.deciding.keep(conflict.id, keep)
+        await world.drained()
+        await world.volume.observer.directory(ROOT)
+        await world.volume.observer.directory(in_d)
+        here = {
+            (directory, name): b"oursrs" if node.id == conflict.node else b"other"
+            for directory in (ROOT, in_d)
+            for name, node in world.store.nodes.children(directory)
+            if node.id != in_d
+        }
+        there = {
+            (in_d if path.parent.name == "d" else ROOT, os.fsencode(path.name)): path.read_bytes()
+            for path in world.share.rglob("*")
+            if path.is_file()
+        }
+        assert here == there
+        assert b"oursrs" in there.values()
+        assert not world.store.journal.count()
+        assert check(world.store) == []
+
+    played(tmp_path, play)

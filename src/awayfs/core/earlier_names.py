@@ -7,6 +7,7 @@ the names that the node had then, not from those that it has now.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from awayfs.core.namespace import Slot
 from awayfs.core.records import Record, RecordKind
@@ -35,6 +36,56 @@ def name_after(node: NodeId, name: Slot, records: Sequence[Record]) -> Slot | No
                 return None
             name = gained[0]
     return name
+
+
+def taken_out(
+    node: NodeId, name: Slot, records: Sequence[Record]
+) -> tuple[Slot | None, dict[int, Record | None]]:
+    """What became of a name that a node had before ``records``, and by their numbers what is left
+    of those that led there, where it is not repeated; None: nothing is.
+    """
+    left: dict[int, Record | None] = {}
+    for record in records:
+        gained, lost = _effect(node, record)
+        if name in lost:
+            left[record.seq] = rest_of(record, node)
+            if not gained:
+                return None, left
+            name = gained[0]
+    return name, left
+
+
+def rest_of(record: Record, node: NodeId) -> Record | None:
+    """What a record does to others than a node."""
+    if record.kind is RecordKind.EXCHANGE:
+        return without(record, node)
+    if record.node != node:
+        return replace(record, replaced=0)
+    if record.kind is not RecordKind.RENAME or record.replaced in (0, node):
+        return None
+    return Record(
+        seq=record.seq,
+        kind=RecordKind.REMOVE,
+        node=record.replaced,
+        parent=record.to_parent,
+        name=record.to_name,
+        at_ns=record.at_ns,
+    )
+
+
+def without(exchange: Record, node: NodeId) -> Record:
+    """What is left of an exchange when one of the two is gone: the other's renaming."""
+    renamed = replace(exchange, kind=RecordKind.RENAME, replaced=0)
+    if exchange.replaced == node:
+        return renamed
+    return replace(
+        renamed,
+        node=exchange.replaced,
+        parent=exchange.to_parent,
+        name=exchange.to_name,
+        to_parent=exchange.parent,
+        to_name=exchange.name,
+    )
 
 
 def _effect(node: NodeId, record: Record) -> tuple[list[Slot], list[Slot]]:

@@ -12,7 +12,7 @@ from collections.abc import Container, Iterator
 from dataclasses import replace
 
 from awayfs.core.diff import compare_entries
-from awayfs.core.earlier_names import name_after
+from awayfs.core.earlier_names import name_after, without
 from awayfs.core.errors import UsageError
 from awayfs.core.records import Record, RecordKind
 from awayfs.core.types import Entry, Kind, NodeId
@@ -195,18 +195,3 @@ class GivingUp:
 
 def _is_directory(node: Node | None) -> bool:
     return node is not None and node.kind is Kind.DIRECTORY
-
-
-def without(exchange: Record, node: NodeId) -> Record:
-    """What is left of an exchange when one of the two is gone: the other's renaming."""
-    renamed = replace(exchange, kind=RecordKind.RENAME, replaced=0)
-    if exchange.replaced == node:
-        return renamed
-    return replace(
-        renamed,
-        node=exchange.replaced,
-        parent=exchange.to_parent,
-        name=exchange.to_name,
-        to_parent=exchange.parent,
-        to_name=exchange.name,
-    )

@@ -6,16 +6,17 @@ decision that looked at one alone would leave the other one under different name
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from awayfs.core.conflicts import Resolution
+from awayfs.core.earlier_names import rest_of
 from awayfs.core.errors import UsageError
 from awayfs.core.records import Record, RecordKind
 from awayfs.core.types import Entry, NodeId
 from awayfs.store.server import ServerNode
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
-from awayfs.volume.giving_up import NAMING, GivingUp, without
+from awayfs.volume.giving_up import NAMING, GivingUp
 from awayfs.volume.journaling import Journaling
 from awayfs.volume.observe import Observer, join
 from awayfs.volume.resolve_local import KeepLocal
@@ -167,7 +168,7 @@ class KeepExchange:
         journal = self._store.journal
         later = [record for record in journal.of_node(node) if record.seq > seq]
         for record in later:
-            left = _without(record, node)
+            left = rest_of(record, node)
             if left is None:
                 journal.remove([record.seq])
             else:
@@ -266,24 +267,6 @@ def _ends_there(record: Record, side: _Side) -> bool:
         return True
     gives = record.kind in (RecordKind.CREATE, RecordKind.LINK)
     return not gives and (record.parent, record.name) == side.home
-
-
-def _without(record: Record, node: NodeId) -> Record | None:
-    """What a record does to others than a node."""
-    if record.kind is RecordKind.EXCHANGE:
-        return without(record, node)
-    if record.node != node:
-        return replace(record, replaced=0)
-    if record.kind is not RecordKind.RENAME or record.replaced in (0, node):
-        return None
-    return Record(
-        seq=record.seq,
-        kind=RecordKind.REMOVE,
-        node=record.replaced,
-        parent=record.to_parent,
-        name=record.to_name,
-        at_ns=record.at_ns,
-    )
 
 
 def _is_same(base: ServerNode, entry: Entry) -> bool:

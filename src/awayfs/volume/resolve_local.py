@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from awayfs.core.conflicts import ConflictKind
 from awayfs.core.decide import same_object
-from awayfs.core.earlier_names import name_after, names_before
+from awayfs.core.earlier_names import name_after, names_before, taken_out
 from awayfs.core.errors import UsageError
 from awayfs.core.namespace import Slot
 from awayfs.core.records import Record, RecordKind, brings_name
@@ -192,7 +192,7 @@ class KeepLocal:
                 )
             )
             self._xattrs_anew(record.node)
-            self._link_further(record.node, [name for name in names[1:] if name in now])
+            self._link_further(record.node, self._names_since(record.node, names[1:], later))
             self._remove_displaced_by_the_way(record)
             self._recreate_below(record.node)
             self._directories_anew(parent)
@@ -208,6 +208,22 @@ class KeepLocal:
             if removed or named:
                 journal.remove([record.seq])
         return now[:1]
+
+    def _names_since(
+        self, node: NodeId, names: Sequence[Slot], later: Sequence[Record]
+    ) -> list[Slot]:
+        """What its further names are by now. The server has none of them: how they came to that
+        is not repeated, as it would be done to the one that is made.
+        """
+        journal, found = self._store.journal, []
+        for name in names:
+            since, left = taken_out(node, name, later)
+            for seq, rest in left.items():
+                journal.replace(rest) if rest is not None else journal.remove([seq])
+            later = [r for r in journal.of_node(node) if any(r.seq == one.seq for one in later)]
+            if since is not None:
+                found.append(since)
+        return found
 
     def _remove_displaced(self, record: Record) -> None:
         """It was removed here since, too: of a rename, what it displaced is left to go."""
