@@ -395,6 +395,44 @@ def test_an_interrupted_salvage_is_finished(crashed: Path, tmp_path: Path) -> No
     store.close()
 
 
+@pytest.mark.parametrize("known_by", ["base", "time", "size"])
+def test_an_edit_whose_record_is_lost_does_not_pass_for_the_servers(
+    tmp_path: Path, known_by: str
+) -> None:
+    """It was made durable, as fsync asks for, so nothing but the damaged journal spoke of it."""
+    store = Store.open(str(tmp_path / "v"), create=True)
+    node = create_file(store, b"f", b"old content")
+    store.journal.remove(store.journal.seqs_of(node))
+    there = Entry(b"f", Kind.FILE, 0o644, 0, 0, 11, 2, b"token")
+    store.server.set(node, there, seen_ns=1)
+    store.server.add_name(ROOT, b"f", node)
+    store.content.set_token(node, b"token")
+    if known_by == "base":
+        assert store.content.keep_base(node, 1 << 20)
+    store.journal.append(RecordKind.STORE, node)
+    data = b"new content, longer" if known_by == "size" else b"new content"
+    Path(store.content.fd_path(node)).write_bytes(data)
+    changed = {"size": len(data), "mtime_ns": 3 * 10**9 if known_by == "time" else 2}
+    store.nodes.update(node, **changed)
+    store.content.mark_unsynced(node)
+    store.sync()
+    store.checkpoint()
+    page = store.db.value("SELECT rootpage FROM sqlite_schema WHERE name = 'journal'")
+    store.close()
+    with open(tmp_path / "v" / "volume.db", "r+b") as file:
+        file.seek((page - 1) * 2048)
+        file.write(b"\xa5" * 2048)
+    (tmp_path / "v" / "running").write_text("this boot\n")
+    (tmp_path / "v" / "volume.db-wal").touch()
+    store = Store.open(str(tmp_path / "v"), boot_id="this boot")
+    assert store.salvaged is not None and not store.journal.has_store(node)
+    assert data in all_contents(tmp_path / "v") and not store.content.ranges(node)
+    found = store.nodes.get(node)
+    assert found is not None and (found.size, found.mtime_ns) == (11, 2)
+    assert check(store) == []
+    store.close()
+
+
 def test_damage_found_while_running_is_eio(crashed: Path, tmp_path: Path) -> None:
     """A page that goes bad later fails the operation, and the next open salvages."""
     shutil.copytree(crashed, tmp_path / "v")

@@ -52,6 +52,15 @@ LOST_RECORDS: Final = 100_000
 _SIGNS: Final = ("volume.db", "volume.db.salvaged", "running")
 """One of these says that a directory holds a volume."""
 
+_SAME_TIME_NS: Final = 2_000_000_000
+"""A server may keep times so coarsely."""
+_EDITED: Final = (
+    "SELECT content.node FROM content JOIN nodes ON id = content.node"
+    " JOIN server_nodes s ON s.node = id WHERE nodes.size != s.size"
+    " OR abs(nodes.mtime_ns - s.mtime_ns) > ? OR id IN (SELECT node FROM bases)"
+)
+"""A base is kept as long as an edit of it was not sent."""
+
 
 class Store:
     """Everything a volume keeps. All methods belong to the event loop unless they say not."""
@@ -221,12 +230,27 @@ class Store:
         """Keep content that may be unsent though its rows say otherwise; mend what is derived."""
         self.salvaged = report
         with self.transaction():
-            for node in self.content.doubtful():
-                if not self.journal.has_store(node):
-                    self.content.lose(node)
+            for node in self._perhaps_unsent():
+                self._lose(node)
             report.problems = [problem.text for problem in fsck.check(self, repair=True)]
             self.server.stale_all()
             finished(self.db)
+
+    def _perhaps_unsent(self) -> list[NodeId]:
+        """Nodes without a store in the journal whose content may be an edit that had one: not safe
+        on disk, changed since, or otherwise than the server's is known to be.
+        """
+        edited = self.db.rows(_EDITED, (_SAME_TIME_NS,))
+        found = {*self.content.doubtful(), *(node for (node,) in edited)}
+        return sorted(node for node in found if not self.journal.has_store(node))
+
+    def _lose(self, node: NodeId) -> None:
+        """A content goes to ``lost+found/``; what the server has is shown."""
+        self.content.lose(node)
+        self.content.drop_base(node)
+        base = self.server.get(node)
+        if base is not None and self.nodes.get(node) is not None:
+            self.nodes.update(node, size=base.size, mtime_ns=base.mtime_ns)
 
     def _after_power_cut(self) -> list[NodeId]:
         """Drop clean content that may not have reached the disk; the dirty nodes concerned."""
