@@ -13,35 +13,35 @@ TIMES = st.floats(0, 100)
 
 
 @pytest.mark.parametrize(
-    ("limit", "under_way", "took_s", "then"),
+    ("limit", "full", "took_s", "then"),
     [
-        (64, 64, 0.3, 66),  # full, and none held up: more
-        (64, 10, 0.3, 64),  # not full: nothing is known
-        (64, 64, 3.0, 64),  # neither quick nor slow
-        (64, 64, 9.0, 56),  # slow: an eighth fewer
-        (flight.FEWEST, 8, 9.0, flight.FEWEST),
-        (flight.MOST, flight.MOST, 0.1, flight.MOST),
+        (64, True, 0.3, 66),  # full, and none held up: more
+        (64, False, 0.3, 64),  # not full: nothing is known
+        (64, True, 3.0, 64),  # neither quick nor slow
+        (64, True, 9.0, 56),  # slow: an eighth fewer
+        (flight.FEWEST, True, 9.0, flight.FEWEST),
+        (flight.MOST, True, 0.1, flight.MOST),
     ],
 )
 def test_the_limit_follows_how_long_records_take(
-    limit: int, under_way: int, took_s: float, then: int
+    limit: int, full: bool, took_s: float, then: int
 ) -> None:
-    assert flight.after(limit, under_way, took_s) == then
+    assert flight.after(limit, full, took_s) == then
 
 
-@given(LIMITS, st.integers(0, flight.MOST), TIMES)
+@given(LIMITS, st.booleans(), TIMES)
 def test_the_limit_stays_within_bounds_and_moves_with_the_time(
-    limit: int, under_way: int, took_s: float
+    limit: int, full: bool, took_s: float
 ) -> None:
-    then = flight.after(limit, under_way, took_s)
+    then = flight.after(limit, full, took_s)
     assert flight.FEWEST <= then <= flight.MOST
-    assert then <= flight.after(limit, under_way, took_s / 2)
+    assert then <= flight.after(limit, full, took_s / 2)
 
 
 @given(LIMITS)
 def test_a_link_that_stays_slow_soon_has_the_fewest(limit: int) -> None:
     for _ in range(100):
-        limit = flight.after(limit, limit, flight.SLOW_S * 2)
+        limit = flight.after(limit, True, flight.SLOW_S * 2)
     assert limit == flight.FEWEST
 
 

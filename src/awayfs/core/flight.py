@@ -26,13 +26,13 @@ def at_most(limit: int, weak: bool) -> int:
     return FEWEST if weak else limit
 
 
-def after(limit: int, under_way: int, took_s: float) -> int:
+def after(limit: int, full: bool, took_s: float) -> int:
     """The next limit, when a record is through that took ``took_s`` seconds.
 
-    ``under_way`` is how many were, this one included: a limit that is not reached says nothing.
+    ``full``: as many were under way as may be. A limit that is not reached says nothing.
     """
     if took_s > SLOW_S:
         return max(FEWEST, limit - max(1, limit // 8))
-    if took_s < QUICK_S and under_way >= limit:
+    if took_s < QUICK_S and full:
         return min(MOST, limit + MORE)
     return limit

@@ -23,6 +23,7 @@ class Flying:
         self._through: list[int] = []
         self._some_are = asyncio.Event()
         self._limit = flight.FIRST
+        self._full = False  # whether as many were on their way when some were through
         self._pace = Pace()
 
     def __contains__(self, seq: int) -> bool:
@@ -53,13 +54,14 @@ class Flying:
                 await self._some_are.wait()
         through, self._through = self._through, []
         self._some_are.clear()
+        self._full = len(self._tasks) >= self._limit  # each of them tells of a full way
         return through
 
     def landed(self, seq: int, *, waits: bool) -> None:
         """A record is not on its way any more; one that ``waits`` tells nothing of the link."""
         took_s = asyncio.get_running_loop().time() - self._begun_s.pop(seq)
         if not waits:
-            self._limit = flight.after(self._limit, len(self._tasks), took_s)
+            self._limit = flight.after(self._limit, self._full, took_s)
         del self._tasks[seq]
 
     async def cancel(self) -> list[int]:
