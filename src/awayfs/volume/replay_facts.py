@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -76,10 +77,11 @@ class FactFinder:
         ``free``: the wanted name is taken for free without a look.
         """
         places = self.places(record)
-        current = await self._stat(places.path)
+        target = None if free else places.target
+        current, target_current = await self._stat_both(places.path, target)
         if self._is_elsewhere(record, places, current):
             places, current = await self._look_for(record, places, current)
-        target_current = None if free else await self._stat(places.target)
+            target_current = None if free else await self._stat(places.target)
         node = self._context.node(record.node)
         base = self._store.server.get(record.node)
         replaced = self._store.server.get(record.replaced) if record.replaced else None
@@ -177,6 +179,15 @@ class FactFinder:
 
     async def _stat(self, path: bytes | None) -> Entry | None:
         return None if path is None else await self._context.link.find(path)
+
+    async def _stat_both(
+        self, path: bytes | None, target: bytes | None
+    ) -> tuple[Entry | None, Entry | None]:
+        """What stands at either, in the time of one look."""
+        if path is None or target is None:
+            return await self._stat(path), await self._stat(target)
+        current, there = await asyncio.gather(self._stat(path), self._stat(target))
+        return current, there
 
     def _is_elsewhere(self, record: Record, places: Places, current: Entry | None) -> bool:
         """Whether the node may have been renamed on the server: its path shows it no more.
