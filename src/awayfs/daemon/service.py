@@ -79,7 +79,7 @@ class Service:
         asking = Asking(request.url, place, self._wallet, self._link.connect)
         self._login_watch = LoginWatch(self._link, _proofs(options), asking)
         if scheme_of(request.url) != "dir":
-            self._link.on_attempt = self._login_watch.attempt_begins
+            self._link.on_attempt.append(self._login_watch.attempt_begins)
         self._link.give_up = self._remote.abandon
         self._link.leave = self._remote.rest
         self._link.last_sign = lambda: self._remote.last_sign

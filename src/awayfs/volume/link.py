@@ -49,7 +49,7 @@ class Link:
     """One volume's way to its server.
 
     ``admit`` is called with what ``connect`` found, before anything else may use the link:
-    it raises ``WrongServer`` or ``Implausible`` to refuse it. ``on_attempt`` is called when it is
+    it raises ``WrongServer`` or ``Implausible`` to refuse it. ``on_attempt`` are called when it is
     about to be opened, ``on_change`` after each change of mode with the old and the new state,
     ``on_history`` when ``history`` has grown, ``on_news`` when the server itself came (True) or
     went (False), with the cause. ``give_up`` ends at once a session that is known to be dead, or
@@ -77,7 +77,7 @@ class Link:
         self.leave: Callable[[], Awaitable[None]] = remote.close
         self.last_sign: Callable[[], float] = lambda: 0.0
         self.admit: Callable[[Connected], Awaitable[None]] = _admit_all
-        self.on_attempt: Callable[[], None] = lambda: None
+        self.on_attempt: list[Callable[[], object]] = []
         self.on_change: Callable[[ModeState, ModeState], None] = lambda _old, _new: None
         self._now = now
         self._clock = clock
@@ -292,7 +292,8 @@ class Link:
             if self.state.mode is Mode.STOPPED and not self._stranger:
                 self._online_asked = False
                 raise Implausible(self.state.cause)
-            self.on_attempt()
+            for call in self.on_attempt:
+                call()
             try:
                 connected = await self.remote.connect()
                 await self.admit(connected)

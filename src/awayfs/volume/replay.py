@@ -143,15 +143,7 @@ class Replay:
 
     def holds_back(self, node: NodeId) -> bool:
         """Whether what is to be sent of a node waits until it is asked for."""
-        choice, journal = self._sending.choice(), self._store.journal
-        if not choice.holds_back:
-            return False
-        return any(
-            record.seq > choice.rest_to
-            and record.state is not RecordState.PARKED
-            and not (record.seq in choice.first or self._queue.goes_first(record.seq))
-            for record in journal.of_node(node)
-        )
+        return self._sending.holds_back(node, self._queue.goes_first)
 
     def urgently(self, node: NodeId) -> AbstractContextManager[None]:
         """Somebody waits for a node's changes: they go out though it is still being written."""
@@ -208,6 +200,11 @@ class Replay:
         if not self._context.link.usable and not self._in_flight:
             async with self._optimising:
                 await self._optimiser.run()
+
+    async def prepare(self) -> None:
+        """The server may be there soon: what can be done without it need not wait for it."""
+        await self.tidy()
+        await self._queue.read_ahead(lambda: not self.active)
 
     async def wait_for_node(self, node: NodeId) -> None:
         """Until nothing that is there of a node now is left to send, or it cannot be sent now."""
@@ -328,11 +325,13 @@ class Replay:
         self._queue.begin_pass(self.ageing.until())
 
     async def _send_ready(self) -> None:
-        if self._is_full():
-            return
-        room = self._in_flight.room(weak=self._context.link.weak)
-        for seq in await self._queue.start(room, self._sending.choice()):
-            self._in_flight.start(seq, self._guarded(seq))
+        """As many as there is room for: what is not read yet is read for that."""
+        while not self._is_full():
+            room = self._in_flight.room(weak=self._context.link.weak)
+            if not (started := await self._queue.start(room, self._sending.choice())):
+                break
+            for seq in started:
+                self._in_flight.start(seq, self._guarded(seq))
 
     def _after(self, seq: int) -> bool:
         """A record came back; whether that changed anything."""

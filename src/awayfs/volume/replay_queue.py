@@ -6,6 +6,8 @@ whomever, through ``Journal.on_change``; what is appended is read when its turn 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from awayfs.core.order import IsDirectory, Order
 from awayfs.core.records import RecordState
 from awayfs.core.sending import Choice
@@ -13,6 +15,8 @@ from awayfs.store.journal import Journal
 from awayfs.volume.slices import Slices, in_slices
 
 BATCH = 200
+AHEAD = 5_000
+"""Records read before anything is sent: of a journal that is longer, the rest has time then."""
 
 
 class Queue:
@@ -78,6 +82,13 @@ class Queue:
             self._read_on(self._order.rest_to)
             await slices.pause()
         return []
+
+    async def read_ahead(self, may_go_on: Callable[[], bool]) -> None:
+        """Read the head of the journal while nothing is sent, that is, as long as it may go on."""
+        slices, until = Slices(), self._journal.last_seq()
+        while may_go_on() and self._read_to < until and len(self._order) < AHEAD:
+            self._read_on(until)
+            await slices.pause()
 
     async def _choose(self, choice: Choice, slices: Slices) -> None:
         """Have the order follow. What is asked for within a pass is added: that is less work."""

@@ -109,6 +109,19 @@ class Sending:
         later = self._journal.count_unparked(choice.rest_to)
         return max(0, later - goes_first(choice.rest_to))
 
+    def holds_back(self, node: NodeId, goes_first: Callable[[int], bool]) -> bool:
+        """Whether what is to be sent of a node waits until it is asked for.
+
+        ``goes_first`` tells of a seq whether it goes with what was asked for.
+        """
+        choice = self.choice()
+        return choice.holds_back and any(
+            record.seq > choice.rest_to
+            and record.state is not RecordState.PARKED
+            and not (record.seq in choice.first or goes_first(record.seq))
+            for record in self._journal.of_node(node)
+        )
+
     def _note(self, seq: int) -> None:
         if seq in self._asked:
             self._gone.add(seq)

@@ -11,6 +11,7 @@ import asyncio
 import errno
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from awayfs.core.conflicts import ConflictKind, Resolution
@@ -158,6 +159,7 @@ class Volume:
         self._adopter = Adopter(context)
         self._admission = Admission(context, self.observer, client)
         self.link.admit = self._admission.admit
+        self.link.on_attempt.append(lambda: context.spawn(self._prepare()))
         self.link.on_change = self._mode_changed
         self.link.on_history = lambda: mode_history.keep(self.store.facts, self.link)
         context.on_journal = self._journaled
@@ -239,6 +241,11 @@ class Volume:
                 self.context.spawn(self.observer.learn_root())
         if new.mode is Mode.REINTEGRATING and not self.store.journal.count():
             self.link.drained()
+
+    async def _prepare(self) -> None:
+        """What fails here, on a full disk, say, is done by the replay, which tells of it."""
+        with suppress(OSError):
+            await self.replay.prepare()
 
     def _outdate_all(self) -> None:
         """A full disk is no reason to stay away: what was seen is then believed a moment longer."""
