@@ -393,9 +393,10 @@ def test_an_edit_that_goes_with_a_removed_file_is_in_the_history(
 @pytest.mark.parametrize("way", ["local", "server", "both"])
 @pytest.mark.parametrize("who", ["there", "here"])
 def test_a_file_in_conflict_that_left_its_directory_which_went_then(
-    who: str, way: str, tmp_path: Path
+    who: str, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A copy of it is made beside where it is by now."""
+    monkeypatch.setattr("awayfs.volume.volume.SENT_S", 0.1)  # what replays here is the test
 
     async def play(world: World) -> None:
         (world.share / "d").mkdir()
