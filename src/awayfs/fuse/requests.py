@@ -12,13 +12,12 @@ come. Source: ``include/uapi/linux/fuse.h``, ``fs/fuse/dir.c``, ``fs/fuse/file.c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from awayfs.fuse import wire
 
 
-@dataclass(slots=True)
-class Request:
+class Request(Struct):
     """What every request has."""
 
     unique: int
@@ -28,28 +27,24 @@ class Request:
     pid: int
 
 
-@dataclass(slots=True)
 class Lookup(Request):
     """Find `name` in a directory. Reply: entry_out; it adds one to the lookup count."""
 
     name: bytes
 
 
-@dataclass(slots=True)
 class Forget(Request):
     """Take `nlookup` from the node's lookup count. Never answered."""
 
     nlookup: int
 
 
-@dataclass(slots=True)
 class BatchForget(Request):
     """Many forgets at once: `items` are (nodeid, nlookup). Never answered."""
 
     items: list[tuple[int, int]]
 
 
-@dataclass(slots=True)
 class Getattr(Request):
     """Attributes, of the open file `fh` if `by_handle`. Reply: attr_out."""
 
@@ -61,7 +56,6 @@ class Getattr(Request):
         return bool(self.flags & wire.GETATTR_FH)
 
 
-@dataclass(slots=True)
 class Statx(Request):
     """Attributes with the birth time. Sent only when somebody asks for that. Reply: statx_out."""
 
@@ -75,7 +69,6 @@ class Statx(Request):
         return bool(self.flags & wire.GETATTR_FH)
 
 
-@dataclass(slots=True)
 class Setattr(Request):
     """Change the attributes whose FATTR_* bit is in `valid`. Reply: attr_out."""
 
@@ -100,12 +93,10 @@ class Setattr(Request):
         return bool(self.valid & wire.FATTR_KILL_SUIDGID)
 
 
-@dataclass(slots=True)
 class Readlink(Request):
     """Reply: the target, at most 4095 bytes, without a NUL."""
 
 
-@dataclass(slots=True)
 class Symlink(Request):
     """Reply: entry_out."""
 
@@ -113,7 +104,6 @@ class Symlink(Request):
     target: bytes
 
 
-@dataclass(slots=True)
 class Mknod(Request):
     """Make a file, pipe, socket or device. `mode` is not yet masked. Reply: entry_out."""
 
@@ -123,7 +113,6 @@ class Mknod(Request):
     name: bytes
 
 
-@dataclass(slots=True)
 class Mkdir(Request):
     """Make a directory. `mode` is not yet masked. Reply: entry_out."""
 
@@ -132,21 +121,18 @@ class Mkdir(Request):
     name: bytes
 
 
-@dataclass(slots=True)
 class Unlink(Request):
     """Reply: nothing (b"")."""
 
     name: bytes
 
 
-@dataclass(slots=True)
 class Rmdir(Request):
     """Reply: nothing (b"")."""
 
     name: bytes
 
 
-@dataclass(slots=True)
 class Rename(Request):
     """Rename, with RENAME_* `flags` (0 for the plain one). Reply: nothing (b"")."""
 
@@ -156,7 +142,6 @@ class Rename(Request):
     new_name: bytes
 
 
-@dataclass(slots=True)
 class Link(Request):
     """A further name in directory `nodeid` for the node `target`. Reply: entry_out."""
 
@@ -164,7 +149,6 @@ class Link(Request):
     name: bytes
 
 
-@dataclass(slots=True)
 class Open(Request):
     """Open a file; `flags` as in open(2), O_TRUNC among them. Reply: open_out."""
 
@@ -177,7 +161,6 @@ class Open(Request):
         return bool(self.open_flags & wire.OPEN_KILL_SUIDGID)
 
 
-@dataclass(slots=True)
 class Opendir(Request):
     """Open a directory. Reply: open_out."""
 
@@ -185,7 +168,6 @@ class Opendir(Request):
     open_flags: int
 
 
-@dataclass(slots=True)
 class Create(Request):
     """Make and open a file, or open it if it exists and O_EXCL is not set. Reply: create_out."""
 
@@ -196,7 +178,6 @@ class Create(Request):
     name: bytes
 
 
-@dataclass(slots=True)
 class Tmpfile(Request):
     """Make and open a file without a name (O_TMPFILE). Reply: create_out."""
 
@@ -206,7 +187,6 @@ class Tmpfile(Request):
     open_flags: int
 
 
-@dataclass(slots=True)
 class Read(Request):
     """Reply: at most `size` bytes; fewer mean the end of the file."""
 
@@ -218,7 +198,6 @@ class Read(Request):
     flags: int
 
 
-@dataclass(slots=True)
 class Readdir(Request):
     """Names after the cookie `offset` (0: from the start). Reply: a DirectoryBuffer of `size`."""
 
@@ -230,7 +209,6 @@ class Readdir(Request):
     flags: int
 
 
-@dataclass(slots=True)
 class Readdirplus(Request):
     """As Readdir, with attributes: each name but "." and ".." counts as a lookup."""
 
@@ -242,7 +220,6 @@ class Readdirplus(Request):
     flags: int
 
 
-@dataclass(slots=True)
 class Write(Request):
     """Write `data` at `offset`. Reply: write_out.
 
@@ -269,7 +246,6 @@ class Write(Request):
         return bool(self.write_flags & wire.WRITE_KILL_SUIDGID)
 
 
-@dataclass(slots=True)
 class Flush(Request):
     """A descriptor of the open file was closed; comes once for each. Reply: nothing (b"")."""
 
@@ -277,7 +253,6 @@ class Flush(Request):
     lock_owner: int
 
 
-@dataclass(slots=True)
 class Release(Request):
     """The last descriptor of the open file is gone. Nobody waits for the reply (b"")."""
 
@@ -287,7 +262,6 @@ class Release(Request):
     lock_owner: int
 
 
-@dataclass(slots=True)
 class Releasedir(Request):
     """As Release, of a directory."""
 
@@ -297,7 +271,6 @@ class Releasedir(Request):
     lock_owner: int
 
 
-@dataclass(slots=True)
 class Fsync(Request):
     """Make the file durable. Reply: nothing (b"")."""
 
@@ -309,7 +282,6 @@ class Fsync(Request):
         return bool(self.flags & wire.FSYNC_FDATASYNC)
 
 
-@dataclass(slots=True)
 class Fsyncdir(Request):
     """Make the directory durable. Reply: nothing (b"")."""
 
@@ -321,12 +293,10 @@ class Fsyncdir(Request):
         return bool(self.flags & wire.FSYNC_FDATASYNC)
 
 
-@dataclass(slots=True)
 class Statfs(Request):
     """Reply: statfs_out."""
 
 
-@dataclass(slots=True)
 class Setxattr(Request):
     """Set an extended attribute; `flags` XATTR_CREATE or XATTR_REPLACE. Reply: nothing (b"")."""
 
@@ -336,7 +306,6 @@ class Setxattr(Request):
     value: bytes
 
 
-@dataclass(slots=True)
 class Getxattr(Request):
     """Reply: the value, or ERANGE if longer than `size`; for size 0 xattr_size_out."""
 
@@ -344,28 +313,24 @@ class Getxattr(Request):
     name: bytes
 
 
-@dataclass(slots=True)
 class Listxattr(Request):
     """Reply: the names, each with a NUL, or ERANGE; for size 0 xattr_size_out."""
 
     size: int
 
 
-@dataclass(slots=True)
 class Removexattr(Request):
     """Reply: nothing (b"")."""
 
     name: bytes
 
 
-@dataclass(slots=True)
 class Access(Request):
     """May the caller? Not sent with default_permissions. Reply: nothing (b"") or EACCES."""
 
     mask: int
 
 
-@dataclass(slots=True)
 class Ioctl(Request):
     """An ioctl whose number says its sizes: `data` goes in, at most `out_size` bytes come back.
 
@@ -385,7 +350,6 @@ class Ioctl(Request):
         return bool(self.flags & wire.IOCTL_DIR)
 
 
-@dataclass(slots=True)
 class Poll(Request):
     """What is ready of `events`? Reply: poll_out.
 
@@ -402,7 +366,6 @@ class Poll(Request):
         return bool(self.flags & wire.POLL_SCHEDULE_NOTIFY)
 
 
-@dataclass(slots=True)
 class Fallocate(Request):
     """Reply: nothing (b"")."""
 
@@ -412,7 +375,6 @@ class Fallocate(Request):
     mode: int
 
 
-@dataclass(slots=True)
 class Lseek(Request):
     """SEEK_DATA or SEEK_HOLE only; the kernel does the others. Reply: lseek_out or ENXIO."""
 
@@ -421,7 +383,6 @@ class Lseek(Request):
     whence: int
 
 
-@dataclass(slots=True)
 class CopyFileRange(Request):
     """Copy `length` bytes to another open file. Reply: copy_file_range_out(copied, self.wide)."""
 
@@ -435,7 +396,6 @@ class CopyFileRange(Request):
     wide: bool
 
 
-@dataclass(slots=True)
 class Syncfs(Request):
     """Make the whole volume durable. Reply: nothing (b"").
 
@@ -443,13 +403,11 @@ class Syncfs(Request):
     """
 
 
-@dataclass(slots=True)
 class Interrupt(Request):
     """The caller of request `target` has a signal pending. `Session` deals with it."""
 
     target: int
 
 
-@dataclass(slots=True)
 class Destroy(Request):
     """The mount goes away. Comes for fuseblk only."""
