@@ -2,10 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Many tests wait for servers and links, so more at a time than there are processors. In the order
-# of their folders, so that the slow ones of acceptance/ do not come last and alone; what goes
-# together is said in tests/conftest.py.
-TEST_WORKERS ?= 4
+# Many tests wait for servers and links, so more at a time than there are processors. What goes
+# together, and what comes first, is said in tests/conftest.py.
+TEST_WORKERS ?= 5
 # A test starts some programs of ours: that each compiles all modules anew is a third of the time.
 unexport PYTHONDONTWRITEBYTECODE
 

@@ -118,6 +118,7 @@ def test_a_person_who_errs_is_asked_again_and_not_for_ever(
     assert guarded.client.status()["mode"] == "auth-required"
 
 
+@pytest.mark.slow
 def test_a_person_who_would_not_is_left_alone(guarded: Guarded, askpass: Askpass) -> None:
     """Until the volume was connected in between: then it is another time."""
     mounted_and_expired(guarded)

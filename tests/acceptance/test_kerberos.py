@@ -69,6 +69,7 @@ def share(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Share]:
             sshd.kill()
 
 
+@pytest.mark.slow
 def test_a_ticket_that_runs_out(share: Share) -> None:
     client = share.client
     assert "kinit" in client.fails("mount", share.url, client.mountpoint, "-o", share.options)

@@ -88,6 +88,7 @@ def mode_is(client: Client, *modes: str) -> None:
     eventually(lambda: client.status()["mode"] in modes, f"one of {modes}")
 
 
+@pytest.mark.slow
 def test_a_key_that_goes_and_comes(tmp_path: Path) -> None:
     with with_agent(tmp_path) as (client, share, agent):
         agent.add(share.sshd.identity)

@@ -16,6 +16,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
 from tests.harness import Client, SftpServer, eventually, mounted, needs_fuse
 from tests.netns import CLIENT_ADDRESS, needs_netns, wired
 from tests.programs import attempt
@@ -163,6 +165,7 @@ def told(client: Client, *words: str) -> bool:
     return any(word in cause for word in words for cause in causes)
 
 
+@pytest.mark.slow
 def test_a_slow_link_is_not_a_dead_one(tmp_path: object) -> None:
     """An upload fills it for a quarter of a minute; the link asks meanwhile, and is not lost."""
     with narrow(SftpServer(str(tmp_path))) as server:

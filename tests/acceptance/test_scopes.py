@@ -147,6 +147,7 @@ def logs(client: Client) -> str:
     return text
 
 
+@pytest.mark.slow
 def test_a_time_ends_by_itself_also_over_a_restart(volumes: dict[str, Client]) -> None:
     a, b, c = volumes.values()
     a.awayfs("offline", a.mountpoint, "--for", "30s")

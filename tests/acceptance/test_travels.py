@@ -118,6 +118,7 @@ class TestOnTheMove:
             told = [line for line in story(client) if "no route" in line or "no connection" in line]
             assert told, story(client)
 
+    @pytest.mark.slow
     def test_a_train_with_ten_tunnels(self, tmp_path: object) -> None:
         """Nothing gets through for a while, again and again; the mode does not follow each."""
         with wired(str(tmp_path)) as client:
@@ -130,6 +131,7 @@ class TestOnTheMove:
             check_home(client)
             assert len(story(client)) < 30
 
+    @pytest.mark.slow
     def test_a_cable_that_wobbles(self, tmp_path: object) -> None:
         """Each loss is certain, so each is followed; coming back takes longer and longer."""
         with wired(str(tmp_path)) as client:

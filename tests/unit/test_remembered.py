@@ -98,6 +98,7 @@ one = st.tuples(
 MEANINGLESS = (OSError, IndexError, AssertionError)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.lists(one, min_size=1, max_size=5), st.booleans()), max_size=8))
 def test_it_is_what_the_rows_say(

@@ -221,6 +221,7 @@ BIG_PINS: list[tuple[Any, ...]] = [
 """Pins take the whole limit, and a change can only be sent with what is not here of its file."""
 
 
+@pytest.mark.slow
 @example(40 * KIB, BIG_PINS)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(limit=st.sampled_from([40 * KIB, 90 * KIB, 400 * KIB]), ops=st.lists(OPS, max_size=25))
