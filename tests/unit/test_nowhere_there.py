@@ -102,6 +102,32 @@ def test_a_file(used: str, tmp_path: Path) -> None:
     played(tmp_path, play)
 
 
+@pytest.mark.parametrize("kind", [Kind.FILE, Kind.DIRECTORY])
+def test_what_is_made_here_where_it_was_to_go_home(kind: Kind, tmp_path: Path) -> None:
+    """The directory is back, and the same is made in it before anybody looked: they are one."""
+
+    async def play(world: World) -> None:
+        (world.share / "p/d").mkdir(parents=True)
+        if kind is Kind.FILE:
+            (world.share / "p/d/x").write_bytes(b"content")
+        else:
+            (world.share / "p/d/x").mkdir()
+            (world.share / "p/d/x/file").write_bytes(b"content")
+        d = (await world.find("p/d")).id
+        await left_where_it_was_moved(world)
+        await world.volume.replay.one(world.store.journal.all()[0].seq)
+        assert {"p/d", "y"} <= tree(world)
+        made = world.volume.changes.create(d, b"x2", kind, 0o755, os.getuid(), os.getgid())
+        if kind is Kind.FILE:
+            world.write(made, 0, b"content")
+        await world.drained()
+        await look(world)
+        await in_step(world)
+        assert "y" not in tree(world)
+
+    played(tmp_path, play)
+
+
 # -- what is made anew with its directory -------------------------------------------------------
 
 

@@ -388,7 +388,9 @@ class Committer:
         standing = self._server.child(parent, name)
         if standing == node:
             return
-        if standing is not None:  # it is gone, or will be found where it is
+        if standing is not None and self._nodes.names(standing):
+            self._server.remove_name(parent, name)  # what is elsewhere here goes from there
+        elif standing is not None:  # it is gone, or will be found where it is
             self._removed(parent, name, standing)
             self._changes.discard_if_unused(standing)
         self._server.add_name(parent, name, node)
