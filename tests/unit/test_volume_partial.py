@@ -12,7 +12,7 @@ from tests.unit.test_volume_review import World, played
 
 from awayfs.core.conflicts import ConflictKind, Resolution
 from awayfs.core.errors import ECONFLICTED, UsageError
-from awayfs.core.types import ROOT
+from awayfs.core.types import ROOT, Kind
 from awayfs.store.conflicts import Conflict
 from awayfs.store.nodes import Node
 from awayfs.volume import rest
@@ -316,3 +316,20 @@ def test_gaps_come_from_a_newer_revision_that_has_the_same_content(tmp_path: Pat
         assert not world.store.conflicts.count()
 
     played(tmp_path, play)
+
+
+def test_a_decision_about_a_part_waits_for_no_room(tmp_path: Path) -> None:
+    """What is unsent has all of it, and perhaps waits for this very decision."""
+
+    async def play(world: World) -> None:
+        _, conflict = await gap_lost(world)
+        owner = os.getuid(), os.getgid()
+        other = world.volume.changes.create(ROOT, b"new", Kind.FILE, 0o644, *owner)
+        world.write(other, 0, OLD)
+        waits: list[None] = []
+        world.volume.context.want_sent = lambda: waits.append(None)
+        with pytest.raises(UsageError, match="never here"):
+            await world.volume.resolve(conflict, Resolution.LOCAL)
+        assert not waits
+
+    played(tmp_path, play, cache_limit=SIZE // 2)

@@ -136,10 +136,10 @@ class Fetcher:
                 return await self._whole(node)
         return await self._whole(node)
 
-    async def whole_to_send(self, node: NodeId) -> None:
+    async def whole_to_send(self, node: NodeId, *, first: bool = False) -> None:
         """Have all of a file whose change is being sent, whatever the size limit of the cache."""
         with self._room.sending(node):
-            await self._whole(node)
+            await self.whole(node, first=first)
 
     async def calm(self) -> None:
         """Wait until nothing is fetched that somebody waits for."""

@@ -67,7 +67,7 @@ class KeepKnown:
         if node is None or node.kind is not Kind.FILE or self._fetcher.is_whole(node):
             return False
         try:
-            await self._fetcher.whole(number, first=True)
+            await self._fetcher.whole_to_send(number, first=True)  # what holds the room may wait
         except OSError as error:
             if error.errno == EDISCONDATA:
                 raise UsageError(
