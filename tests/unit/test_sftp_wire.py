@@ -26,7 +26,7 @@ from awayfs.remotes.sftp_paths import Paths
 from awayfs.remotes.sftp_small import SmallFiles
 from awayfs.remotes.sftp_transfer import Transfer
 from awayfs.remotes.sftp_view import View
-from awayfs.remotes.sftp_wire import Wire
+from awayfs.remotes.sftp_wire import MOST_UNSENT, Wire
 
 HEAD = struct.Struct(">IBI")
 HANDLES = 2
@@ -101,6 +101,20 @@ def test_what_is_asked_in_one_turn_leaves_in_one_piece() -> None:
         for n, look in reversed(list(enumerate(looks))):
             await far.answer(packets.ATTRS, ATTRS, n)
             assert (await look).size == 7
+
+    played(test)
+
+
+def test_of_many_that_are_asked_in_one_turn_the_first_leave_before_its_end() -> None:
+    async def test(channel: Channel, far: Far) -> None:
+        looks = [channel.lstat(b"%d" % n) for n in range(MOST_UNSENT + 5)]
+        assert len(far.pieces) == 1 and len(far.asked) == MOST_UNSENT
+        await asyncio.sleep(0)
+        assert len(far.pieces) == 2 and len(far.asked) == len(looks)
+        channel.lstat(b"later")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert len(far.pieces) == 3 and all(far.pieces)
 
     played(test)
 

@@ -62,6 +62,8 @@ class Channel:
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._on_writable)
+        elif len(self._unsent) == MOST_FRAMES:
+            self._on_writable()  # the other end need not wait for the end of a long turn
 
     def take_descriptors(self, count: int) -> list[int]:
         """The next ``count`` descriptors that arrived, now the caller's to close."""

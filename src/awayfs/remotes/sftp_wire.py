@@ -2,8 +2,8 @@
 
 asyncssh's own SFTP client makes a task, two futures, three log lines, a packet and a write(2) of
 each request. For small ones that is most of what they cost, so asyncssh carries the bytes here and
-the packets are ours. All requests of one turn of the event loop leave in one piece. A server that
-sends what cannot be an answer ends the session.
+the packets are ours. The requests of one turn of the event loop leave in one piece, many in a few.
+A server that sends what cannot be an answer ends the session.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ SWAPPED = ("OpenSSH", "paramiko", "mod_sftp")
 IN_ORDER = ("OpenSSH", "paramiko", "mod_sftp")
 """Servers that do one request after the other. All should, as far as one file is concerned (draft,
 section 6.1), but those made with Go's pkg/sftp read and write beside all else."""
+
+MOST_UNSENT = 64
+"""Requests that wait for the end of the turn; the server may begin with so many."""
 
 OnReply = Callable[[int, bytes], None]
 """Gets the kind of a reply and its body. ``Implausible`` from it ends the session."""
@@ -102,7 +105,7 @@ class Wire(asyncssh.SSHClientSession[bytes]):
         return time.monotonic() - self._quiet_since if self._waiting else 0.0
 
     def ask(self, request: packets.Request, on_reply: OnReply) -> None:
-        """Send a request, with all others of this turn of the loop in one go."""
+        """Send a request, in one go with others of this turn of the loop."""
         if self._ended is not None:
             on_reply(LOST, b"")
             return
@@ -116,6 +119,8 @@ class Wire(asyncssh.SSHClientSession[bytes]):
         if not self._unsent:
             self.loop.call_soon(self._flush)
         self._unsent.append(packets.pack(number, request))
+        if len(self._unsent) == MOST_UNSENT:
+            self._flush()
 
     def close(self) -> None:
         """End the session; what waits is told."""
@@ -125,7 +130,7 @@ class Wire(asyncssh.SSHClientSession[bytes]):
 
     def _flush(self) -> None:
         data, self._unsent = b"".join(self._unsent), []
-        if self._ended is None and not self._chan.is_closing():
+        if data and self._ended is None and not self._chan.is_closing():
             self._chan.write(data)
 
     # -- asyncssh -------------------------------------------------------------------------
