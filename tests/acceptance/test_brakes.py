@@ -54,9 +54,18 @@ def look(path: str) -> list[str]:
         return []
 
 
-def assert_stopped(client: Client, why: str, unsent: str = "") -> None:
-    """Nothing moves, every cached file is there, and the reason is told in three places."""
-    eventually(lambda: client.status()["mode"] == "stopped", "the stop")
+def assert_stopped(client: Client, why: str, unsent: str = "", seen_at: str = "") -> None:
+    """Nothing moves, every cached file is there, and the reason is told in three places.
+
+    ``seen_at`` is looked at again meanwhile: on a busy machine the first look may come too late.
+    """
+
+    def is_stopped() -> bool:
+        if seen_at:
+            look(seen_at)
+        return bool(client.status()["mode"] == "stopped")
+
+    eventually(is_stopped, "the stop")
     assert why in client.status()["cause"]
     assert why in client.awayfs("why", client.path("aside"))
     if unsent:
@@ -69,7 +78,7 @@ def test_most_of_the_volume_gone(client: Client) -> None:
     shutil.rmtree(f"{client.server.root}/work")
     look(client.mountpoint)
     write(client.path("unsent"), "made meanwhile")
-    assert_stopped(client, "more than half of the volume is gone", "unsent")
+    assert_stopped(client, "more than half of the volume is gone", "unsent", client.mountpoint)
     assert read(client.path("work/deep/f7")) == "content 7"
     client.awayfs("sync", "--accept-deletions", "--wait", client.mountpoint)
     eventually(lambda: look(client.mountpoint) == ["aside", "unsent"], "what is left")
@@ -101,7 +110,7 @@ def test_an_emptied_root(client: Client) -> None:
     for name in os.listdir(client.server.root):
         os.rename(f"{client.server.root}/{name}", f"{client.server.root}.{name}")
     look(client.mountpoint)
-    assert_stopped(client, "the volume is empty")
+    assert_stopped(client, "the volume is empty", seen_at=client.mountpoint)
     assert read(client.path("aside")) == "beside it"
     for name in ("work", "aside"):
         os.rename(f"{client.server.root}.{name}", f"{client.server.root}/{name}")
@@ -115,7 +124,7 @@ def test_most_of_the_volume_became_something_else(client: Client) -> None:
         os.unlink(f"{root}/{name}")
         os.symlink("/nowhere", f"{root}/{name}")
     look(client.path("work/deep"))
-    assert_stopped(client, "became another kind of thing")
+    assert_stopped(client, "became another kind of thing", seen_at=client.path("work/deep"))
     assert read(client.path("work/deep/f7")) == "content 7"
     client.awayfs("sync", "--accept-deletions", "--wait", client.mountpoint)
     eventually(lambda: os.path.islink(client.path("work/deep/f7")), "the links")
