@@ -170,8 +170,10 @@ class Hoard:
                 return "the server may have a newer version"
         if node.kind is Kind.SYMLINK and node.target is None:
             return "where the symlink points is not known"
-        if self._lacks_xattrs(node.id, known_xattrs.were_read):
-            return "its extended attributes were never read"
+        of_any = node.kind is Kind.DIRECTORY  # whose revision is another with each name in it
+        enough = known_xattrs.were_read_once if of_any else known_xattrs.were_read
+        if self._lacks_xattrs(node.id, enough):
+            return "its extended attributes were not read since it changed"
         return None
 
     def _lacks_xattrs(self, node_id: NodeId, known_enough: known_xattrs.Check) -> bool:

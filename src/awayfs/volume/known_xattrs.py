@@ -31,6 +31,11 @@ def were_read(store: Store, node: NodeId, known: Mapping[bytes, bytes]) -> bool:
     return base is not None and known.get(XATTRS_OF) in (base.token, _WEAK + base.token)
 
 
+def were_read_once(_store: Store, _node: NodeId, known: Mapping[bytes, bytes]) -> bool:
+    """Whether they are those of any revision."""
+    return XATTRS_OF in known
+
+
 def mark_of(store: Store, node: NodeId) -> bytes:
     """The mark of attributes that are about to be read; to be asked before the server is.
 
