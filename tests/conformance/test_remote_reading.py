@@ -13,7 +13,7 @@ import pytest
 from case import Case, cache_file
 
 from awayfs.core.errors import NotFound, Refused, RemoteError, Unreachable, WrongServer
-from awayfs.core.types import Attributes, Committed, Kind
+from awayfs.core.types import Attributes, Committed, Expected, Kind, Mismatch
 from awayfs.ports.remote import Landed, Piece
 
 HOSTILE = [
@@ -375,17 +375,22 @@ def test_xattrs(run):
         assert await case.remote.xattrs(b"file") == {}
         case.needs("xattrs")
         before = await case.remote.stat(b"file")
-        entry = await case.remote.set_xattr(b"file", b"user.k\xff", b"v\0\xff")
-        assert entry.token != before.token
+        same = Expected(before.token, before.file_id, before.kind, content=False)
+        told = await case.remote.set_xattr(b"file", b"user.k\xff", b"v\0\xff", same)
+        assert isinstance(told, Committed) and told.entry and told.entry.token != before.token
         assert await case.remote.xattrs(b"file") == {b"user.k\xff": b"v\0\xff"}
         assert os.getxattr(case.at(b"file"), b"user.k\xff") == b"v\0\xff"
-        await case.remote.set_xattr(b"file", b"user.k\xff", None)
+        await case.remote.set_xattr(b"file", b"user.k\xff", None, same)
         assert await case.remote.xattrs(b"file") == {}
         with pytest.raises(Refused) as missing:
-            await case.remote.set_xattr(b"file", b"user.k\xff", None)
+            await case.remote.set_xattr(b"file", b"user.k\xff", None, None)
         assert missing.value.errno == errno.ENODATA
         with pytest.raises(Refused):
-            await case.remote.set_xattr(b"file", b"trusted.k", b"v")
+            await case.remote.set_xattr(b"file", b"trusted.k", b"v", same)
+        os.rename(case.at(b"file"), case.at(b"was file"))
+        os.mkdir(case.at(b"file"))
+        assert isinstance(await case.remote.set_xattr(b"file", b"user.k", b"v", same), Mismatch)
+        assert os.listxattr(case.at(b"file")) == os.listxattr(case.at(b"was file")) == []
         assert await case.remote.xattrs(b"link") == {}
 
     run(body)

@@ -841,3 +841,12 @@ def test_a_directory_that_came_out_of_what_it_displaced_goes_back_into_it() -> N
         ("clash", {"who": "a", "ours": ours, "by": "s", "theirs": theirs}),
     ]
     assert play("apart", steps) is None
+
+
+def test_an_attribute_is_set_on_nothing_that_took_the_place_just_then() -> None:
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 49427}),
+        ("change", {"who": "b", "ops": [("xattr", "e", "x")]}),
+        ("sync_amid", {"who": "b", "calls": 3, "op": ("exchange", "a", "e")}),
+    ]
+    assert play("apart", steps) is None

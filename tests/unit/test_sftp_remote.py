@@ -600,7 +600,7 @@ def test_attributes(server: Sshd, root: bytes) -> None:
             assert os.lstat(root + b"/l").st_gid == 99
         assert await remote.xattrs(b"f") == {}
         with pytest.raises(Refused) as error:
-            await remote.set_xattr(b"f", b"user.x", b"1")
+            await remote.set_xattr(b"f", b"user.x", b"1", None)
         assert error.value.errno == errno.EOPNOTSUPP
 
     run(server, root, test)

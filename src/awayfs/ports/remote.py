@@ -346,8 +346,13 @@ class Remote(Protocol):
         """All extended attributes worth caching (``user.*``); empty where unsupported."""
         ...
 
-    async def set_xattr(self, path: RemotePath, name: bytes, value: bytes | None) -> Entry:
-        """Set, or with None remove, one extended attribute; the entry after the change."""
+    async def set_xattr(
+        self, path: RemotePath, name: bytes, value: bytes | None, expected: Expected | None
+    ) -> Outcome:
+        """Set, or with None remove, one extended attribute; returns the entry after the change.
+
+        ``expected`` None: of whatever stands there.
+        """
         ...
 
     async def space(self) -> Space:

@@ -206,9 +206,11 @@ class DirectoryRemote:
         """See the port."""
         return await self._run(self._xattrs, path)
 
-    async def set_xattr(self, path: RemotePath, name: bytes, value: bytes | None) -> Entry:
+    async def set_xattr(
+        self, path: RemotePath, name: bytes, value: bytes | None, expected: Expected | None
+    ) -> Outcome:
         """See the port; ``Refused(ENODATA)`` when there is none to remove."""
-        return await self._run(self._set_xattr, path, name, value)
+        return await self._run(self._set_xattr, path, name, value, expected)
 
     async def space(self) -> Space:
         """See the port."""
@@ -329,10 +331,15 @@ class DirectoryRemote:
         with self._tree.pinned(path) as (fd, _):
             return attributes_of.read_xattrs(fd)
 
-    def _set_xattr(self, path: RemotePath, name: bytes, value: bytes | None) -> Entry:
+    def _set_xattr(
+        self, path: RemotePath, name: bytes, value: bytes | None, expected: Expected | None
+    ) -> Outcome:
         with self._tree.pinned(path) as (fd, own_name):
+            current = self._entry(fd, own_name)
+            if expected is not None and not satisfies(current, expected):
+                return Mismatch(current)
             attributes_of.write_xattr(fd, os.fsdecode(name), value)
-            return self._entry(fd, own_name)
+            return Committed(self._entry(fd, own_name))
 
     def _space(self) -> Space:
         with self._tree.open_root() as root:

@@ -438,10 +438,11 @@ class IsolatedRemote:
         values: dict[bytes, bytes] = await self._call(p.XattrsCall(path))
         return values
 
-    async def set_xattr(self, path: RemotePath, name: bytes, value: bytes | None) -> Entry:
+    async def set_xattr(
+        self, path: RemotePath, name: bytes, value: bytes | None, expected: Expected | None
+    ) -> Outcome:
         """See the port."""
-        entry: Entry = await self._call(p.SetXattrCall(path, name, value))
-        return entry
+        return await self._mutate(p.SetXattrCall(path, name, value, expected))
 
     async def space(self) -> Space:
         """See the port."""

@@ -323,10 +323,12 @@ class SetXattrCall(_Sending, frozen=True, tag="set_xattr"):
     path: bytes
     name: bytes
     value: bytes | None
-    Result = Entry
+    expected: Expected | None
+    Result = Ended
 
-    async def run(self, remote: Remote, fds: list[int]) -> Entry:
-        return await remote.set_xattr(self.path, self.name, self.value)
+    async def run(self, remote: Remote, fds: list[int]) -> Ended:
+        called = remote.set_xattr(self.path, self.name, self.value, self.expected)
+        return Ended.of(await called)
 
 
 class SpaceCall(Call, frozen=True, tag="space"):

@@ -352,7 +352,9 @@ class SftpRemote:
         """Not in SFTP v3: none."""
         return {}
 
-    async def set_xattr(self, path: RemotePath, name: bytes, value: bytes | None) -> Entry:
+    async def set_xattr(
+        self, path: RemotePath, name: bytes, value: bytes | None, expected: Expected | None
+    ) -> Outcome:
         """Not in SFTP v3."""
         raise Refused(errno.EOPNOTSUPP, "SFTP has no extended attributes")
 

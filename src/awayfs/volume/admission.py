@@ -15,7 +15,7 @@ import logging
 
 from awayfs.core.errors import NotFound, Refused, WrongServer
 from awayfs.core.safety import WITNESSES, client_put_back, put_back
-from awayfs.core.types import Entry, NodeId
+from awayfs.core.types import Committed, Entry, NodeId
 from awayfs.ports.remote import Connected
 from awayfs.volume.adopt import OWN
 from awayfs.volume.context import Context
@@ -127,8 +127,9 @@ class Admission:
         self._store.finish_sync(work)
         text, link = str(sessions + 1).encode(), self._context.link
         try:
-            entry = await link.call(lambda r: r.set_xattr(b"", self._attribute, text))
+            noted = await link.call(lambda r: r.set_xattr(b"", self._attribute, text, None))
         except (NotFound, Refused) as error:
             log.info("this session is not noted on the server: %s", error)
         else:
-            self._observer.adopt_root(entry)
+            if isinstance(noted, Committed) and noted.entry is not None:
+                self._observer.adopt_root(noted.entry)

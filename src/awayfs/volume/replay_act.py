@@ -111,7 +111,7 @@ class Actor:
             case RecordKind.SETATTR:
                 return await self._set_attributes(record, places, decision)
             case RecordKind.SETXATTR:
-                return await self._set_xattr(record, places)
+                return await self._set_xattr(record, places, decision)
 
     async def freeze(
         self, record: Record, intent: Intent, stage: str, sent: Version | None = None
@@ -489,12 +489,11 @@ class Actor:
             atime_ns=attributes.atime_ns if able.set_mtime else None,
         )
 
-    async def _set_xattr(self, record: Record, places: Places) -> Outcome:
-        path = places.path
+    async def _set_xattr(self, record: Record, places: Places, decision: Apply) -> Outcome:
+        path, name, value = places.path, record.xattr_name, record.xattr_value
         assert path is not None
-        intent = Intent(op=self.op_id(record), path=path, expected=ABSENT)
+        intent = Intent(op=self.op_id(record), path=path, expected=decision.expected)
         await self.freeze(record, intent, "setting")
-        entry = await self._context.link.call(
-            lambda remote: remote.set_xattr(path, record.xattr_name, record.xattr_value)
+        return await self._context.link.call(
+            lambda remote: remote.set_xattr(path, name, value, decision.expected)
         )
-        return Committed(entry)
