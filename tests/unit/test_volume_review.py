@@ -223,6 +223,24 @@ def test_content_that_goes_out_leaves_the_mode_that_was_set_on_the_server(
     played(tmp_path, play)
 
 
+def test_a_time_that_is_given_up_while_the_file_is_open_shows_no_more(tmp_path: Path) -> None:
+    """It was that of content that the server has replaced since."""
+
+    async def play(world: World) -> None:
+        (world.share / "f").write_bytes(b"before")
+        file = await world.cached("f")
+        handle = world.volume.files.open(file, writing=False)
+        world.volume.changes.set_attributes(file.id, Attributes(mtime_ns=10**18))
+        (world.share / "f").write_bytes(b"theirs")
+        await world.volume.observer.directory(ROOT)
+        await world.drained()
+        world.volume.files.close(handle)
+        await world.volume.observer.directory(ROOT)
+        assert world.shown(file).mtime_ns == (world.share / "f").stat().st_mtime_ns
+
+    played(tmp_path, play)
+
+
 def test_giving_up_a_link_keeps_the_edit_of_the_file(tmp_path: Path) -> None:
     async def play(world: World) -> None:
         (world.share / "f").write_bytes(b"theirs")

@@ -253,8 +253,12 @@ class Committer:
         if local.mtime_ns // grain != entry.mtime_ns // grain or entry.mtime_ns % grain:
             values["mtime_ns"] = entry.mtime_ns
         opened = self._context.opened.get(node)
-        if values and opened is None and entry.kind is not Kind.DIRECTORY:
+        if opened is not None and (opened.unsaved or opened.passthrough or opened.mappable):
+            return  # what is written to it meanwhile is not all seen yet
+        if values and entry.kind is not Kind.DIRECTORY:
             self._nodes.update(node, **values)
+            if opened is not None:
+                opened.mtime_ns = values.get("mtime_ns", opened.mtime_ns)
             self._context.kernel.forget_node(node)
 
     def _rebase(self, record: Record, facts: Facts, after: Entry | None) -> None:
