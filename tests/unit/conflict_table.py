@@ -87,7 +87,7 @@ SETTLED = [
         "that name of the other file is renamed",
     ),
     Settled(
-        "removed one of a file's names",
+        "removed one of a file's names in the share",
         "wrote the file",
         "both: it stays under its other names",
         ("remove: one of several names, changed",),
@@ -259,6 +259,7 @@ KEPT = [
         (
             "remove: changed there",
             "remove: changed, never read here",
+            "remove: changed, its other name is outside of the share",
             "rmdir: unknown children",
             "remove a symlink: retargeted there",
         ),

@@ -451,7 +451,27 @@ CASES: dict[str, tuple[Facts, Answer]] = {
         Apply(revision(WEAK), unproven=True),
     ),
     "remove: one of several names, changed": (
-        facts(K.REMOVE, base=BASE, current=replace(OTHER, nlink=2)),
+        facts(K.REMOVE, base=BASE, current=replace(OTHER, nlink=2), other_names=True),
+        APPLY,
+    ),
+    "remove: changed, its other name is outside of the share": (
+        facts(
+            K.REMOVE,
+            base=BASE,
+            base_digest=digest("base"),
+            current=replace(OTHER, nlink=2),
+            current_digest=digest("srv!"),
+        ),
+        C.REMOVE_UPDATE,
+    ),
+    "remove: linked elsewhere, no more": (
+        facts(
+            K.REMOVE,
+            base=BASE,
+            base_digest=digest("base"),
+            current=replace(OTHER, nlink=2),
+            current_digest=digest("base"),
+        ),
         APPLY,
     ),
     "remove: a directory there": (facts(K.REMOVE, base=BASE, current=DIR), AlreadyDone(None)),

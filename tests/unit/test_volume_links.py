@@ -256,3 +256,27 @@ def test_of_two_nodes_that_are_one_file_what_was_wished_for_either_stays(
         assert world.store.node_settings.of(gone.id) == {}
 
     played(tmp_path, play)
+
+
+@pytest.mark.parametrize("also_inside", [False, True])
+def test_what_was_edited_there_is_not_removed_for_a_name_outside_the_share(
+    also_inside: bool, tmp_path: Path
+) -> None:
+    """As a backup of hard links has one. Under a name in the share it stays to be seen."""
+
+    async def play(world: World) -> None:
+        (world.share / "a").write_bytes(b"before")
+        os.link(world.share / "a", tmp_path / "backup")
+        if also_inside:
+            os.link(world.share / "a", world.share / "b")
+        assert await content(world, "a") == b"before"
+        await world.volume.observer.directory(ROOT)
+        world.volume.changes.unlink(ROOT, b"a")
+        (world.share / "a").write_bytes(b"edited there")
+        await world.drained()
+        kinds = [one.kind for one in world.store.conflicts.all()]
+        assert kinds == ([] if also_inside else ["remove/update"])
+        assert (world.share / "a").exists() is not also_inside
+        assert (world.share / ("b" if also_inside else "a")).read_bytes() == b"edited there"
+
+    played(tmp_path, play)

@@ -392,7 +392,7 @@ def _remove(f: Facts) -> Decision:
         if f.unknown_children:
             return _conflict(ConflictKind.REMOVE_UPDATE, "the server's directory is not empty")
         return Apply(_identity(current))
-    if current.nlink > 1 and current.file_id is not None and current.file_id == base.file_id:
+    if f.other_names and current.nlink > 1 and same_object(base, current):
         return Apply(_identity(current))  # its content stays under its other names
     verdict = _compare(base, f.base_digest, current, f.current_digest)
     if verdict in (_Content.UNCHANGED, _Content.UNPROVEN):

@@ -100,6 +100,7 @@ class FactFinder:
             ours_digest=earlier[0].staged_digest if earlier else None,
             retried=earlier is not None,
             crossed=earlier is not None and earlier[0].crossing is Crossing.OVER,
+            other_names=len(self._store.server.names(record.node)) > 1,
             twin=self._twin(record, places),
             parent=self._parent_of(record, places),
             inside=_is_inside(places),
