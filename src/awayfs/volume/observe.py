@@ -37,6 +37,7 @@ from awayfs.volume.brakes import Brakes
 from awayfs.volume.changes import RESERVED
 from awayfs.volume.context import SECOND_NS, Context
 from awayfs.volume.fingerprints import Fingerprints
+from awayfs.volume.proofs import Proofs
 from awayfs.volume.returning import Returning
 from awayfs.volume.slices import Slices, in_slices
 from awayfs.volume.strays import Strays
@@ -71,6 +72,7 @@ class Observer:
         self.verify = suspects.verify
         self.drop_content = suspects.drop
         self._listings: dict[NodeId, asyncio.Task[None]] = {}
+        self._proofs = Proofs(self.directory)
         self._commits: dict[NodeId, int] = {}
 
     def committed(self, *directories: NodeId) -> None:
@@ -333,7 +335,7 @@ class Observer:
         names = self._store.server.names(node)
         if not names:
             raise Implausible("the root is no directory on the server") from None
-        await self.directory(names[0][0])
+        await self._proofs.ask(node, names[0][0])
 
     async def _adopt_listing(
         self,
