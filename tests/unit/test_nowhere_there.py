@@ -17,6 +17,7 @@ from tests.unit.test_volume_review import World, played
 from tests.unit.test_volume_rings import WAYS, decided, in_step, look, seen, there, tree
 
 from awayfs.core.errors import Refused
+from awayfs.core.records import RecordKind
 from awayfs.core.types import ROOT, Attributes, Kind, NodeId
 from awayfs.store.nodes import Node
 from awayfs.volume.changes import RENAME_EXCHANGE
@@ -253,3 +254,40 @@ def in_sight(world: World, *nodes: NodeId) -> None:
     """What is here of these can be reached."""
     for node in nodes:
         assert world.store.nodes.get(node) is None or world.store.nodes.path(node)
+
+
+@pytest.mark.parametrize("way", ["local", "both"])
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_directory_in_one_that_is_made_anew_is_no_link(
+    elsewhere: bool, way: str, tmp_path: Path
+) -> None:
+    """It is known of by another name there, or by none: then it is made anew, too."""
+
+    async def play(world: World) -> None:
+        (world.share / "d/sub").mkdir(parents=True)
+        (world.share / "d/sub/file").write_bytes(b"content")
+        await world.cached("d/sub/file")
+        d, _ = await seen(world, "d", "d/sub")
+        world.volume.changes.rename(ROOT, b"d", ROOT, b"e", 0)
+        if elsewhere:
+            os.rename(world.share / "d/sub", world.share / "sub")
+        shutil.rmtree(world.share / "d")
+        await world.drained()
+        server, nodes = world.store.server, world.store.nodes
+        if elsewhere:
+            nodes.move_name(ROOT, b"sub", d, b"sub")  # as when another had its name here
+        else:
+            server.remove_name(d, b"sub")
+        (conflict,) = world.store.conflicts.all()
+        await world.volume.deciding.keep(conflict.id, way)
+        links = [r for r in world.store.journal.all() if r.kind is RecordKind.LINK]
+        kinds = [node.kind for r in links if (node := nodes.get(r.node)) is not None]
+        assert Kind.DIRECTORY not in kinds
+        await world.drained()
+        await look(world)
+        await in_step(world)
+        inside = {"sub", "sub/file"} if elsewhere else {"e/sub", "e/sub/file"}
+        assert tree(world) == {"e", *inside}
+        assert (world.share / min(inside) / "file").read_bytes() == b"content"
+
+    played(tmp_path, play)

@@ -282,9 +282,12 @@ class KeepLocal:
             place, records = (directory, name), self._store.journal.of_node(child.id)
             if self._is_edited_in_part(child.id) and not self._store.server.names(child.id):
                 continue
+            if child.kind is Kind.DIRECTORY and self._store.server.names(child.id):
+                continue  # there it is elsewhere, with all in it, and will be here
             made = any(r.kind is RecordKind.CREATE for r in records)
             kind = RecordKind.CREATE
-            if made or self._store.server.get(child.id) is not None:
+            known = made or self._store.server.get(child.id) is not None
+            if known and child.kind is not Kind.DIRECTORY:
                 kind = RecordKind.LINK
             if not any(brings_name(r, child.id, place) for r in records):
                 whole = self._store.content.covers(child.id, 0, child.size)
@@ -292,6 +295,8 @@ class KeepLocal:
                     self._giving_up.name(directory, name, child.id)
                     continue
                 if kind is RecordKind.CREATE:
+                    self._store.server.forget(child.id)
+                    self._forget_below(child.id)
                     self._create(child.id, place, records)
                 else:
                     self._journaling.append(kind, child.id, parent=directory, name=name)
