@@ -240,7 +240,7 @@ def test_work_under_way_stops_when_the_mount_is_used_again(
             await original(seq)
 
         monkeypatch.setattr(volume.replay, "one", one)
-        assert 10 <= len(await sent(world)) < 20
+        assert 10 <= len(await sent(world)) < 30  # those under way end, and no more begin
         assert volume.replay.progress().held and volume.mode is Mode.CONNECTED
 
     played(tmp_path, play, settings=LAZY)
