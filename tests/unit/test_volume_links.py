@@ -280,3 +280,21 @@ def test_what_was_edited_there_is_not_removed_for_a_name_outside_the_share(
         assert (world.share / ("b" if also_inside else "a")).read_bytes() == b"edited there"
 
     played(tmp_path, play)
+
+
+def test_what_was_edited_there_is_not_removed_for_a_name_that_is_gone(tmp_path: Path) -> None:
+    """The other name was in the share when it was last looked at, and was moved out of it."""
+
+    async def play(world: World) -> None:
+        (world.share / "a").write_bytes(b"before")
+        os.link(world.share / "a", world.share / "b")
+        assert await content(world, "a") == b"before"
+        await world.volume.observer.directory(ROOT)
+        world.volume.changes.unlink(ROOT, b"a")
+        os.rename(world.share / "b", tmp_path / "trash")
+        (world.share / "a").write_bytes(b"edited there")
+        await world.drained()
+        assert [one.kind for one in world.store.conflicts.all()] == ["remove/update"]
+        assert (world.share / "a").read_bytes() == b"edited there"
+
+    played(tmp_path, play)

@@ -53,7 +53,7 @@ class Facts:
     crossed: bool = False  # an EXCHANGE of several steps: it is on record that they were taken
     moved: bool = False  # the node's file_id was seen elsewhere on the server
     inside: bool = False  # the name that is wanted is inside of the node itself on the server
-    other_names: bool = False  # the server is known to have the node under another name, too
+    other_names: bool = False  # the server was just seen to have the node under another name
     unknown_children: int = 0  # on the server, in the directory to remove or displace
     twin: bytes | None = None  # another node's name there that the server takes for the wanted one
     parent: Parent = Parent.PRESENT

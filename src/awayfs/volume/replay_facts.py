@@ -100,7 +100,6 @@ class FactFinder:
             ours_digest=earlier[0].staged_digest if earlier else None,
             retried=earlier is not None,
             crossed=earlier is not None and earlier[0].crossing is Crossing.OVER,
-            other_names=len(self._store.server.names(record.node)) > 1,
             twin=self._twin(record, places),
             parent=self._parent_of(record, places),
             inside=_is_inside(places),
@@ -108,6 +107,7 @@ class FactFinder:
             unsupported=self._is_unsupported(record, kind),
         )
         facts = await self._with_children(facts, places)
+        facts = await self._with_other_names(facts, places)
         facts = await self._with_xattrs(facts, places)
         facts = await self._with_moved(facts)
         return await self._with_base_digests(facts, base, replaced)
@@ -289,6 +289,18 @@ class FactFinder:
             pass
         return replace(facts, unknown_children=len(listed))
 
+    async def _with_other_names(self, facts: Facts, places: Places) -> Facts:
+        """Whether a file that is to lose a name has another one there, after a look at it."""
+        current = facts.current
+        if facts.record.kind is not RecordKind.REMOVE or current is None or current.nlink < 2:
+            return facts
+        for name in self._store.server.names(facts.record.node):
+            path = self._join(*name)
+            there = await self._stat(path) if path != places.path else None
+            if there is not None and _is_one_file(there, current):
+                return replace(facts, other_names=True)
+        return facts
+
     async def _with_moved(self, facts: Facts) -> Facts:
         """Whether the node stands under another name on the server."""
         base, seen = facts.base, self._context.seen_elsewhere.get(facts.record.node)
@@ -341,6 +353,11 @@ def _is_unsettled(base: ServerNode, current: Entry | None) -> bool:
     if current.size != base.size or current.size == 0:
         return False
     return current.token != base.token or current.weak or base.weak
+
+
+def _is_one_file(one: Entry, other: Entry) -> bool:
+    """Whether two names show one object; without ids that cannot be known."""
+    return one.file_id is not None and one.file_id == other.file_id
 
 
 def _is_inside(places: Places) -> bool:
