@@ -298,3 +298,30 @@ def test_what_was_edited_there_is_not_removed_for_a_name_that_is_gone(tmp_path: 
         assert (world.share / "a").read_bytes() == b"edited there"
 
     played(tmp_path, play)
+
+
+@pytest.mark.parametrize("kept", ["a", "b"])
+@pytest.mark.parametrize("first", ["remove", "store"])
+def test_what_was_edited_by_a_name_that_was_removed_there_outlives_its_other_name_here(
+    first: str, kept: str, tmp_path: Path
+) -> None:
+    """The edit is in conflict: it does not go out to a name that it is then removed with."""
+
+    async def play(world: World) -> None:
+        other = "b" if kept == "a" else "a"
+        (world.share / "a").write_bytes(b"one")
+        os.link(world.share / "a", world.share / "b")
+        for path in ("a", "b"):
+            await content(world, path)
+        node = await world.find(kept)
+        if first == "remove":
+            world.volume.changes.unlink(ROOT, other.encode())
+        world.write(node, 0, b"edited here")
+        if first == "store":
+            world.volume.changes.unlink(ROOT, other.encode())
+        (world.share / kept).unlink()
+        await world.drained()
+        assert [one.kind for one in world.store.conflicts.all()] == ["update/remove"]
+        assert await content(world, kept) == b"edited here"
+
+    played(tmp_path, play)

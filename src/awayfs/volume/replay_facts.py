@@ -59,6 +59,8 @@ class FactFinder:
             path, directory = self._source_of(record)
             target = self._join(record.to_parent, record.to_name)
             return Places(path, target, directory, record.to_parent)
+        if record.kind is RecordKind.STORE and (stays := self._name_that_stays(record.node)):
+            return Places(self._join(*stays), None, stays[0])
         path, directory = self._path_of(record.node)
         return Places(path, None, directory)
 
@@ -167,6 +169,16 @@ class FactFinder:
         if not names:
             return None, 0
         return self._store.server.path(node), names[0][0]
+
+    def _name_that_stays(self, node: NodeId) -> tuple[NodeId, bytes] | None:
+        """The first name that no record takes away: content that went out under another one alone
+        would go with it. None where there is but one name, or none that stays.
+        """
+        names = self._store.server.names(node)
+        if len(names) < 2:
+            return None
+        leaving = {_taken(one, node) for one in self._store.journal.of_node(node)}
+        return next((name for name in names if name not in leaving), None)
 
     def _source_of(self, record: Record) -> tuple[bytes | None, NodeId]:
         """The name that a rename moves: the recorded one where the server still has it."""
@@ -353,6 +365,13 @@ def _is_unsettled(base: ServerNode, current: Entry | None) -> bool:
     if current.size != base.size or current.size == 0:
         return False
     return current.token != base.token or current.weak or base.weak
+
+
+def _taken(record: Record, node: NodeId) -> tuple[NodeId, bytes] | None:
+    """The name that a record takes from a node."""
+    if record.replaced == node and record.kind is RecordKind.RENAME:
+        return record.to_parent, record.to_name
+    return (record.parent, record.name) if record.kind is RecordKind.REMOVE else None
 
 
 def _is_one_file(one: Entry, other: Entry) -> bool:
