@@ -10,7 +10,7 @@ import pytest
 from tests.unit.test_volume_review import World, played
 
 from awayfs.core.conflicts import Resolution
-from awayfs.core.types import ROOT
+from awayfs.core.types import ROOT, Kind
 
 
 async def content(world: World, path: str) -> bytes:
@@ -300,12 +300,29 @@ def test_what_was_edited_there_is_not_removed_for_a_name_that_is_gone(tmp_path: 
     played(tmp_path, play)
 
 
+def take(world: World, name: bytes, how: str) -> None:
+    """A name is removed here, moved away and removed, or saved over."""
+    changes = world.volume.changes
+    if how == "saved over":
+        new = changes.create(ROOT, b"new", Kind.FILE, 0o644, 0, 0)
+        world.write(new, 0, b"saved here")
+        changes.rename(ROOT, b"new", ROOT, name, 0)
+        return
+    if how == "moved and removed":
+        changes.rename(ROOT, name, ROOT, b"elsewhere", 0)
+        name = b"elsewhere"
+    changes.unlink(ROOT, name)
+
+
+@pytest.mark.parametrize("keep", list(Resolution))
+@pytest.mark.parametrize("how", ["removed", "moved and removed", "saved over"])
 @pytest.mark.parametrize("kept", ["a", "b"])
-@pytest.mark.parametrize("first", ["remove", "store"])
+@pytest.mark.parametrize("first", ["take", "store"])
 def test_what_was_edited_by_a_name_that_was_removed_there_outlives_its_other_name_here(
-    first: str, kept: str, tmp_path: Path
+    first: str, kept: str, how: str, keep: Resolution, tmp_path: Path
 ) -> None:
-    """The edit is in conflict: it does not go out to a name that it is then removed with."""
+    """The edit is in conflict: it does not go out to a name that it is then removed with, and
+    that name is removed whatever is decided."""
 
     async def play(world: World) -> None:
         other = "b" if kept == "a" else "a"
@@ -314,14 +331,52 @@ def test_what_was_edited_by_a_name_that_was_removed_there_outlives_its_other_nam
         for path in ("a", "b"):
             await content(world, path)
         node = await world.find(kept)
-        if first == "remove":
-            world.volume.changes.unlink(ROOT, other.encode())
+        if first == "take":
+            take(world, other.encode(), how)
         world.write(node, 0, b"edited here")
         if first == "store":
-            world.volume.changes.unlink(ROOT, other.encode())
+            take(world, other.encode(), how)
         (world.share / kept).unlink()
         await world.drained()
         assert [one.kind for one in world.store.conflicts.all()] == ["update/remove"]
-        assert await content(world, kept) == b"edited here"
+        for conflict in world.store.conflicts.all():
+            await world.volume.resolve(conflict, keep)
+        await world.drained()
+        assert not world.store.conflicts.all() and not world.store.journal.count()
+        there = {} if keep is Resolution.SERVER else {kept: b"edited here"}
+        there |= {other: b"saved here"} if how == "saved over" else {}
+        assert names(world.share) == there
+        await world.volume.observer.directory(ROOT)
+        shown = {name for name, _ in world.store.nodes.children(ROOT)}
+        assert shown == {path.encode() for path in there}
+
+    played(tmp_path, play)
+
+
+@pytest.mark.parametrize("keep", list(Resolution))
+@pytest.mark.parametrize("how", ["removed", "moved and removed", "saved over"])
+def test_what_was_edited_there_by_the_name_that_was_removed_here_is_not_removed(
+    how: str, keep: Resolution, tmp_path: Path
+) -> None:
+    """While the name that was edited here was removed there: each side's edit is kept."""
+
+    async def play(world: World) -> None:
+        (world.share / "a").write_bytes(b"one")
+        os.link(world.share / "a", world.share / "b")
+        for path in ("a", "b"):
+            await content(world, path)
+        world.write(await world.find("a"), 0, b"edited here")
+        take(world, b"b", how)
+        (world.share / "a").unlink()
+        await world.drained()
+        (world.share / "b").write_bytes(b"edited there")
+        for conflict in world.store.conflicts.all():
+            await world.volume.resolve(conflict, keep)
+        await world.drained()
+        there = names(world.share)
+        assert (there.get("a") == b"edited here") is (keep is not Resolution.SERVER)
+        assert there["b"] == b"edited there"
+        found = "update/update" if how == "saved over" else "remove/update"
+        assert [one.kind for one in world.store.conflicts.all()] == [found]
 
     played(tmp_path, play)

@@ -29,7 +29,7 @@ from awayfs.store.conflicts import Conflict
 from awayfs.store.files import fsync_path, unlink_quietly
 from awayfs.volume.context import Context
 from awayfs.volume.losing import Losing
-from awayfs.volume.observe import join
+from awayfs.volume.places import MOVING
 from awayfs.volume.resolve import Resolver
 from awayfs.volume.resolve_steps import COPY_TEMPLATE, MOVED_ON, MovedOn, differs
 from awayfs.volume.suspects import digest_of_file
@@ -292,22 +292,19 @@ class Deciding:
 
     async def _there(self, conflict: Conflict, record: Record | None) -> Entry | None:
         """What stands on the server in the place of the node, at this moment."""
-        server = self._store.server
         if record is None:
-            path = server.path(conflict.node)
-        elif record.kind is RecordKind.CREATE:
-            directory = server.path(record.parent)
-            path = None if directory is None else join(directory, record.name)
-        elif record.kind in (RecordKind.RENAME, RecordKind.EXCHANGE):
+            path = self._store.server.path(conflict.node)
+        elif record.kind in MOVING:
             return await self._at_either_name(conflict, record)
         else:
-            path = server.path(record.node)
+            places = self._resolver.steps.places.of(record)
+            path = places.target if record.kind is RecordKind.CREATE else places.path
         return None if path is None else await self._resolver.steps.stat(path)
 
     async def _at_either_name(self, conflict: Conflict, record: Record) -> Entry | None:
         """What was shown may stand under the old name, or be in the way under the new one."""
         steps = self._resolver.steps
-        places = (steps.displaced_by(record), steps.source_of(record))
+        places = (steps.places.displaced_by(record), steps.places.of(record).path)
         found = [await steps.stat(path) for path in places if path is not None]
         there = [entry for entry in found if entry is not None]
         shown = [entry for entry in there if not differs(conflict.server_entry, entry)]

@@ -37,8 +37,9 @@ from awayfs.volume.fetch import Fetcher
 from awayfs.volume.journaling import Journaling
 from awayfs.volume.meter import Way
 from awayfs.volume.op_ids import move_op, own_op
+from awayfs.volume.places import Places
 from awayfs.volume.relinking import Relinker
-from awayfs.volume.replay_facts import FactFinder, Places
+from awayfs.volume.replay_facts import FactFinder
 from awayfs.volume.rest import gaps_come_from
 from awayfs.volume.suspects import digest_soon
 from awayfs.volume.together import Together

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 from awayfs.core.decide import Facts, Parent, same_object
@@ -12,27 +12,17 @@ from awayfs.core.errors import NotFound
 from awayfs.core.facts import may_assume_free
 from awayfs.core.naming import folded
 from awayfs.core.records import Record, RecordKind
-from awayfs.core.types import ROOT, Entry, Kind, NodeId, Range
+from awayfs.core.types import Entry, Kind, NodeId, Range
 from awayfs.ports.remote import Crossing, Intent
 from awayfs.store.nodes import Node
 from awayfs.store.server import ServerNode
 from awayfs.volume.context import Context
 from awayfs.volume.fetch import Fetcher
-from awayfs.volume.observe import Observer, join
+from awayfs.volume.observe import Observer
+from awayfs.volume.places import MOVING, PlaceFinder, Places
 from awayfs.volume.suspects import CHUNK, digest_soon
 
 ONE_NAME = (RecordKind.CREATE, RecordKind.LINK, RecordKind.REMOVE)
-MOVING = (RecordKind.RENAME, RecordKind.EXCHANGE)
-
-
-@dataclass(frozen=True, slots=True)
-class Places:
-    """Where a record works on the server; None where there is no such place (yet)."""
-
-    path: bytes | None = None  # the node, or the name to be removed
-    target: bytes | None = None  # the name that is wanted
-    directory: NodeId = 0  # of ``path``
-    target_directory: NodeId = 0
 
 
 class FactFinder:
@@ -43,26 +33,11 @@ class FactFinder:
         self._store = context.store
         self._observer = observer
         self._fetcher = fetcher
+        self._places = PlaceFinder(context.store)
 
     def places(self, record: Record) -> Places:
         """The paths a record works on, by the server's names of the nodes it names."""
-        if record.kind in (RecordKind.CREATE, RecordKind.LINK):
-            path, directory = self._path_of(record.node)
-            target = self._join(record.parent, record.name)
-            return Places(path, target, directory, record.parent)
-        if record.kind is RecordKind.REMOVE:
-            if self._store.server.child(record.parent, record.name) != record.node:
-                return Places(directory=record.parent)
-            path = self._join(record.parent, record.name)
-            return Places(path, None, record.parent)
-        if record.kind in MOVING:
-            path, directory = self._source_of(record)
-            target = self._join(record.to_parent, record.to_name)
-            return Places(path, target, directory, record.to_parent)
-        if record.kind is RecordKind.STORE and (stays := self._name_that_stays(record.node)):
-            return Places(self._join(*stays), None, stays[0])
-        path, directory = self._path_of(record.node)
-        return Places(path, None, directory)
+        return self._places.of(record)
 
     def may_assume_free(self, record: Record, earlier: tuple[Intent, str] | None) -> bool:
         """Whether a first try may do without a look at the wanted name (``core.facts``)."""
@@ -161,34 +136,6 @@ class FactFinder:
         if node is None or (node.kind is Kind.FILE and not self._fetcher.is_whole(node)):
             return None
         return node.size
-
-    def _path_of(self, node: NodeId) -> tuple[bytes | None, NodeId]:
-        if node == ROOT:
-            return b"", 0
-        names = self._store.server.names(node)
-        if not names:
-            return None, 0
-        return self._store.server.path(node), names[0][0]
-
-    def _name_that_stays(self, node: NodeId) -> tuple[NodeId, bytes] | None:
-        """The first name that no record takes away: content that went out under another one alone
-        would go with it. None where there is but one name, or none that stays.
-        """
-        names = self._store.server.names(node)
-        if len(names) < 2:
-            return None
-        leaving = {_taken(one, node) for one in self._store.journal.of_node(node)}
-        return next((name for name in names if name not in leaving), None)
-
-    def _source_of(self, record: Record) -> tuple[bytes | None, NodeId]:
-        """The name that a rename moves: the recorded one where the server still has it."""
-        if self._store.server.child(record.parent, record.name) == record.node:
-            return self._join(record.parent, record.name), record.parent
-        return self._path_of(record.node)
-
-    def _join(self, directory: NodeId, name: bytes) -> bytes | None:
-        path = self._store.server.path(directory)
-        return None if path is None else join(path, name)
 
     async def _stat(self, path: bytes | None) -> Entry | None:
         return None if path is None else await self._context.link.find(path)
@@ -307,7 +254,7 @@ class FactFinder:
         if facts.record.kind is not RecordKind.REMOVE or current is None or current.nlink < 2:
             return facts
         for name in self._store.server.names(facts.record.node):
-            path = self._join(*name)
+            path = self._places.join(*name)
             there = await self._stat(path) if path != places.path else None
             if there is not None and _is_one_file(there, current):
                 return replace(facts, other_names=True)
@@ -322,7 +269,7 @@ class FactFinder:
             return facts  # that was one of its other names
         if facts.current is not None and same_object(base, facts.current):
             return facts
-        entry = await self._stat(self._join(*seen))
+        entry = await self._stat(self._places.join(*seen))
         return replace(facts, moved=entry is not None and entry.file_id == base.file_id)
 
     async def _with_base_digests(
@@ -365,13 +312,6 @@ def _is_unsettled(base: ServerNode, current: Entry | None) -> bool:
     if current.size != base.size or current.size == 0:
         return False
     return current.token != base.token or current.weak or base.weak
-
-
-def _taken(record: Record, node: NodeId) -> tuple[NodeId, bytes] | None:
-    """The name that a record takes from a node."""
-    if record.replaced == node and record.kind is RecordKind.RENAME:
-        return record.to_parent, record.to_name
-    return (record.parent, record.name) if record.kind is RecordKind.REMOVE else None
 
 
 def _is_one_file(one: Entry, other: Entry) -> bool:

@@ -19,12 +19,13 @@ from awayfs.volume.context import Context
 from awayfs.volume.giving_up import GivingUp
 from awayfs.volume.journaling import Journaling
 from awayfs.volume.observe import join
+from awayfs.volume.places import CHANGING
+from awayfs.volume.resolve_other_names import set_apart
 from awayfs.volume.resolve_steps import MovedOn, Steps, differs
 from awayfs.volume.resolve_strangers import Strangers
 
 FIELDS = ("mode", "uid", "gid", "mtime_ns")
 CREATING = (ConflictKind.NAME_NAME, ConflictKind.TYPE)
-CHANGING = (RecordKind.STORE, RecordKind.SETATTR, RecordKind.SETXATTR)
 
 
 class KeepLocal:
@@ -119,8 +120,8 @@ class KeepLocal:
         """
         displaces = self._is_about_replaced(record)
         node = record.replaced if displaces else record.node
-        steps = self._steps
-        path = steps.displaced_by(record) if displaces else steps.source_of(record)
+        places = self._steps.places
+        path = places.displaced_by(record) if displaces else places.of(record).path
         if path is None:
             return
         entry = await self._steps.stat(path)
@@ -165,6 +166,7 @@ class KeepLocal:
         Under the name that it had after this record, since what was done with it later starts
         from there. A parked record stays parked.
         """
+        set_apart(self._store, record)
         now = self._store.nodes.names(record.node)
         later = [r for r in self._store.journal.of_node(record.node) if r.seq > record.seq]
         then = names_before(record.node, now, later) or now

@@ -16,6 +16,7 @@ from awayfs.volume.adopt import Adopter
 from awayfs.volume.context import Context
 from awayfs.volume.giving_up import ATTRIBUTES, GivingUp
 from awayfs.volume.observe import Observer
+from awayfs.volume.resolve_other_names import set_apart
 from awayfs.volume.resolve_steps import Steps
 from awayfs.volume.returning import Returning
 
@@ -76,6 +77,8 @@ class KeepServer:
         if of_attributes and record.kind in ATTRIBUTES:
             self._giving_up.attributes(record, entry)
             return
+        if conflict.kind == ConflictKind.UPDATE_REMOVE:
+            set_apart(self._store, record)
         journal = self._store.journal
         displaced = [r for r in journal.of_node(node) if r.kind in TAKING]
         names = self._store.nodes.names(node)

@@ -16,7 +16,8 @@ from awayfs.core.records import Record, RecordKind, RecordState, brings_name
 from awayfs.core.types import ROOT, Entry, NodeId
 from awayfs.store.conflicts import Conflict
 from awayfs.volume.context import Context
-from awayfs.volume.observe import Observer, join
+from awayfs.volume.observe import Observer
+from awayfs.volume.places import PlaceFinder
 from awayfs.volume.suspects import digest_of_file
 
 TAKING = (RecordKind.RENAME, RecordKind.EXCHANGE, RecordKind.REMOVE)
@@ -46,30 +47,13 @@ class Steps:
         self._context = context
         self._store = context.store
         self._observer = observer
+        self.places = PlaceFinder(context.store)
         self._together = 0
         self._later: set[NodeId] = set()
 
     async def stat(self, path: bytes) -> Entry | None:
         """What stands at a path of the server, or None."""
         return await self._context.link.find(path)
-
-    def source_of(self, record: Record) -> bytes | None:
-        """Where the server has a record's node: of several names, under the one it is about."""
-        server = self._store.server
-        if server.child(record.parent, record.name) == record.node:
-            return self._join(record.parent, record.name)
-        return server.path(record.node)
-
-    def displaced_by(self, record: Record) -> bytes | None:
-        """Where the server has what a rename or exchange finds under its new name."""
-        server, place = self._store.server, (record.to_parent, record.to_name)
-        if record.kind is RecordKind.RENAME and server.child(*place) != record.replaced:
-            return server.path(record.replaced) or self._join(*place)
-        return self._join(*place)
-
-    def _join(self, directory: NodeId, name: bytes) -> bytes | None:
-        path = self._store.server.path(directory)
-        return None if path is None else join(path, name)
 
     async def variant_digest(self, conflict: Conflict, entry: Entry) -> bytes | None:
         """The digest of what stands on the server, if the server's variant is just that."""
