@@ -48,6 +48,7 @@ class World:
         self.share = Share(self.base / "share", self.ledger)
         self.clients: dict[str, Client] = {}
         self.rng = random.Random(decisions)
+        self.one_order = self.rng.randrange(len(Resolution)) if self.rng.random() < 0.5 else None
         self.log: list[str] = []
         self.amid: tuple[int, tuple[Any, ...]] | None = None
         self.busy = False
@@ -184,8 +185,9 @@ class World:
             self.do(client, f"{client.name}: sync", client.sync())
 
     def _decide(self, client: Client, conflict: Any) -> None:
+        """By any choice, or in half of all runs always by the same: each has to come to an end."""
         choices = list(Resolution)
-        start = self.rng.randrange(len(choices))
+        start = self.rng.randrange(len(choices)) if self.one_order is None else self.one_order
         for keep in choices[start:] + choices[:start]:
             what = f"{client.name}: resolve {conflict.kind} {conflict.name!r} --keep {keep}"
             if self.do(client, what, client.resolve(conflict, keep)):
