@@ -112,9 +112,9 @@ class Machine:
     def __init__(self) -> None:
         self.world: World = None  # type: ignore[assignment]
 
-    def begin(self, without: list[str], decisions: int) -> None:
+    def begin(self, without: list[str], decisions: int, always: str | None = None) -> None:
         """What is on the server at first; ``decisions`` seeds those of the end."""
-        self.world = World(decisions)
+        self.world = World(decisions, always)
         for op in START:
             if op[1] not in without:
                 self.world.serve(op)

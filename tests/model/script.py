@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
+from awayfs.core.conflicts import Resolution
 from tests.model import limits
 from tests.model.machine import MACHINES, PATHS, Machine
 from tests.model.world import Broken
 
 Step = tuple[str, dict[str, Any]]
 SHRINK_S = 120.0
+ALWAYS = (None, None, None, *map(str, Resolution))
+"""How a run decides: in half of them always the same."""
 
 
 def generate(machine: str, seed: int, most: int) -> list[Step]:
@@ -23,7 +26,8 @@ def generate(machine: str, seed: int, most: int) -> list[Step]:
     rules = {n: getattr(kind, n).rule for n in dir(kind) if hasattr(getattr(kind, n), "rule")}
     weights = [weight for weight, _ in rules.values()]
     without = rng.sample(PATHS, rng.choice((0, 0, 1, 2, 4)))
-    steps: list[Step] = [("begin", {"without": without, "decisions": rng.randrange(1 << 16)})]
+    begin = {"without": without, "decisions": rng.randrange(1 << 16), "always": rng.choice(ALWAYS)}
+    steps: list[Step] = [("begin", begin)]
     for name in rng.choices(list(rules), weights, k=rng.randint(3, most)):
         steps.append((name, {key: choose(rng) for key, choose in rules[name][1].items()}))
     return steps

@@ -38,7 +38,7 @@ class Broken(AssertionError):
 class World:
     """One share and its clients."""
 
-    def __init__(self, decisions: int = 0) -> None:
+    def __init__(self, decisions: int = 0, always: str | None = None) -> None:
         in_memory = os.access(MEMORY, os.W_OK)
         self.base = Path(tempfile.mkdtemp(prefix="awayfs-m-", dir=MEMORY if in_memory else None))
         self.loop = asyncio.new_event_loop()
@@ -48,7 +48,7 @@ class World:
         self.share = Share(self.base / "share", self.ledger)
         self.clients: dict[str, Client] = {}
         self.rng = random.Random(decisions)
-        self.one_order = self.rng.randrange(len(Resolution)) if self.rng.random() < 0.5 else None
+        self.always = always
         self.log: list[str] = []
         self.amid: tuple[int, tuple[Any, ...]] | None = None
         self.busy = False
@@ -185,9 +185,11 @@ class World:
             self.do(client, f"{client.name}: sync", client.sync())
 
     def _decide(self, client: Client, conflict: Any) -> None:
-        """By any choice, or in half of all runs always by the same: each has to come to an end."""
+        """By any choice, or ``always`` by the same where it is possible: each comes to an end."""
         choices = list(Resolution)
-        start = self.rng.randrange(len(choices)) if self.one_order is None else self.one_order
+        start = self.rng.randrange(len(choices))
+        if self.always is not None:
+            start = choices.index(Resolution(self.always))
         for keep in choices[start:] + choices[:start]:
             what = f"{client.name}: resolve {conflict.kind} {conflict.name!r} --keep {keep}"
             if self.do(client, what, client.resolve(conflict, keep)):

@@ -850,3 +850,35 @@ def test_an_attribute_is_set_on_nothing_that_took_the_place_just_then() -> None:
         ("sync_amid", {"who": "b", "calls": 3, "op": ("exchange", "a", "e")}),
     ]
     assert play("apart", steps) is None
+
+
+@pytest.mark.parametrize("there", [("rename", "b", "a"), ("exchange", "d/a", "a")])
+def test_what_could_not_go_home_makes_way_once_its_directory_is_back(
+    there: tuple[str, ...],
+) -> None:
+    """Its name here is another's on the server by then: both are as there in the end."""
+    removed = {"who": "a", "ours": [("rmdir", "e")], "by": "b", "theirs": []}
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 1, "always": "server"}),
+        (
+            "clash",
+            {"who": "a", "ours": [("rename", "e/a", "a")], "by": "a", "theirs": [there]},
+        ),
+        ("clash", removed),
+    ]
+    assert play("apart", steps) is None
+
+
+def test_what_is_left_of_an_exchange_with_what_was_given_up_goes_out() -> None:
+    """Its conflict went with that: it would be parked for ever."""
+    ours = [("chmod", "d", 384), ("exchange", "e", "d/e")]
+    removed = [("unlink", "d/b"), ("rmdir", "d/e")]
+    steps: list[Step] = [
+        ("begin", {"without": ["d/a"], "decisions": 21731, "always": "server"}),
+        ("work_offline", {"who": "b", "ops": [("rename", "b", "d/b")]}),
+        ("clash", {"who": "a", "ours": [("save", "d/b", "over")], "by": "a", "theirs": []}),
+        ("clash", {"who": "a", "ours": [], "by": "b", "theirs": ours}),
+        ("clash", {"who": "a", "ours": removed, "by": "b", "theirs": []}),
+        ("clash", {"who": "a", "ours": [], "by": "a", "theirs": [("rmdir", "d")]}),
+    ]
+    assert play("apart", steps) is None

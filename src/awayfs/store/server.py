@@ -41,12 +41,13 @@ _OTHER_TIMES: Final = (
 _PAGE: Final = 10_000
 
 
-def _without(one: str, other: str, known: str) -> tuple[str, str]:
+def _without(one: str, other: str, known: str, at_all: bool) -> tuple[str, str]:
     """Queries for the last name of a page of one tree's, and for those that the other has not,
-    of nodes that a table knows.
+    or not ``at_all``, of nodes that a table knows.
     """
     page = f"FROM {one} WHERE parent = ? AND name > ?"
     same = f"SELECT 1 FROM {other} o WHERE o.parent = {one}.parent AND o.name = {one}.name"  # noqa: S608
+    same += "" if at_all else f" AND o.node = {one}.node"
     return (
         f"SELECT max(name) FROM (SELECT name {page} ORDER BY name LIMIT ?)",  # noqa: S608
         f"SELECT name, node {page} AND name <= ? AND NOT EXISTS ({same})"  # noqa: S608
@@ -54,8 +55,8 @@ def _without(one: str, other: str, known: str) -> tuple[str, str]:
     )
 
 
-_NOT_HERE: Final = _without("server_names", "names", "server_names")
-_ONLY_HERE: Final = _without("names", "server_names", "server_nodes")
+_NOT_HERE: Final = _without("server_names", "names", "server_names", at_all=False)
+_ONLY_HERE: Final = _without("names", "server_names", "server_nodes", at_all=True)
 _CHILDREN_KNOWN: Final = (
     "SELECT EXISTS (SELECT 1 FROM server_listings WHERE directory = ?)"
     " OR NOT EXISTS (SELECT 1 FROM server_nodes WHERE node = ?)"
@@ -299,7 +300,7 @@ class ServerView:
             self._names.remove(parent, name)
 
     def not_here(self, directory: NodeId) -> Iterator[list[tuple[bytes, NodeId]]]:
-        """Names in a directory of the server that nothing has here, with their nodes.
+        """Names in a directory of the server that its nodes do not have here, with these.
 
         A page after the other, each as it is then: a directory may be large.
         """

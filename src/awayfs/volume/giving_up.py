@@ -14,7 +14,7 @@ from dataclasses import replace
 from awayfs.core.diff import compare_entries
 from awayfs.core.earlier_names import name_after, without
 from awayfs.core.errors import UsageError
-from awayfs.core.records import Record, RecordKind
+from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.types import Entry, Kind, NodeId
 from awayfs.store.nodes import Node
 from awayfs.volume import known_xattrs
@@ -59,9 +59,16 @@ class GivingUp:
                 for exchange in exchanges if below else ():
                     journal.replace(without(exchange, dropped))
                 self._store.content.drop_base(dropped)
-                for conflict in self._store.conflicts.of_node(dropped):
-                    if dropped != node:
-                        self._store.conflicts.remove(conflict.id)
+                if dropped != node:
+                    self._conflicts(dropped)
+
+    def _conflicts(self, node: NodeId) -> None:
+        """What is left of the records that they were about goes out: nobody is asked any more."""
+        journal = self._store.journal
+        for conflict in self._store.conflicts.of_node(node):
+            self._store.conflicts.remove(conflict.id)
+            for left in journal.there(conflict.record_seqs):
+                journal.set_state(left.seq, RecordState.PENDING)
 
     def node(self, node: NodeId) -> None:
         """The node goes here, with all below it; open files live on until closed.

@@ -88,8 +88,10 @@ class Returning:
         for page in server.not_here(directory):
             for name, node in page:
                 if not self._adopter.is_name_dirty(node, (directory, name)):
+                    yield from self._make_way(directory, name)
                     self._show(directory, name, node)
-                    if nodes.child_id(directory, name) is None:
+                    shown = nodes.child_id(directory, name)
+                    if shown != node and (shown is None or server.get(shown) is not None):
                         left.add(node)
                 yield
             yield
@@ -101,6 +103,14 @@ class Returning:
                         left.add(node)
                 yield
             yield
+
+    def _make_way(self, directory: NodeId, name: bytes) -> Iterator[None]:
+        """What has the name here goes to the one that the server has it under."""
+        other = self._store.nodes.child_id(directory, name)
+        if other is None or self._store.server.get(other) is None:
+            return
+        if not self._adopter.is_name_dirty(other, (directory, name)):
+            yield from self._drop(directory, name, other)
 
     def _show(self, directory: NodeId, name: bytes, node: NodeId) -> None:
         base = self._store.server.get(node)
