@@ -23,6 +23,7 @@ from awayfs.core.errors import AwayfsError, StoreError
 from awayfs.daemon.loop_watch import watched
 from awayfs.daemon.service import Service
 from awayfs.daemon.service_manager import ServiceManager
+from awayfs.daemon.stacks import tell_on_signal
 from awayfs.store.store import Store
 
 log = logging.getLogger("awayfs")
@@ -74,6 +75,7 @@ def _configure_logging(request: StartRequest) -> None:
 async def _serve(request: StartRequest, manager: ServiceManager) -> int:
     directory = paths.ensure_volume(request.volume)
     new = volumes.read(request.volume) is None
+    tell_on_signal()
     store = _open_store(directory, request)
     pending = 0
     try:
