@@ -49,8 +49,11 @@ def weathered(plan: Plan) -> bool:
     player.start()
     try:
         _watch(player, plan, base)
-    finally:
         _end(player, plan, base)
+    except BaseException:  # somebody wants this to end, and knows no more of it than we do
+        _end(player, plan, base)
+        shutil.rmtree(base)
+        raise
     if player.exitcode == 0:
         shutil.rmtree(base)
         return True
