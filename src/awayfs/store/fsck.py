@@ -54,6 +54,16 @@ def check(store: Store, *, repair: bool = False) -> list[Problem]:
     return problems
 
 
+def let_go_unreachable(store: Store) -> None:
+    """Directories that have no name on either side go, with all in them, where nothing below is
+    changed here or waits for a decision: what was left between the last such thing and this.
+    """
+    with store.transaction():
+        for problem, mend in list(_unreachable(store)):
+            if problem.leftover and mend is not None and not store.server.names(problem.node):
+                mend()
+
+
 def _names(store: Store) -> Iterator[Found]:
     """A name's node exists, its parent is a directory, and a directory has one name."""
     rows = store.db.rows(
@@ -159,6 +169,8 @@ def _forget(store: Store, below: list[NodeId]) -> None:
     for directory in below:
         for name, _ in store.nodes.children(directory):
             store.nodes.remove_name(directory, name)
+            if store.server.child(directory, name) is not None:
+                store.server.remove_name(directory, name)
     for node in below:
         if not store.nodes.names(node):
             store.server.forget(node)

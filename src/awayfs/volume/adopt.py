@@ -395,6 +395,7 @@ class Adopter:
         self._context.kernel.forget_entry(directory, entry.name)
         self._moved(node)
         self._updated_from(node, entry)
+        self._remover.let_go_above(old_parent)
 
     def _updated_from(self, node: NodeId, entry: Entry) -> None:
         base = self._server.get(node)
@@ -433,6 +434,7 @@ class Adopter:
                 self._server.remove_name(parent, name)
                 if self._nodes.child_id(parent, name) == node and self._nodes.path(parent) is None:
                     self._nodes.remove_name(parent, name)
+                    self._remover.let_go_above(parent)
 
     def _is_being_replaced(self, node: NodeId) -> bool:
         """Whether an upload is putting a new object in the place of the one we know.

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from awayfs.core.conflicts import ConflictKind
 from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.types import NodeId
+from awayfs.store.fsck import let_go_unreachable
 from awayfs.store.server import ServerNode
 from awayfs.store.store import Store
 from awayfs.volume.files import CUT
@@ -28,6 +29,7 @@ def recover(store: Store, now_ns: int) -> None:
         _adopt_witness(store, node)
     for node in store.suspect:
         _park_suspect(store, node, now_ns)
+    let_go_unreachable(store)
     for node in store.nodes.orphans():
         if not (
             store.journal.has_any(node)

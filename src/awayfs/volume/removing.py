@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from awayfs.core.types import Kind, NodeId
+from awayfs.core.types import ROOT, Kind, NodeId
 from awayfs.volume.context import Context
 
 
@@ -54,6 +54,19 @@ class Remover:
             self._server.forget(node)
         else:
             self._forget(node)
+
+    def let_go_above(self, node: NodeId) -> None:
+        """A directory without a name on either side, which stayed for what was in it alone, goes
+        once nothing in it is changed here or waits for a decision; so does all that leads there
+        from a node.
+        """
+        top = self._nodes.above(node)[-1]
+        found = self._nodes.get(top) if top != ROOT else None
+        if found is None or found.kind is not Kind.DIRECTORY:
+            return
+        if not self._server.names(top) and not self.is_dirty_below(top):
+            with self._store.transaction():
+                self.let_go(top)
 
     def _empty(self, directory: NodeId) -> Iterator[None]:
         for name, child in self._nodes.children(directory):

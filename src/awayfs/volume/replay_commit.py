@@ -26,6 +26,9 @@ from awayfs.volume.removing import Remover
 from awayfs.volume.replay_act import Actor
 from awayfs.volume.together import Together
 
+LEAVING = (RecordKind.REMOVE, RecordKind.RENAME)
+"""What is taken from a directory may have been the last that was in it."""
+
 
 class Committer:
     """Commits outcomes of records."""
@@ -92,6 +95,8 @@ class Committer:
             self._store.db.on_commit(lambda: self._tell(record.node, directories))
             for node in {record.node, record.replaced} - {0}:
                 self._changes.discard_if_unused(node)
+            if record.kind in LEAVING:
+                self._remover.let_go_above(record.parent)
 
     def _tell(self, node: NodeId, directories: set[NodeId]) -> None:
         """It is committed at this moment: what was listed before is outdated."""

@@ -23,6 +23,7 @@ from awayfs.volume.fetch import Fetcher
 from awayfs.volume.giving_up import GivingUp
 from awayfs.volume.journaling import Journaling
 from awayfs.volume.observe import Observer
+from awayfs.volume.removing import Remover
 from awayfs.volume.resolve_both import KeepBoth
 from awayfs.volume.resolve_content import TakeContent
 from awayfs.volume.resolve_exchange import KeepExchange
@@ -31,6 +32,11 @@ from awayfs.volume.resolve_partial import KeepKnown
 from awayfs.volume.resolve_server import KeepServer
 from awayfs.volume.resolve_steps import Steps
 from awayfs.volume.resolve_strangers import Strangers
+
+NOWHERE = (
+    "the directory that it was in is gone here, or another has its name by now;"
+    " use --keep server, and remove with rm what the server has, where that is shown"
+)
 
 
 class Resolver:
@@ -48,6 +54,7 @@ class Resolver:
         self._context = context
         self._store = context.store
         self._changes = changes
+        self._remover = Remover(context)
         giving_up = GivingUp(context, changes)
         self.steps = steps = Steps(context, observer)
         self.strangers = strangers = Strangers(context, observer, steps, client)
@@ -113,6 +120,8 @@ class Resolver:
         """A conflict was decided, and is gone: tell all whom it concerns."""
         self._context.kernel.forget_node(conflict.node)
         self._context.failures.clear(conflict.node)
+        for node in (conflict.node, conflict.parent):
+            self._remover.let_go_above(node)
         self._context.on_journal()
 
     def _names_meant(self, conflict: Conflict) -> list[tuple[NodeId, bytes]]:
@@ -131,6 +140,8 @@ class Resolver:
         """The server's version is back already; *local* removes it, as it is now, again."""
         if keep is not Resolution.LOCAL:
             return
+        if self._store.nodes.path(conflict.node) is None:
+            raise UsageError(NOWHERE)
         saving()
         for parent, name in self._names_meant(conflict):
             node = self._store.nodes.get(conflict.node)
