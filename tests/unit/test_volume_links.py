@@ -380,3 +380,37 @@ def test_what_was_edited_there_by_the_name_that_was_removed_here_is_not_removed(
         assert [one.kind for one in world.store.conflicts.all()] == [found]
 
     played(tmp_path, play)
+
+
+@pytest.mark.parametrize("moved_over", [False, True])
+@pytest.mark.parametrize("kept", ["a", "b"])
+def test_what_was_edited_does_not_go_out_by_a_name_that_is_moved_and_then_removed(
+    kept: str, moved_over: bool, tmp_path: Path
+) -> None:
+    """The name that stays here was moved there. ``moved_over``: the removed one displaced another
+    file before, so that its move goes out by itself.
+    """
+
+    async def play(world: World) -> None:
+        changes, other = world.volume.changes, b"b" if kept == "a" else b"a"
+        (world.share / "a").write_bytes(b"one")
+        os.link(world.share / "a", world.share / "b")
+        (world.share / "c").write_bytes(b"displaced")
+        for path in ("a", "b", "c"):
+            await content(world, path)
+        world.write(await world.find(kept), 0, b"edited here")
+        target = b"c" if moved_over else b"d"
+        changes.rename(ROOT, other, ROOT, target, 0)
+        changes.unlink(ROOT, target)
+        (world.share / "theirs").mkdir()
+        os.rename(world.share / kept, world.share / "theirs" / "moved")
+        await world.drained()
+        while world.store.conflicts.all():
+            for conflict in world.store.conflicts.all():
+                await world.volume.resolve(conflict, Resolution.LOCAL)
+            await world.drained()
+        assert not world.store.journal.count()
+        assert not (world.share / os.fsdecode(target)).exists()
+        assert b"edited here" in names(world.share).values()
+
+    played(tmp_path, play)

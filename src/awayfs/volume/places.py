@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from awayfs.core.earlier_names import name_after
 from awayfs.core.namespace import Slot
 from awayfs.core.records import Record, RecordKind
 from awayfs.core.types import ROOT, NodeId
@@ -77,18 +78,11 @@ class PlaceFinder:
         return self._path_of(record.node)
 
     def _name_that_stays(self, node: NodeId) -> Slot | None:
-        """The first name that no record takes away: a change that went out under another one alone
-        would go with it. None where there is but one name, or none that stays.
+        """The first name that no record takes away, wherever it is moved before: a change that went
+        out under another one alone would go with it. None where there is but one, or none stays.
         """
         names = self._store.server.names(node)
         if len(names) < 2:
             return None
-        leaving = {_taken(one, node) for one in self._store.journal.of_node(node)}
-        return next((name for name in names if name not in leaving), None)
-
-
-def _taken(record: Record, node: NodeId) -> Slot | None:
-    """The name that a record takes from a node."""
-    if record.replaced == node and record.kind is RecordKind.RENAME:
-        return record.to_parent, record.to_name
-    return (record.parent, record.name) if record.kind is RecordKind.REMOVE else None
+        records = self._store.journal.of_node(node)
+        return next((name for name in names if name_after(node, name, records)), None)
