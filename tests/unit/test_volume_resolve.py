@@ -365,6 +365,36 @@ def test_the_servers_rights_are_no_word_about_an_edit(
     played(tmp_path, play)
 
 
+@pytest.mark.parametrize("edited", [False, True])
+@pytest.mark.parametrize("keep", list(Resolution))
+def test_the_rights_of_a_file_that_was_saved_over_there(
+    keep: Resolution, edited: bool, tmp_path: Path
+) -> None:
+    """By another file, as editors do. ``edited``: here as well, of which nothing is said yet."""
+
+    async def play(world: World) -> None:
+        file, new = world.share / "f", world.share / "new"
+        file.write_bytes(b"one")
+        node = await world.cached("f")
+        world.volume.changes.set_attributes(node.id, Attributes(mode=0o600))
+        if edited:
+            world.write(world.shown(node), 0, b"edited here")
+        new.write_bytes(b"saved there")
+        new.chmod(0o640)
+        new.rename(file)
+        await world.drained()
+        (conflict,) = world.store.conflicts.all()
+        assert conflict.kind == ConflictKind.ATTRIBUTE
+        await world.volume.resolve(conflict, keep)
+        await world.drained()
+        left = [conflict.kind for conflict in world.store.conflicts.all()]
+        assert left == ([ConflictKind.UPDATE_UPDATE] if edited else [])
+        assert file.read_bytes() == b"saved there"
+        assert file.stat().st_mode & 0o7777 == (0o600 if keep is Resolution.LOCAL else 0o640)
+
+    played(tmp_path, play)
+
+
 @pytest.mark.parametrize("first", ["mode", "link"])
 def test_an_edit_that_goes_with_a_removed_file_is_in_the_history(
     first: str, tmp_path: Path

@@ -133,7 +133,7 @@ class KeepLocal:
         digest = await self._steps.variant_digest(conflict, entry)
         there = await self._xattrs(record, path)
         if conflict.kind == ConflictKind.ATTRIBUTE:
-            entry, digest = self._with_rights_of(node, entry)
+            entry, digest = self._with_rights_of(node, entry, conflict.server_entry)
         with self._store.transaction():
             self._store.server.set(node, entry, seen_ns=self._context.now(), digest=digest)
             if there is not None:
@@ -141,12 +141,18 @@ class KeepLocal:
                 self._store.nodes.keep_base_xattr(node, record.xattr_name, value)
                 known_xattrs.doubt(self._store, node)  # others may differ too
 
-    def _with_rights_of(self, node: NodeId, entry: Entry) -> tuple[Entry, bytes | None]:
+    def _with_rights_of(
+        self, node: NodeId, entry: Entry, shown: Entry | None
+    ) -> tuple[Entry, bytes | None]:
         """The base but for the server's rights: of its content now nothing was decided, and what
         is to go out yet may overwrite or remove no more of it than before.
+
+        ``shown`` is what was decided about. By then another file may have taken the base's place.
         """
         base = self._store.server.get(node)
-        if base is None or not same_object(base.entry(), entry):
+        if base is None or base.kind is not entry.kind:
+            raise MovedOn
+        if not any(one and same_object(one, entry) for one in (base.entry(), shown)):
             raise MovedOn
         rights = replace(base.entry(), mode=entry.mode, uid=entry.uid, gid=entry.gid)
         return rights, base.digest
