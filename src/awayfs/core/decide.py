@@ -117,8 +117,9 @@ def _looks_same(known: Entry | None, seen: Entry | None) -> bool:
         return False
     if known.kind is Kind.DIRECTORY:
         return True
-    fields = ("size", "mtime_ns", "target", "rdev")
-    return all(getattr(known, name) == getattr(seen, name) for name in fields)
+    return all(
+        getattr(known, n) == getattr(seen, n) for n in ("size", "mtime_ns", "target", "rdev")
+    )
 
 
 def _is_ours(f: Facts, seen: Entry) -> bool:
@@ -211,9 +212,7 @@ def _type_conflict(here: Kind, there: Kind) -> Conflict:
 def _create(f: Facts) -> Decision:
     """A new name: free, or taken by the same thing, or a conflict."""
     there = f.target_current
-    if there is None:
-        return Apply(ABSENT)
-    return _meet(f, there, f.target_digest, "target")
+    return Apply(ABSENT) if there is None else _meet(f, there, f.target_digest, "target")
 
 
 def _meet(
@@ -224,6 +223,10 @@ def _meet(
         return AlreadyDone(there) if ours else NeedDigest(which)
     if there.kind is not f.kind:
         return _type_conflict(f.kind, there.kind)
+    if f.is_moved_one:
+        return _conflict(
+            ConflictKind.NAME_NAME, "what was renamed on both sides has its name there"
+        )
     if f.kind is Kind.FILE:
         return _meet_file(f, there, digest, which)
     same = {

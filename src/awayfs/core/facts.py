@@ -56,6 +56,7 @@ class Facts:
     other_names: bool = False  # the server was just seen to have the node under another name
     unknown_children: int = 0  # on the server, in the directory to remove or displace
     twin: bytes | None = None  # another node's name there that the server takes for the wanted one
+    is_moved_one: bool = False  # what has the wanted name was renamed on both sides
     parent: Parent = Parent.PRESENT
     complete: bool = True  # the content to send is all here
     read_only: bool = False

@@ -136,6 +136,7 @@ class ServerView:
         self.names = self._names.of
         self.below = self._names.below
         self.path = self._names.path
+        self.above = self._names.above
 
     def get(self, node: NodeId) -> ServerNode | None:
         row = self._db.row(_GET, (node,))

@@ -371,6 +371,8 @@ class Adopter:
             if not self._nodes.names(node) and not self._journal.has_any(node):
                 self._server.forget(node)  # left over of one that was given up
                 self._created(directory, entry)
+            else:
+                self._context.seen_elsewhere[node] = (directory, entry.name)
             return
         clean = [name for name in names if not self.is_name_dirty(node, name)]
         old_parent, old_name = clean[0] if clean else names[0]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from awayfs.core.events import EventKind, EventLog, Fact
+from awayfs.core.namespace import Slot
 from awayfs.core.settings import Settings
 from awayfs.core.types import Entry, NodeId, Range
 from awayfs.store.nodes import Node
@@ -130,7 +131,7 @@ class Context:
     on_fetch_failed: Callable[[NodeId, str], None] = lambda _node, _text: None
     settings: Callable[[], Settings] = Settings
     accept_deletions_until_ns: int = 0
-    seen_elsewhere: dict[NodeId, tuple[NodeId, bytes]] = field(default_factory=dict)
+    seen_elsewhere: dict[NodeId, Slot] = field(default_factory=dict)
     """Where the server was last seen to have a node whose new name was not adopted here."""
 
     def __post_init__(self) -> None:
@@ -149,6 +150,17 @@ class Context:
         if node is not None:
             self.opened.overlay(node)
         return node
+
+    def seen_at(self, node: NodeId) -> Slot | None:
+        """The name where the server was last seen to have a node that a change here stands against.
+
+        None where its directory is nowhere any more, or what is known has it inside of the node:
+        that is another directory then.
+        """
+        seen = self.seen_elsewhere.get(node)
+        if seen is None or self.store.server.path(seen[0]) is None:
+            return None
+        return None if node in self.store.server.above(seen[0]) else seen
 
     @property
     def deletions_accepted(self) -> bool:

@@ -149,18 +149,20 @@ class Observer:
     async def search(self, node: NodeId) -> None:
         """Look for a node that is not where it was; raises ``RemoteError``.
 
-        Its own directory is listed first, then, since its id would be known again, all others
-        that are known, from near to far (a bounded number): what is found is adopted, or noted in
-        ``Context.seen_elsewhere`` where a change here stands against it.
+        Its own directory is listed first (the root, where it has no name there), then, since its
+        id would be known again, all others that are known, from near to far (a bounded number):
+        what is found is adopted, or noted in ``Context.seen_elsewhere`` where a change here stands
+        against it.
         """
         place = self._store.server.names(node)[:1]
         base = self._store.server.get(node)
-        if not place or base is None:
+        if base is None:
             return
-        await self.directory(place[0][0])
+        start = place[0][0] if place else ROOT
+        await self.directory(start)
         if base.file_id is None or await self._still_elsewhere(node, base.file_id):
             return
-        await self._list_around(place[0][0], lambda: self._is_missing(node, place))
+        await self._list_around(start, lambda: self._is_missing(node, place))
 
     async def find_names(self, node: NodeId, count: int) -> int:
         """Look for names of a hard-linked file that are not known; how many are known then.

@@ -78,6 +78,7 @@ class FactFinder:
             retried=earlier is not None,
             crossed=earlier is not None and earlier[0].crossing is Crossing.OVER,
             twin=self._twin(record, places),
+            is_moved_one=self._is_moved_one(record, target_current),
             parent=self._parent_of(record, places),
             inside=_is_inside(places),
             complete=True,
@@ -154,8 +155,10 @@ class FactFinder:
 
         A file in the place of another file is taken for an editor's save.
         """
-        if places.path is None or record.kind in ONE_NAME:
+        if record.kind in ONE_NAME:
             return False
+        if places.path is None:  # another took its name there, which it left for nobody knows where
+            return record.kind in MOVING and not self._store.server.names(record.node)
         if current is None:
             return True
         base = self._store.server.get(record.node)
@@ -201,6 +204,17 @@ class FactFinder:
             ),
             None,
         )
+
+    def _is_moved_one(self, record: Record, there: Entry | None) -> bool:
+        """Whether what is made here meets a node of ours that got the name there by a rename, and
+        another one here. The two would be one on the server, and stay two here.
+        """
+        if record.kind is not RecordKind.CREATE or there is None or there.file_id is None:
+            return False
+        known = self._store.server.by_file_id(there.file_id)
+        if known is None or (there.kind is not Kind.DIRECTORY and there.nlink > 1):
+            return False  # of several names one is no more than a further one
+        return any(_moves(record, known) for record in self._store.journal.of_node(known))
 
     def _is_unsupported(self, record: Record, kind: Kind) -> bool:
         capabilities = self._context.link.capabilities
@@ -262,7 +276,7 @@ class FactFinder:
 
     async def _with_moved(self, facts: Facts) -> Facts:
         """Whether the node stands under another name on the server."""
-        base, seen = facts.base, self._context.seen_elsewhere.get(facts.record.node)
+        base, seen = facts.base, self._context.seen_at(facts.record.node)
         if facts.record.kind in ONE_NAME or base is None or base.file_id is None or seen is None:
             return facts
         if len(self._store.server.names(facts.record.node)) > 1:
@@ -312,6 +326,13 @@ def _is_unsettled(base: ServerNode, current: Entry | None) -> bool:
     if current.size != base.size or current.size == 0:
         return False
     return current.token != base.token or current.weak or base.weak
+
+
+def _moves(record: Record, node: NodeId) -> bool:
+    """Whether a record is a rename or exchange of a node, not over it."""
+    return record.kind is RecordKind.EXCHANGE or (
+        record.kind is RecordKind.RENAME and record.node == node
+    )
 
 
 def _is_one_file(one: Entry, other: Entry) -> bool:

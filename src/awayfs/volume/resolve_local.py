@@ -86,7 +86,10 @@ class KeepLocal:
         if kind == ConflictKind.REMOVE_UPDATE and record.kind is RecordKind.RENAME:
             return await self._win_name(record)  # the directory to be displaced has been filled
         if kind == ConflictKind.RENAME_RENAME:
-            await self._steps.find_on_server(record)
+            await self._steps.moved.find(record)
+            if self._steps.moved.is_known_as_another(record.node):
+                self.check_whole(record.node)
+                self.recreate(record)
         elif kind != ConflictKind.REFUSED:
             if record.kind is RecordKind.STORE:
                 self.check_whole(record.node)  # the rest is the old revision's, which is gone

@@ -131,7 +131,7 @@ class KeepServer:
         Where it has none any more it goes, with what was written to it since.
         """
         nodes, server = self._store.nodes, self._store.server
-        await self._steps.find_on_server(record)
+        await self._steps.moved.find(record)
         names = server.names(record.node)
         if conflict.kind == ConflictKind.RENAME_RENAME:
             self._check_home(record.node, names)

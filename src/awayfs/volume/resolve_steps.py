@@ -12,12 +12,13 @@ from dataclasses import replace
 from awayfs.core.errors import UsageError
 from awayfs.core.namespace import Slot
 from awayfs.core.naming import conflict_copy_name
-from awayfs.core.records import Record, RecordKind, RecordState, brings_name
+from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.types import ROOT, Entry, NodeId
 from awayfs.store.conflicts import Conflict
 from awayfs.volume.context import Context
 from awayfs.volume.observe import Observer
 from awayfs.volume.places import PlaceFinder
+from awayfs.volume.resolve_moved import MovedNodes
 from awayfs.volume.suspects import digest_of_file
 
 TAKING = (RecordKind.RENAME, RecordKind.EXCHANGE, RecordKind.REMOVE)
@@ -48,6 +49,7 @@ class Steps:
         self._store = context.store
         self._observer = observer
         self.places = PlaceFinder(context.store)
+        self.moved = MovedNodes(context, observer)
         self._together = 0
         self._later: set[NodeId] = set()
 
@@ -124,31 +126,6 @@ class Steps:
         """Whether a removal of it, or a rename over it, is on its way."""
         records = self._store.journal.of_node(node)
         return any(r.kind is RecordKind.REMOVE or r.replaced == node for r in records)
-
-    async def find_on_server(self, record: Record) -> None:
-        """Where the server has the node now becomes the name that our rename starts from."""
-        await self._observer.search(record.node)
-        names = self._store.server.names(record.node)
-        seen = self._context.seen_elsewhere.get(record.node)
-        if not names or seen is None or self._store.server.path(seen[0]) is None:
-            return  # a directory that is gone since leads nowhere
-        if self._store.server.child(*seen) is None:
-            recorded = (record.parent, record.name)
-            with self._store.transaction():
-                old = recorded if recorded in names else names[0]
-                self._store.server.move_name(*old, *seen)
-                self._follow(record.node, old, seen)
-
-    def _follow(self, node: NodeId, old: tuple[NodeId, bytes], new: tuple[NodeId, bytes]) -> None:
-        """A name here that our rename was not about, of a file with several, moves as well."""
-        nodes, records = self._store.nodes, self._store.journal.of_node(node)
-        if nodes.child_id(*old) != node or any(brings_name(r, node, old) for r in records):
-            return
-        nodes.remove_name(*old)
-        if nodes.child_id(*new) is None:
-            nodes.add_name(*new, node)
-        for place in (old, new):
-            self._context.kernel.forget_entry(*place)
 
     def start_from(
         self,
