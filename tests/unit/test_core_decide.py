@@ -179,6 +179,32 @@ CASES: dict[str, tuple[Facts, Answer]] = {
         facts(K.CREATE, Kind.DIRECTORY, target_current=NEW_DIR),
         AlreadyDone(NEW_DIR),
     ),
+    "mkdir: one that was renamed on both sides is there": (
+        facts(K.CREATE, Kind.DIRECTORY, target_current=NEW_DIR, is_moved_one=True),
+        C.NAME_NAME,
+    ),
+    "create: one with equal content that was renamed on both sides is there": (
+        facts(
+            K.CREATE,
+            target_current=STRANGER,
+            is_moved_one=True,
+            local_size=4,
+            local_digest=b"d",
+            target_digest=b"d",
+        ),
+        C.NAME_NAME,
+    ),
+    "create retried: what was staged is not that one": (
+        facts(
+            K.CREATE,
+            target_current=STRANGER,
+            ours=STRANGER,
+            is_moved_one=True,
+            retried=True,
+            **CREATED,
+        ),
+        AlreadyDone(STRANGER),
+    ),
     "mkdir: a file is there": (facts(K.CREATE, Kind.DIRECTORY, target_current=STRANGER), C.TYPE),
     "create: a directory is there": (facts(K.CREATE, target_current=DIR, **CREATED), C.TYPE),
     "symlink: same target": (

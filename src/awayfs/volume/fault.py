@@ -35,6 +35,7 @@ NAMES = (
     "parking.kept",
     "parking.parked",
     "resolve.kept",
+    "resolve.found",
     "resolve.moving",
     "resolve.moved",
     "resolve.copied",

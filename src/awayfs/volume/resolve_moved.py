@@ -14,6 +14,7 @@ from awayfs.core.records import Record, brings_name
 from awayfs.core.types import NodeId
 from awayfs.volume.adopt import Adopter
 from awayfs.volume.context import Context
+from awayfs.volume.fault import fault
 from awayfs.volume.observe import Observer
 
 Places = dict[NodeId, Slot | None]
@@ -39,6 +40,7 @@ class MovedNodes:
             await self._observer.search(left[0])
             looked_for.add(left[0])
         self._move(record, self._places(record.node))
+        fault("resolve.found")
 
     def is_known_as_another(self, node: NodeId) -> bool:
         """Whether what the server has is known as another node of ours already, which has its
