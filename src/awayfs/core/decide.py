@@ -1,16 +1,7 @@
 """What to do with one record, given what stands on the server: one pure decision.
 
-The shell observes, calls ``decide``, and acts with guarded operations. What counts as the same:
-
-* *Content unchanged* is proved by an equal strong token, or by an equal digest. Equal weak
-  tokens prove nothing; where the base's digest is known the server's is asked for
-  (``NeedDigest``). Where it is not known, the content was never complete here, so no change
-  of ours was derived from it: equal tokens are then accepted, and ``Apply.unproven`` asks the
-  shell to keep what the operation displaces.
-* *Identity* (kind, and ``file_id`` where both sides have one) is enough for renames, links and
-  attributes, which do not touch content; only a modification time is that of one content. A
-  regular file with a new ``file_id`` under its old name is the same file after an editor's save.
-* Directories are never compared by version: their tokens change with every child.
+The shell observes, calls ``decide``, and acts with guarded operations. What counts as the same is
+told in ``core.sameness``.
 
 A precondition is always built from what stands there now, once that was found acceptable, so
 that a change in between is caught by the guard. The rules are those of DESIGN section 5.
@@ -18,7 +9,6 @@ that a change in between is caught by the guard. The rules are those of DESIGN s
 
 from __future__ import annotations
 
-import enum
 import errno
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -27,7 +17,6 @@ from typing import Literal
 from awayfs.core.conflicts import ConflictKind
 from awayfs.core.facts import (
     INTO_ITSELF,
-    LOOK_FIRST,
     AlreadyDone,
     Apply,
     Conflict,
@@ -39,6 +28,15 @@ from awayfs.core.facts import (
     Wait,
 )
 from awayfs.core.records import RecordKind
+from awayfs.core.sameness import (
+    Compared,
+    came_through,
+    compare,
+    is_ours,
+    looks_same,
+    proved_same,
+    same_object,
+)
 from awayfs.core.types import ABSENT, Attributes, Entry, Expected, Kind
 
 __all__ = [
@@ -52,7 +50,6 @@ __all__ = [
     "Refused",
     "Wait",
     "decide",
-    "same_object",
 ]
 
 
@@ -95,97 +92,6 @@ def _obstacle(f: Facts) -> Decision | None:
 # --- What is the same -----------------------------------------------------------------------
 
 
-def same_object(known: Entry, seen: Entry) -> bool:
-    """Same kind, and no evidence of another object."""
-    if known.kind is not seen.kind:
-        return False
-    return known.file_id is None or seen.file_id is None or known.file_id == seen.file_id
-
-
-def _proved_same(known: Entry | None, seen: Entry | None) -> bool:
-    """Evidence of the same object: an equal id, or an equal strong token."""
-    if known is None or seen is None or known.kind is not seen.kind:
-        return False
-    if known.file_id is not None and seen.file_id is not None:
-        return known.file_id == seen.file_id
-    return known.token == seen.token and not (known.weak or seen.weak)
-
-
-def _looks_same(known: Entry | None, seen: Entry | None) -> bool:
-    """For a retried rename without ids: the same as far as anything can tell."""
-    if known is None or seen is None or not same_object(known, seen):
-        return False
-    if known.kind is Kind.DIRECTORY:
-        return True
-    return all(
-        getattr(known, n) == getattr(seen, n) for n in ("size", "mtime_ns", "target", "rdev")
-    )
-
-
-def _is_ours(f: Facts, seen: Entry) -> bool:
-    """What stands there was put there by an earlier attempt of this very record."""
-    if f.ours is None or f.ours.kind is not seen.kind:
-        return False
-    if f.ours.file_id is not None and seen.file_id is not None:
-        return f.ours.file_id == seen.file_id and f.ours.size == seen.size
-    return f.ours.token == seen.token and not seen.weak
-
-
-def _came_through(f: Facts, seen: Entry, digest: bytes | None) -> bool | None:
-    """``_is_ours`` for content; None where the digest of what stands there would tell.
-
-    Without ids, an equal weak token may be that of somebody's edit within the same second, and
-    any that of what stood there before.
-    """
-    ours = f.ours
-    if ours is None or ours.kind is not seen.kind or seen.kind is not Kind.FILE:
-        return _is_ours(f, seen)
-    if ours.file_id is not None and seen.file_id is not None:
-        return ours.file_id == seen.file_id  # whatever was done to it since it came there
-    if f.ours_digest is None:
-        return _is_ours(f, seen)
-    if ours.token != seen.token:
-        return False
-    if seen.size == 0 or not (ours.weak or seen.weak or _may_be_from_before(f, ours)):
-        return True
-    return None if digest is None else digest == f.ours_digest
-
-
-def _may_be_from_before(f: Facts, ours: Entry) -> bool:
-    """Whether what was to be displaced, or never looked at (``may_assume_free``), may look so."""
-    return ours.size <= LOOK_FIRST if f.base is None else ours.token == f.base.token
-
-
-class _Content(enum.Enum):
-    """How the server's content compares with a known revision."""
-
-    UNCHANGED = enum.auto()
-    UNPROVEN = enum.auto()
-    CHANGED = enum.auto()
-    ASK = enum.auto()  # a digest of the server's would tell
-
-
-def _compare(
-    known: Entry, known_digest: bytes | None, seen: Entry, seen_digest: bytes | None
-) -> _Content:
-    """The content of a node as we knew it against what stands there now (same kind)."""
-    if seen.kind is not Kind.FILE:
-        same = seen.target == known.target and seen.rdev == known.rdev
-        return _Content.UNCHANGED if same else _Content.CHANGED
-    if seen.size != known.size:
-        return _Content.CHANGED
-    equal_tokens = seen.token == known.token
-    if equal_tokens and not (seen.weak or known.weak):
-        return _Content.UNCHANGED
-    if seen.size == 0:
-        return _Content.UNCHANGED  # an empty file holds nothing that could have changed
-    if known_digest is None:
-        return _Content.UNPROVEN if equal_tokens and same_object(known, seen) else _Content.CHANGED
-    if seen_digest is None:
-        return _Content.ASK
-    return _Content.UNCHANGED if seen_digest == known_digest else _Content.CHANGED
-
-
 def _revision(entry: Entry) -> Expected:
     """Exactly what stands there now."""
     content = entry.kind is not Kind.DIRECTORY
@@ -212,14 +118,16 @@ def _type_conflict(here: Kind, there: Kind) -> Conflict:
 def _create(f: Facts) -> Decision:
     """A new name: free, or taken by the same thing, or a conflict."""
     there = f.target_current
-    return Apply(ABSENT) if there is None else _meet(f, there, f.target_digest, "target")
+    if there is None:
+        return Apply(ABSENT)
+    return _meet(f, there, f.target_digest, "target")
 
 
 def _meet(
     f: Facts, there: Entry, digest: bytes | None, which: Literal["current", "target"]
 ) -> Decision:
     """An object made here meets a stranger under its name on the server."""
-    if f.retried and (ours := _came_through(f, there, digest)) is not False:
+    if f.retried and (ours := came_through(f, there, digest)) is not False:
         return AlreadyDone(there) if ours else NeedDigest(which)
     if there.kind is not f.kind:
         return _type_conflict(f.kind, there.kind)
@@ -263,7 +171,7 @@ def _link(f: Facts) -> Decision:
     source, there = f.current, f.target_current
     if there is not None:
         known = source or f.base
-        if _proved_same(known, there) or (f.retried and _looks_same(known, there)):
+        if proved_same(known, there) or (f.retried and looks_same(known, there)):
             return AlreadyDone(there)
         if there.kind is not f.kind:
             return _type_conflict(f.kind, there.kind)
@@ -280,7 +188,7 @@ def _store(f: Facts) -> Decision:
     current = f.current
     if current is None:
         return _store_on_nothing(f)
-    if f.retried and (ours := _came_through(f, current, f.current_digest)) is not False:
+    if f.retried and (ours := came_through(f, current, f.current_digest)) is not False:
         return AlreadyDone(current) if ours else NeedDigest("current")
     if f.base is None:
         return _meet(f, current, f.current_digest, "current")
@@ -300,10 +208,10 @@ def _store_on_nothing(f: Facts) -> Decision:
 def _store_over(f: Facts, base: Entry, current: Entry) -> Decision:
     if f.current_digest is not None and f.current_digest == f.local_digest:
         return AlreadyDone(current)
-    verdict = _compare(base, f.base_digest, current, f.current_digest)
-    if verdict is _Content.UNCHANGED:
+    verdict = compare(base, f.base_digest, current, f.current_digest)
+    if verdict is Compared.UNCHANGED:
         return Apply(_revision(current))
-    if verdict is _Content.ASK:
+    if verdict is Compared.ASK:
         return NeedDigest("current")
     if current.size == f.local_size and current.kind is Kind.FILE:  # perhaps the same content
         if current.size == 0:
@@ -312,7 +220,7 @@ def _store_over(f: Facts, base: Entry, current: Entry) -> Decision:
             return NeedDigest("local")
         if f.current_digest is None:
             return NeedDigest("current")
-    if verdict is _Content.UNPROVEN:
+    if verdict is Compared.UNPROVEN:
         return Apply(_revision(current), unproven=True)
     return _conflict(ConflictKind.UPDATE_UPDATE, "content changed on both sides")
 
@@ -388,7 +296,7 @@ def _remove(f: Facts) -> Decision:
     if current is None:
         return AlreadyDone(None)
     if base is None:  # ours never got there, or it is what we made and nobody touched since
-        return Apply(_revision(current)) if _is_ours(f, current) else AlreadyDone(None)
+        return Apply(_revision(current)) if is_ours(f, current) else AlreadyDone(None)
     if current.kind is not base.kind:
         return AlreadyDone(None)  # what was removed is gone there too: another has its name
     if current.kind is Kind.DIRECTORY:
@@ -397,10 +305,10 @@ def _remove(f: Facts) -> Decision:
         return Apply(_identity(current))
     if f.other_names and current.nlink > 1 and same_object(base, current):
         return Apply(_identity(current))  # its content stays under its other names
-    verdict = _compare(base, f.base_digest, current, f.current_digest)
-    if verdict in (_Content.UNCHANGED, _Content.UNPROVEN):
-        return Apply(_revision(current), unproven=verdict is _Content.UNPROVEN)
-    if verdict is _Content.ASK:
+    verdict = compare(base, f.base_digest, current, f.current_digest)
+    if verdict in (Compared.UNCHANGED, Compared.UNPROVEN):
+        return Apply(_revision(current), unproven=verdict is Compared.UNPROVEN)
+    if verdict is Compared.ASK:
         return NeedDigest("current")
     return _conflict(ConflictKind.REMOVE_UPDATE, "removed here, changed on the server")
 
@@ -421,7 +329,7 @@ def _rename(f: Facts) -> Decision:
         return Refused(errno.EINVAL, INTO_ITSELF)
     if there is None:
         return Apply(_identity(source), ABSENT)
-    if _only_case_differs(f) and _proved_same(source, there):
+    if _only_case_differs(f) and proved_same(source, there):
         return Apply(_identity(source), _identity(there))
     return _displace(f, source, there)
 
@@ -431,14 +339,14 @@ def _rename_was_done(f: Facts) -> bool:
     there = f.target_current
     if there is None or f.base is None:
         return False
-    if f.current is not None and _proved_same(f.current, there):
+    if f.current is not None and proved_same(f.current, there):
         return False  # two names of one object, or one name seen twice
-    if f.current is None and _proved_same(f.base, there):
+    if f.current is None and proved_same(f.base, there):
         return True
     has_ids = f.base.file_id is not None and there.file_id is not None
     if has_ids:
         return f.base.file_id == there.file_id
-    return f.retried and f.current is None and _looks_same(f.base, there)
+    return f.retried and f.current is None and looks_same(f.base, there)
 
 
 def _only_case_differs(f: Facts) -> bool:
@@ -463,11 +371,11 @@ def _displace(f: Facts, source: Entry, there: Entry) -> Decision:
         return Apply(_identity(source), _identity(there))
     if f.target_digest is not None and f.target_digest == f.local_digest:
         return Apply(_identity(source), _revision(there))  # the same content goes over it
-    verdict = _compare(f.target_base, f.target_base_digest, there, f.target_digest)
-    if verdict in (_Content.UNCHANGED, _Content.UNPROVEN):
-        unproven = verdict is _Content.UNPROVEN
+    verdict = compare(f.target_base, f.target_base_digest, there, f.target_digest)
+    if verdict in (Compared.UNCHANGED, Compared.UNPROVEN):
+        unproven = verdict is Compared.UNPROVEN
         return Apply(_identity(source), _revision(there), unproven=unproven)
-    if verdict is _Content.ASK:
+    if verdict is Compared.ASK:
         return NeedDigest("target")
     detail = "replaced here, changed on the server"
     return _conflict(ConflictKind.UPDATE_UPDATE, detail, on_target=True)
@@ -479,8 +387,8 @@ def _exchange(f: Facts) -> Decision:
     if here is None or there is None:
         kind = ConflictKind.RENAME_RENAME if f.moved else ConflictKind.UPDATE_REMOVE
         return _conflict(kind, "exchanged here, one of the two is gone on the server")
-    is_crossed = _proved_same(f.base, there) and _proved_same(f.target_base, here)
-    if is_crossed and not _proved_same(here, there):  # two that look alike prove nothing
+    is_crossed = proved_same(f.base, there) and proved_same(f.target_base, here)
+    if is_crossed and not proved_same(here, there):  # two that look alike prove nothing
         return AlreadyDone(there)
     if here.kind is not f.kind:
         return _type_conflict(f.kind, here.kind)

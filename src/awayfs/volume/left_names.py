@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from awayfs.core.decide import Facts, same_object
+from awayfs.core.facts import Facts
 from awayfs.core.records import Record, RecordKind
+from awayfs.core.sameness import same_object
 from awayfs.core.types import Entry, Kind, NodeId
 from awayfs.store.server import ServerNode
 from awayfs.volume.context import Context

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from awayfs.core.decide import Facts, Parent, same_object
 from awayfs.core.errors import NotFound
-from awayfs.core.facts import may_assume_free
+from awayfs.core.facts import Facts, Parent, may_assume_free
 from awayfs.core.naming import folded
 from awayfs.core.records import Record, RecordKind
+from awayfs.core.sameness import same_object
 from awayfs.core.types import Entry, Kind, NodeId, Range
 from awayfs.ports.remote import Crossing, Intent
 from awayfs.store.nodes import Node

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from awayfs.core.conflicts import ConflictKind
-from awayfs.core.decide import same_object
 from awayfs.core.earlier_names import name_after, names_before, taken_out
 from awayfs.core.errors import UsageError
 from awayfs.core.namespace import Slot
 from awayfs.core.records import Record, RecordKind, brings_name
+from awayfs.core.sameness import same_object
 from awayfs.core.types import ROOT, Attributes, Entry, Kind, NodeId
 from awayfs.store.conflicts import Conflict
 from awayfs.volume import known_xattrs

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from awayfs.core.conflicts import ConflictKind
-from awayfs.core.decide import same_object
 from awayfs.core.diff import Content
 from awayfs.core.errors import UsageError
 from awayfs.core.records import Record, RecordKind
+from awayfs.core.sameness import same_object
 from awayfs.core.types import Entry, Kind, NodeId
 from awayfs.store.conflicts import Conflict
 from awayfs.volume.adopt import Adopter
