@@ -3,7 +3,8 @@
 A name follows the upload where it still shows what the upload displaced. That is the revision
 that the upload required (its intent has it), and not always the base: an operation of ours whose
 answer was lost may have made it, a changed time for one. Where the server has no ids, a token
-under which something else may hide is taken for nobody's: the content is compared.
+under which something else may hide is taken for nobody's, nor is another one for somebody else's,
+since the upload itself took a name from that file: the content is compared.
 """
 
 from __future__ import annotations
@@ -45,11 +46,18 @@ class _Old:
         if there.file_id is not None:
             old = (self.base.file_id, self.displaced.file_id)
             return there.file_id in old and there.file_id != self.new.file_id
+        alike = (there.size, there.mtime_ns) == (self.base.size, self.base.mtime_ns)
+        return self.is_known(there) or alike
+
+    def is_known(self, there: Entry) -> bool:
+        """Whether its token is one of the old revision's: a name less may have changed that."""
         return there.token in (self.base.token, self.displaced.token)
 
     def is_proved(self, there: Entry) -> bool:
         """Whether nothing else may hide under what ``there`` was known by."""
-        return there.file_id is not None or not (there.weak or self.base.weak)
+        if there.file_id is not None:
+            return True
+        return self.is_known(there) and not (there.weak or self.base.weak)
 
 
 class Relinker:
@@ -128,6 +136,6 @@ class Relinker:
             return None
         known = None if old.is_proved(there) else await self._finder.base_digest(old.base)
         if known is None:
-            return there
+            return there if old.is_proved(there) or old.is_known(there) else None
         seen = await call(lambda remote: remote.digest(other))
         return seen.entry if seen.blake2b == known and old.may_be(seen.entry) else None
