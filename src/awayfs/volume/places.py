@@ -51,6 +51,11 @@ class PlaceFinder:
         path, directory = self._path_of(record.node)
         return Places(path, None, directory)
 
+    def all_of(self, node: NodeId) -> list[bytes]:
+        """The paths of all names that the server has of a node, where there is a way to them."""
+        paths = (self.join(*name) for name in self._store.server.names(node))
+        return [path for path in paths if path is not None]
+
     def displaced_by(self, record: Record) -> bytes | None:
         """Where the server has what a rename or exchange finds under its new name."""
         server, place = self._store.server, (record.to_parent, record.to_name)

@@ -19,7 +19,7 @@ from awayfs.store.server import ServerNode
 from awayfs.volume.context import Context
 from awayfs.volume.fetch import Fetcher
 from awayfs.volume.observe import Observer
-from awayfs.volume.places import MOVING, PlaceFinder, Places
+from awayfs.volume.places import CHANGING, MOVING, PlaceFinder, Places
 from awayfs.volume.suspects import CHUNK, digest_soon
 
 ONE_NAME = (RecordKind.CREATE, RecordKind.LINK, RecordKind.REMOVE)
@@ -112,11 +112,23 @@ class FactFinder:
         ours or by somebody else: what the operation left lies in the directory, not at the path.
         """
         places = self.places(record)
-        path = places.path if places.target is None else places.target
+        path = self._named_then(record, intent.path, places)
         intent = replace(intent, path=_moved_with_directory(intent.path, path))
         if intent.other_path is None:
             return intent
         return replace(intent, other_path=_moved_with_directory(intent.other_path, places.path))
+
+    def _named_then(self, record: Record, then: bytes, places: Places) -> bytes | None:
+        """The path that a name has by now which was at ``then``: a change of a file with several
+        may go by another at each try.
+        """
+        if record.kind not in CHANGING:
+            return places.path if places.target is None else places.target
+        paths = self._places.all_of(record.node)
+        if then in paths:
+            return then
+        alike = [path for path in paths if _is_called(path, then)]
+        return places.path if places.path in alike or not alike else alike[0]
 
     def is_whole(self, node: Node) -> bool:
         """Whether every byte of a file is here."""
@@ -349,5 +361,9 @@ def _is_inside(places: Places) -> bool:
 
 def _moved_with_directory(then: bytes, now: bytes | None) -> bytes:
     """``now``, unless it is another name: what was left then lies beside the old one."""
-    same = now is not None and now.rpartition(b"/")[2] == then.rpartition(b"/")[2]
-    return now if now is not None and same else then
+    return now if now is not None and _is_called(now, then) else then
+
+
+def _is_called(path: bytes, other: bytes) -> bool:
+    """Whether two paths have the same last name."""
+    return path.rpartition(b"/")[2] == other.rpartition(b"/")[2]
