@@ -454,6 +454,8 @@ class Replay:
         self, record: Record, facts: Facts, decision: Decision, before: Version | None
     ) -> None:
         match decision:
+            case _ if self._finder.meanwhile.again(record):
+                self._waiting.add(record.seq)
             case AlreadyDone(entry) if before is not None:
                 self._actor.freeze_as_sent(record, before)
                 entry = await self._actor.complete(record, facts, entry)

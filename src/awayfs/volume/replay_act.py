@@ -51,7 +51,7 @@ PARTED = "they keep the content from before"
 
 
 class Torn(Exception):
-    """The file changed while it was being uploaded; later again."""
+    """The file changed while it was being uploaded, or was decided about; later again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,8 @@ class Actor:
         fault("replay.frozen")
 
     def _freeze(self, record: Record, intent: Intent, stage: str, sent: Version | None) -> None:
-        if sent is not None and self.version(record.node) != sent:
+        torn = sent is not None and self.version(record.node) != sent
+        if torn or self._finder.meanwhile.is_decided(record):
             raise Torn
         with self._store.transaction():
             self._store.intents.set(record.seq, intent, stage)
@@ -302,8 +303,7 @@ class Actor:
 
     def _save_open(self, node: NodeId) -> None:
         """Size, time and ranges of a file that is open, as they are at this moment."""
-        opened = self._context.opened.get(node)
-        if opened is not None:
+        if (opened := self._context.opened.get(node)) is not None:
             self._context.opened.save(opened)
 
     def version(self, node: NodeId, fd: int | None = None) -> Version:

@@ -19,6 +19,7 @@ from awayfs.volume import known_xattrs
 from awayfs.volume.adopt import SUSPECT, Adopter
 from awayfs.volume.changes import Changes
 from awayfs.volume.context import Context
+from awayfs.volume.decided_meanwhile import DecidedMeanwhile
 from awayfs.volume.fault import fault
 from awayfs.volume.left_names import Left, LeftNames
 from awayfs.volume.observe import Observer
@@ -51,6 +52,7 @@ class Committer:
         self._actor = actor
         self._adopter = Adopter(context)
         self._left_names = LeftNames(context)
+        self._meanwhile = DecidedMeanwhile(context.store)
         self._remover = Remover(context)
 
     def discard_if_unused(self, node: NodeId) -> None:
@@ -77,6 +79,9 @@ class Committer:
     def _commit(
         self, record: Record, facts: Facts, entry: Entry | None, by_others: bool, left: Left | None
     ) -> None:
+        if self._meanwhile.again(record):
+            self._observer.committed(*{record.parent, record.to_parent, ROOT} - {0})
+            return
         carried = self._actor.carried(record) if self._carries(record, facts, by_others) else []
         started = self._store.intents.get(record.seq)
         with self._store.transaction():

@@ -17,6 +17,7 @@ from awayfs.ports.remote import Crossing, Intent
 from awayfs.store.nodes import Node
 from awayfs.store.server import ServerNode
 from awayfs.volume.context import Context
+from awayfs.volume.decided_meanwhile import DecidedMeanwhile
 from awayfs.volume.fetch import Fetcher
 from awayfs.volume.observe import Observer
 from awayfs.volume.places import CHANGING, MOVING, PlaceFinder, Places
@@ -34,6 +35,7 @@ class FactFinder:
         self._observer = observer
         self._fetcher = fetcher
         self._places = PlaceFinder(context.store)
+        self.meanwhile = DecidedMeanwhile(context.store)
 
     def places(self, record: Record) -> Places:
         """The paths a record works on, by the server's names of the nodes it names."""
