@@ -414,3 +414,49 @@ def test_what_was_edited_does_not_go_out_by_a_name_that_is_moved_and_then_remove
         assert b"edited here" in names(world.share).values()
 
     played(tmp_path, play)
+
+
+@pytest.mark.parametrize("keep", list(Resolution))
+@pytest.mark.parametrize("then", ["stays", "moves", "is removed"])
+@pytest.mark.parametrize("there", ["edited", "saved over"])
+def test_a_name_saved_over_here_does_not_come_back_with_a_decision_about_the_file(
+    there: str, then: str, keep: Resolution, tmp_path: Path
+) -> None:
+    """The file is in conflict, and its other name is removed here as well. ``there``: what happened
+    to that one on the server; ``then``: what becomes of what was saved here.
+    """
+
+    async def play(world: World) -> None:
+        changes = world.volume.changes
+        (world.share / "a").write_bytes(b"one")
+        os.link(world.share / "a", world.share / "b")
+        for path in ("a", "b"):
+            await content(world, path)
+        world.write(await world.find("a"), 0, b"edited here")
+        (world.share / "b").write_bytes(b"edited there")
+        if there == "saved over":
+            save_over(world.share / "a", b"saved there")
+        await world.drained()
+        assert [one.kind for one in world.store.conflicts.all()] == ["update/update"]
+        take(world, b"b", "saved over")
+        if then == "moves":
+            changes.rename(ROOT, b"b", ROOT, b"c", 0)
+        elif then == "is removed":
+            changes.unlink(ROOT, b"b")
+        changes.unlink(ROOT, b"a")
+        (conflict,) = world.store.conflicts.all()
+        await world.volume.resolve(conflict, keep)
+        assert then == "stays" or world.store.nodes.child_id(ROOT, b"b") is None
+        await world.drained()
+        while world.store.conflicts.all():
+            for conflict in world.store.conflicts.all():
+                await world.volume.resolve(conflict, keep)
+            await world.drained()
+        assert not world.store.journal.count()
+        await world.volume.observer.directory(ROOT)
+        for path, data in names(world.share).items():
+            assert await content(world, path) == data
+        shown = {name for name, _ in world.store.nodes.children(ROOT)}
+        assert shown == {path.encode() for path in names(world.share)}
+
+    played(tmp_path, play)

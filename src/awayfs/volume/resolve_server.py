@@ -119,9 +119,10 @@ class KeepServer:
             for rename in renames:
                 if not stays and server.child(*_place(rename)) != node:
                     self._giving_up.name(*_place(rename), node)
-            places = [(place, node) for place in server.names(node)] if taking else []
-            for place, owner in [*coming.items(), *places]:
+            for place, owner in coming.items():
                 self._returning.name(*place, owner)
+            for place in server.names(node) if taking else ():
+                self._returning.again(*place)  # but where something else takes the name away
 
     async def _undo_rename(
         self, conflict: Conflict, record: Record, saving: Callable[[], object]
