@@ -289,10 +289,15 @@ class Client:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs; one that nobody has collected does not."""
+    """Whether a process runs; one that nobody has collected does not.
+
+    A thread that waits for the disk outlives SIGKILL and the thread that was first for a while, and
+    with it do the sockets and locks of the process.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b") ")[2][:1] not in (b"Z", b"X")
+            ended = file.read().rpartition(b") ")[2][:1] in (b"Z", b"X")
+        return not ended or len(os.listdir(f"/proc/{pid}/task")) > 1
     except OSError:
         return False
 
