@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 from tests.unit.test_volume_review import World, played
 
+from awayfs.core.conflicts import Resolution
 from awayfs.core.errors import UsageError
-from awayfs.core.types import Range
+from awayfs.core.types import ROOT, Attributes, Range
 from awayfs.store.fsck import check
 from awayfs.volume.changes import RENAME_EXCHANGE
 
@@ -123,5 +125,52 @@ def test_what_is_known_of_a_lost_content_is_saved(tmp_path: Path) -> None:
         assert found.pop("b") == A and found.pop(copy) == B[:50] + bytes(150)
         (note,) = found.values()
         assert b"0 to 50" in note
+
+    played(tmp_path, play)
+
+
+@pytest.mark.parametrize("keep", list(Resolution))
+@pytest.mark.parametrize("other", ["is removed", "stays"])
+@pytest.mark.parametrize("way", ["exchanged", "moved"])
+def test_what_left_a_directory_that_is_nowhere_any_more_is_made_anew_where_it_is(
+    way: str, other: str, keep: Resolution, tmp_path: Path
+) -> None:
+    """Removed here, and there with the one that it was in, which is made anew."""
+
+    async def play(world: World) -> None:
+        changes = world.volume.changes
+        (world.share / "p/d").mkdir(parents=True)
+        (world.share / "p/d/f").write_bytes(A)
+        (world.share / "x").write_bytes(B)
+        above, directory = (await world.find("p")).id, (await world.find("p/d")).id
+        node, _ = await world.cached("p/d/f"), await world.cached("x")
+        for listed in (above, directory):
+            await world.volume.observer.directory(listed)
+        changes.link(node.id, ROOT, b"linked")
+        changes.set_attributes(above, Attributes(mode=0o700))
+        shutil.rmtree(world.share / "p")
+        await world.drained()
+        found = {conflict.node for conflict in world.store.conflicts.all()}
+        assert found == {node.id, above}
+        changes.unlink(ROOT, b"linked")
+        if way == "exchanged":
+            changes.rename(ROOT, b"x", directory, b"f", RENAME_EXCHANGE)
+            changes.rename(directory, b"f", ROOT, b"y", 0)
+        else:
+            changes.rename(ROOT, b"x", ROOT, b"y", 0)
+            changes.rename(directory, b"f", ROOT, b"x", 0)
+        if other == "is removed":
+            changes.unlink(ROOT, b"y")
+        changes.rmdir(above, b"d")
+        for _ in range(4):
+            for conflict in reversed(world.store.conflicts.all()):  # the directory's first
+                await world.volume.resolve(conflict, keep)
+            await world.drained()
+        assert not world.store.conflicts.all() and not world.store.journal.count()
+        there = {path.name: path.is_file() and path.read_bytes() for path in world.share.iterdir()}
+        assert (A in there.values()) is (keep is not Resolution.SERVER)
+        assert B in there.values() or other == "is removed"
+        await world.volume.observer.directory(ROOT)
+        assert {name for name, _ in world.store.nodes.children(ROOT)} == set(map(str.encode, there))
 
     played(tmp_path, play)

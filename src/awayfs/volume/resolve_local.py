@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from awayfs.core.conflicts import ConflictKind
-from awayfs.core.earlier_names import name_after, names_before, taken_out
+from awayfs.core.earlier_names import name_after, names_before, taken_out, without
 from awayfs.core.errors import UsageError
 from awayfs.core.namespace import Slot
 from awayfs.core.records import Record, RecordKind, brings_name
@@ -179,7 +179,7 @@ class KeepLocal:
         now = self._store.nodes.names(record.node)
         later = [r for r in self._store.journal.of_node(record.node) if r.seq > record.seq]
         then = names_before(record.node, now, later) or now
-        if now and not any(self._store.nodes.get(directory) for directory, _ in then):
+        if now and not any(self._is_somewhere(directory) for directory, _ in then):
             then = self._as_named_now(record.node, now, later)
         # first one that it keeps, whatever it is called by now: it is never without a name
         names = sorted(then, key=lambda name: name_after(record.node, name, later) is None)
@@ -208,9 +208,17 @@ class KeepLocal:
             self._recreate_below(record.node)
             self._directories_anew(parent)
 
+    def _is_somewhere(self, directory: NodeId) -> bool:
+        """Whether there is a directory, here or there, or will be before it is removed again."""
+        if self._store.nodes.path(directory) is not None:
+            return True
+        records = self._store.journal.of_node(directory)
+        made = any(r.kind is RecordKind.CREATE for r in records)
+        return made or self._store.server.path(directory) is not None
+
     def _as_named_now(self, node: NodeId, now: list[Slot], later: list[Record]) -> list[Slot]:
         """The directory that it was in then is given up: how it came to be elsewhere is nothing
-        that the server could be told.
+        that the server could be told. Of an exchange, the other's renaming is left.
         """
         journal = self._store.journal
         for record in later:
@@ -218,6 +226,8 @@ class KeepLocal:
             named = record.kind is RecordKind.LINK and (record.parent, record.name) == now[0]
             if removed or named:
                 journal.remove([record.seq])
+            elif record.kind is RecordKind.EXCHANGE:
+                journal.replace(without(record, node))
         return now[:1]
 
     def _names_since(
