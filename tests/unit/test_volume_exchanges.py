@@ -142,6 +142,7 @@ def test_what_left_a_directory_that_is_nowhere_any_more_is_made_anew_where_it_is
         (world.share / "p/d").mkdir(parents=True)
         (world.share / "p/d/f").write_bytes(A)
         (world.share / "x").write_bytes(B)
+        (world.share / "another").touch()  # an empty share is believed to be by accident
         above, directory = (await world.find("p")).id, (await world.find("p/d")).id
         node, _ = await world.cached("p/d/f"), await world.cached("x")
         for listed in (above, directory):
