@@ -29,6 +29,8 @@ DEEPEST = 6
 SIZES = (1, 1, 3, 20, 200, 3000, 20_000)
 LARGE, LARGE_SHARE = 150_000, 0.02
 """In blocks, and how often."""
+UNEVEN = 8
+"""By this part sizes differ: over SFTP files of one size and second are the same until compared."""
 PAUSE_S = 0.02
 """Between two operations, on average."""
 AWAY_S = 0.3
@@ -166,9 +168,8 @@ class Actor:
 
     def new_content(self) -> tuple[bytes, int]:
         """A token, and in how many blocks it is to stand."""
-        blocks = self.draw.choice(SIZES)
-        if self.draw.random() < LARGE_SHARE:
-            blocks = LARGE
+        blocks = LARGE if self.draw.random() < LARGE_SHARE else self.draw.choice(SIZES)
+        blocks += self.draw.randrange(1 + blocks // UNEVEN)
         return self.ledger.new(self.letter), blocks
 
     def put(self, fd: int, token: bytes, blocks: int, path: bytes, synced: bool) -> None:
