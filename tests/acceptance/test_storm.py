@@ -16,7 +16,8 @@ from tests.storm.ledger import block
 from tests.storm.plan import Plan
 from tests.storm.world import World
 
-pytestmark = [*needs_fuse, pytest.mark.skipif(bool(unfit("dir")), reason=unfit("dir"))]
+UNFIT = unfit("dir")
+pytestmark = [*needs_fuse, pytest.mark.skipif(bool(UNFIT), reason=UNFIT)]
 
 
 def test_a_small_storm_finds_nothing_and_leaves_nothing(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ mounts must show what the server has, and nothing that anybody wrote may be gone
 who saw it took it away:
 
     python -m tests.storm --kind sftp --seed 7         one storm
-    python -m tests.storm --kind dir --seeds 7-20      one after the other, each of another kind
+    python -m tests.storm --kind dir --seeds 7-20      one after the other, of varied sorts
 
 A seed decides what is tried, and in which order. When it happens is up to the machine, so a seed
 finds the same again often, not always. The state of a storm that found something is kept: the
