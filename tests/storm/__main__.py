@@ -20,6 +20,8 @@ def main() -> int:
     """Exit code 1 if something was found."""
     parser = _parser()
     given = parser.parse_args()
+    if given.actors == ("server",):
+        parser.error("--actors: at least one of ann and ben has to take part")
     reason = unfit(given.kind)
     if reason:
         parser.error(reason)

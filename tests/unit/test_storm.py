@@ -52,7 +52,14 @@ def test_a_plan_is_asked_for_by_its_command() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--seeds", "9"], ["--faults", "rain"], ["--only", "dance"], ["--kind", "nfs"]]
+    "arguments",
+    [
+        ["--seeds", "9"],
+        ["--faults", "rain"],
+        ["--only", "dance"],
+        ["--kind", "nfs"],
+        ["--actors", "server"],
+    ],
 )
 def test_bad_input_is_told(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -61,4 +68,4 @@ def test_bad_input_is_told(
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
-    assert arguments[1] in capsys.readouterr().err
+    assert arguments[0] in capsys.readouterr().err
