@@ -183,6 +183,7 @@ async def one_of_two(world: World) -> Conflict:
     await look(world)
     await world.volume.replay.one(world.store.journal.all()[0].seq)
     (first,) = world.store.conflicts.all()
+    assert check(world.store) == []
     return first
 
 
@@ -260,6 +261,38 @@ def test_two_nodes_that_were_taken_for_one_are_two_again(way: str, tmp_path: Pat
         await ended(world, way)
         await in_step(world)
         assert {"content of a", "content of new"} <= set(contents(world.share))
+
+    played(tmp_path, play)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("seen", [False, True])
+@pytest.mark.parametrize(
+    ("here", "on_server"),
+    [
+        ([("a", "x")], [("a", "y")]),
+        ([("a", "x")], [("a", "y"), ("", "a")]),
+        ([("a", "x"), ("b", "w")], CHANGED_PLACES),
+        ([("b", "w"), ("a", "x")], CHANGED_PLACES),
+    ],
+)
+def test_what_is_made_in_it_meanwhile_is_where_it_is(
+    here: Sequence[Move], on_server: Sequence[Move], seen: bool, way: str, tmp_path: Path
+) -> None:
+    async def play(world: World) -> None:
+        start(world.share)
+        await known(world)
+        move_here(world, [*here, ("new", "x/new")])
+        move_there(world.share, on_server)
+        if seen:
+            await look(world)
+        await world.drained()
+        there_now = "b" if on_server == CHANGED_PLACES else "y"
+        assert {f"{there_now}/in-a", f"{there_now}/new"} <= there(world)
+        await ended(world, way)
+        await in_step(world)
+        end = "x" if way == "local" else there_now
+        assert {f"{end}/in-a", f"{end}/new"} <= there(world)
 
     played(tmp_path, play)
 

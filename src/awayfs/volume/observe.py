@@ -222,17 +222,12 @@ class Observer:
 
     async def _still_elsewhere(self, node: NodeId, file_id: bytes) -> bool:
         """Whether the node stands where it was last seen; forgets that place if not."""
-        seen = self._context.seen_elsewhere.get(node)
+        seen = self._context.seen_at(node)
         directory = self._store.server.path(seen[0]) if seen is not None else None
-        if seen is None or directory is None:
-            return False
-        path = join(directory, seen[1])
-        try:
-            entry = await self._context.link.call(lambda remote: remote.stat(path))
-            if entry.file_id == file_id:
+        if seen is not None and directory is not None:
+            entry = await self._context.link.find(join(directory, seen[1]))
+            if entry is not None and entry.file_id == file_id:
                 return True
-        except NotFound:
-            pass
         self._context.seen_elsewhere.pop(node, None)
         return False
 

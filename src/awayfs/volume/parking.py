@@ -24,6 +24,7 @@ from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
 from awayfs.volume.removing import Remover
 from awayfs.volume.replay_facts import FactFinder
+from awayfs.volume.resolve_moved import MovedNodes
 from awayfs.volume.server_variants import ServerVariants
 
 log = logging.getLogger(__name__)
@@ -35,12 +36,17 @@ class Parking:
     """Parks records and keeps variants."""
 
     def __init__(
-        self, context: Context, finder: FactFinder, server_variants: ServerVariants
+        self,
+        context: Context,
+        finder: FactFinder,
+        server_variants: ServerVariants,
+        moved: MovedNodes,
     ) -> None:
         self._context = context
         self._store = context.store
         self._finder = finder
         self._server_variants = server_variants
+        self._moved = moved
         self._adopter = Adopter(context)
         self._remover = Remover(context)
 
@@ -69,13 +75,29 @@ class Parking:
             self._bring_back(record, entry)
             self._record_conflict(record, conflict.kind, conflict.detail, entry, staged, ())
         else:
-            self._park(record, conflict.detail)
-            seqs = (record.seq,)
-            self._record_conflict(record, conflict.kind, conflict.detail, entry, staged, seqs)
+            await self._park_in_conflict(record, conflict, entry, staged)
         fault("parking.parked")
         self._context.kernel.forget_node(record.node)
         if lost is not None:
             raise lost
+
+    async def _park_in_conflict(
+        self, record: Record, conflict: Conflict, entry: Entry | None, staged: str | None
+    ) -> None:
+        """Whatever is decided about a directory that was renamed on both sides, what is done in it
+        meanwhile goes to where the server has it.
+        """
+        node = self._context.node(record.node)
+        moved = conflict.kind is ConflictKind.RENAME_RENAME and record.kind is RecordKind.RENAME
+        moved = moved and node is not None and node.kind is Kind.DIRECTORY
+        if moved:
+            await self._moved.look(record.node)
+        with self._store.transaction():
+            self._park(record, conflict.detail)
+            seqs = (record.seq,)
+            self._record_conflict(record, conflict.kind, conflict.detail, entry, staged, seqs)
+            if moved:
+                self._moved.take(record)
 
     def _told(self, record: Record, conflict: Conflict) -> Conflict:
         """Also says where a part of the local variant is gone."""

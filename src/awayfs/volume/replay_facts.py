@@ -196,8 +196,10 @@ class FactFinder:
         directory = places.target_directory or record.parent
         if self._store.server.path(directory) is not None:
             return Parent.PRESENT
-        created = self._store.journal.of_node(directory)
-        unborn = any(r.kind is RecordKind.CREATE for r in created)
+        records = self._store.journal.of_node(directory)
+        unborn = any(r.kind is RecordKind.CREATE for r in records)
+        if not self._store.server.names(directory):  # another took its name: it is found by that
+            unborn |= any(_moves(record, directory) for record in records)
         return Parent.UNBORN if unborn else Parent.GONE
 
     def _twin(self, record: Record, places: Places) -> bytes | None:

@@ -35,12 +35,35 @@ class MovedNodes:
 
         Those that were known there are moved along, each to where it is by now.
         """
-        looked_for: set[NodeId] = set()
-        while left := [node for node in self._places(record.node) if node not in looked_for]:
+        await self.look(record.node)
+        self.take(record)
+        fault("resolve.found")
+
+    async def look(self, node: NodeId) -> None:
+        """See where a node is by now, and those that are known there."""
+        if await self._is_there(node):
+            return
+        await self._observer.search(node)
+        looked_for = {node}
+        while left := [one for one in self._places(node) if one not in looked_for]:
             await self._observer.search(left[0])
             looked_for.add(left[0])
+
+    def take(self, record: Record) -> None:
+        """What was seen is what is known from now on; see ``find``."""
         self._move(record, self._places(record.node))
-        fault("resolve.found")
+
+    async def _is_there(self, node: NodeId) -> bool:
+        """Whether the node, of one name, is where it is known to be; nothing else counts then."""
+        known, names = self._store.server.get(node), self._store.server.names(node)
+        path = self._store.server.path(node)
+        if known is None or known.file_id is None or len(names) != 1 or path is None:
+            return False
+        entry = await self._context.link.find(path)
+        if entry is None or entry.file_id != known.file_id:
+            return False
+        self._context.seen_elsewhere.pop(node, None)
+        return True
 
     def is_known_as_another(self, node: NodeId) -> bool:
         """Whether what the server has is known as another node of ours already, which has its
@@ -113,6 +136,8 @@ class MovedNodes:
                 if seen is not None:
                     server.add_name(*seen, moved)
                     self._context.seen_elsewhere.pop(moved, None)
+                if server.listed_ns(moved) is not None:
+                    server.set_listed(moved, 0)  # it may have been another's listing
             start, place = old[node], places[node]
             if start is not None and place is not None:
                 self._follow(node, start, place)

@@ -48,6 +48,7 @@ from awayfs.volume.replay_act import Actor
 from awayfs.volume.replay_commit import Committer
 from awayfs.volume.replay_facts import FactFinder
 from awayfs.volume.resolve import Resolver
+from awayfs.volume.resolve_moved import MovedNodes
 from awayfs.volume.rest import Rest
 from awayfs.volume.revive import Reviver
 from awayfs.volume.room import Room
@@ -110,7 +111,7 @@ class Volume:
         """What brings the journal to the server."""
         context = self.context
         finder = FactFinder(context, self.observer, self.fetcher)
-        together = Together(context.store)
+        together, moved = Together(context.store), MovedNodes(context, self.observer)
         actor = Actor(context, self.fetcher, finder, client, together)
         self.replay = Replay(
             context,
@@ -118,7 +119,7 @@ class Volume:
             finder,
             actor,
             Committer(context, self.observer, self.changes, actor, together),
-            Parking(context, finder, self.virtual.server_variants),
+            Parking(context, finder, self.virtual.server_variants, moved),
             Reviver(context, self.observer, client),
         )
 
