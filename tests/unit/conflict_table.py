@@ -136,7 +136,11 @@ SETTLED = [
         ),
     ),
     Settled("linked a file", "wrote it", "both", ("link: source edited there",)),
-    Settled("created in a directory", "renamed or moved that directory", "created where it is now"),
+    Settled(
+        "created in a directory",
+        "renamed or moved that directory",
+        "created where it is now, before it is decided about, too",
+    ),
     Settled(
         "created in a directory",
         "removed that directory",
@@ -275,8 +279,8 @@ KEPT = [
     ),
     Kept(
         "name/name",
-        "created, renamed or linked × something else has the name, or one that the server takes"
-        " for the same",
+        "created, renamed or linked × something else has the name (of what was renamed on both"
+        " sides, too), or one that the server takes for the same",
         "name shows ours",
         "the server's becomes a conflict copy",
         "ours is given up",
@@ -287,6 +291,8 @@ KEPT = [
             "create: an empty stranger is not ours",
             "create retried: a stranger still is one",
             "create: a twin by case on a server that ignores it",
+            "create: one with equal content that was renamed on both sides is there",
+            "mkdir: one that was renamed on both sides is there",
             "symlink: other target",
             "device: other numbers",
             "link: taken by a stranger",
