@@ -150,8 +150,11 @@ def make_folders(directory: str) -> None:
     for folder in FOLDERS:
         os.makedirs(f"{directory}/{folder}", 0o700, exist_ok=True)
     for folder in _FANNED:
+        with os.scandir(f"{directory}/{folder}") as entries:
+            there = {entry.name for entry in entries if entry.is_dir()}
         for fan in range(256):
-            os.makedirs(f"{directory}/{folder}/{fan:02x}", 0o700, exist_ok=True)
+            if (name := f"{fan:02x}") not in there:
+                os.mkdir(f"{directory}/{folder}/{name}", 0o700)
         fsync_path(f"{directory}/{folder}")
     fsync_path(directory)
 
