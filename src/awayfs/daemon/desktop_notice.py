@@ -6,7 +6,6 @@ What is shown comes from the mount's own URL and place, never from a server.
 
 from __future__ import annotations
 
-import html
 import logging
 import os
 
@@ -29,6 +28,8 @@ def show(summary: str, body: str) -> None:
     """Have it shown; nothing happens where that cannot be done. Blocks for a moment."""
     if not os.environ.get("DBUS_SESSION_BUS_ADDRESS"):
         return
+    import html
+
     from jeepney import DBusAddress, new_method_call
     from jeepney.io.blocking import open_dbus_connection
 

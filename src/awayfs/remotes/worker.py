@@ -7,9 +7,9 @@ may be stuck in the kernel then, so it leaves without waiting for any.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import gc
+import getopt
 import logging
 import os
 import socket
@@ -225,16 +225,14 @@ async def _serve_for_ever(sock: socket.socket, build: Build) -> None:
 
 def main(build: Build = build_adapter) -> None:
     """Entry point; ``--cut-at N`` (``faults``) and another ``build`` are for tests."""
-    parser = argparse.ArgumentParser(prog="awayfs-worker")
-    parser.add_argument("--socket", type=int, required=True)
-    parser.add_argument("--cut-at", type=int, default=0)
-    arguments = parser.parse_args()
+    given = dict(getopt.getopt(sys.argv[1:], "", ["socket=", "cut-at="])[0])
+    fd, cut_at = int(given["--socket"]), int(given.get("--cut-at", 0))
     linux.die_with_parent()
-    _close_all_but(arguments.socket)
+    _close_all_but(fd)
     logging.basicConfig(stream=sys.stderr, format="worker %(process)d: %(message)s")
-    if arguments.cut_at:
-        faults.arm(arguments.cut_at, kill=True)
-    sock = socket.socket(fileno=arguments.socket)
+    if cut_at:
+        faults.arm(cut_at, kill=True)
+    sock = socket.socket(fileno=fd)
     asyncio.run(_serve_for_ever(sock, build))
 
 
