@@ -882,3 +882,21 @@ def test_what_is_left_of_an_exchange_with_what_was_given_up_goes_out() -> None:
         ("clash", {"who": "a", "ours": [], "by": "a", "theirs": [("rmdir", "d")]}),
     ]
     assert play("apart", steps) is None
+
+
+def test_a_file_is_read_where_it_is_though_a_link_stands_where_it_was_seen() -> None:
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 52765, "always": "server"}),
+        (
+            "clash",
+            {
+                "who": "b",
+                "ours": [("save", "e/a", "over")],
+                "by": "b",
+                "theirs": [("exchange", "e/a", "b")],
+            },
+        ),
+        ("clash", {"who": "a", "ours": [], "by": "a", "theirs": [("unlink", "b")]}),
+        ("clash", {"who": "a", "ours": [], "by": "a", "theirs": [("symlink", "b", "a")]}),
+    ]
+    assert play("apart", steps) is None

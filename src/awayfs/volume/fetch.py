@@ -56,7 +56,7 @@ LOST = (
 )
 NAMELESS = "this part was never here, and the file was removed"
 NOWHERE = "content is neither here nor on the server"
-NO_FILE = (errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
+NO_FILE = (errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
 """What a server says of a path at which something else than a file stands by now."""
 
 
