@@ -101,6 +101,35 @@ def test_the_last_that_leaves_a_directory_without_a_name_takes_it_along(tmp_path
     played(tmp_path, play)
 
 
+@pytest.mark.parametrize("keep", list(Resolution))
+def test_what_is_written_where_nothing_leads_goes_where_it_is_found(
+    keep: Resolution, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a program that has it open since before it was removed; it is decided about twice."""
+    monkeypatch.setattr(FileSystem, "file_id", lambda *_: None)
+
+    async def play(world: World) -> None:
+        store = world.store
+        await left_inside(world, "file")
+        (conflict,) = store.conflicts.all()
+        node = world.volume.context.node(conflict.node)
+        assert node is not None and store.nodes.path(node.id) is None
+        world.write(node, 0, b"edited")
+        await world.drained()
+        for conflict in store.conflicts.all():
+            nowhere = conflict.kind == "remove/update"
+            await world.volume.resolve(conflict, Resolution.SERVER if nowhere else keep)
+        await world.drained()
+        kept = keep is not Resolution.SERVER
+        assert (world.share / "inner").exists() is kept
+        if kept:
+            assert (world.share / "inner").read_bytes() == b"edited"
+            assert store.nodes.path(node.id) == b"inner"
+        await is_theirs_alone(world, "file")
+
+    played(tmp_path, play)
+
+
 @pytest.mark.parametrize("dies", ["before", "after"])
 def test_a_start_lets_go_of_what_a_death_left_so(dies: str, ids: bool, tmp_path: Path) -> None:
     """The daemon dies before the decision, which stays to be made then, or right after it."""

@@ -120,6 +120,7 @@ class Resolver:
         """A conflict was decided, and is gone: tell all whom it concerns."""
         self._context.kernel.forget_node(conflict.node)
         self._context.failures.clear(conflict.node)
+        self._changes.discard_if_unused(conflict.node)
         for node in (conflict.node, conflict.parent):
             self._remover.let_go_above(node)
         self._context.on_journal()

@@ -11,6 +11,7 @@ from awayfs.core.errors import UsageError
 from awayfs.core.namespace import Slot
 from awayfs.core.records import Record, RecordKind, brings_name
 from awayfs.core.sameness import same_object
+from awayfs.core.standing import place_for
 from awayfs.core.types import ROOT, Attributes, Entry, Kind, NodeId
 from awayfs.store.conflicts import Conflict
 from awayfs.volume import known_xattrs
@@ -176,6 +177,7 @@ class KeepLocal:
         from there. A parked record stays parked.
         """
         set_apart(self._store, record)
+        self._lead_to(record.node)
         now = self._store.nodes.names(record.node)
         later = [r for r in self._store.journal.of_node(record.node) if r.seq > record.seq]
         then = names_before(record.node, now, later) or now
@@ -215,6 +217,23 @@ class KeepLocal:
         records = self._store.journal.of_node(directory)
         made = any(r.kind is RecordKind.CREATE for r in records)
         return made or self._store.server.path(directory) is not None
+
+    def _lead_to(self, node: NodeId) -> None:
+        """What has a name only in directories that are neither here nor on the server gets one that
+        leads to it, in the root: nothing could be made in those, and nobody would find it.
+        """
+        nodes, server = self._store.nodes, self._store.server
+        names = nodes.names(node)
+        if not names or any(self._is_somewhere(directory) for directory, _ in names):
+            return
+
+        def is_free(slot: Slot) -> bool:
+            return nodes.child_id(*slot) is None and server.child(*slot) is None
+
+        with self._store.transaction():
+            for name in names:
+                self._giving_up.name(*name, node)
+            nodes.add_name(*place_for(node, names[0][1], (), nodes.above, is_free), node)
 
     def _as_named_now(self, node: NodeId, now: list[Slot], later: list[Record]) -> list[Slot]:
         """The directory that it was in then is given up: how it came to be elsewhere is nothing
