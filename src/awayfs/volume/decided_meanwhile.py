@@ -29,7 +29,7 @@ class DecidedMeanwhile:
         if known is None:
             return self._store.nodes.get(record.node) is None
         into = record.to_parent if record.kind in MOVING else record.parent
-        lost = record.kind in BRINGING and into != ROOT and self._store.server.get(into) is None
+        lost = record.kind in BRINGING and into != ROOT and self._store.server.path(into) is None
         return lost or (known.kind, known.node) != (record.kind, record.node)
 
     def again(self, record: Record) -> bool:
