@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from test_volume_review import World, played
 from awayfs.core.types import ROOT, Attributes, Kind
 from awayfs.volume.admission import ACCEPTED
 from awayfs.volume.adopt import Adopter
+from awayfs.volume.adopted_attributes import AdoptedAttributes
 
 SETTLED_S = 0.05
 """After that tokens of a local directory are strong."""
@@ -190,6 +192,34 @@ def test_a_directorys_time_comes_back_with_a_listing_that_is_as_it_was(tmp_path:
         world.store.nodes.update(node.id, mtime_ns=node.mtime_ns + 5 * 10**9)
         assert not await listed(world)
         assert (await world.find("d")).mtime_ns == node.mtime_ns
+
+    played(tmp_path, play)
+
+
+@pytest.mark.parametrize("grain_ns", [1, 4_000_000, 1_000_000_000])
+def test_a_directory_shows_the_servers_time_but_for_what_that_cannot_hold(
+    grain_ns: int, tmp_path: Path
+) -> None:
+    """Changed here and there in one tick of a clock, it shows the server's to the last digit; the
+    fraction of a second that a server cuts off stays.
+    """
+
+    async def play(world: World) -> None:
+        await settled(world)
+        connected = world.volume.link.connected
+        assert connected is not None
+        able = replace(connected.capabilities, time_granularity_ns=grain_ns)
+        world.volume.link.connected = replace(connected, capabilities=able)
+        node, base = await world.find("d"), world.store.server.get((await world.find("d")).id)
+        assert base is not None
+        attributes = AdoptedAttributes(world.volume.context)
+        for there in (1_700_000_000_279_245_926, 1_700_000_000_000_000_000):
+            here = there + 499_384
+            world.store.nodes.update(node.id, mtime_ns=here)
+            with world.store.transaction():
+                attributes.directory_time(node.id, replace(base.entry(), mtime_ns=there))
+            is_cut_off = grain_ns > 1 and there % grain_ns == 0
+            assert world.shown(node).mtime_ns == (here if is_cut_off else there)
 
     played(tmp_path, play)
 

@@ -54,8 +54,8 @@ class AdoptedAttributes:
         """
         local, capabilities = self._nodes.get(node), self._context.link.capabilities
         grain = max(capabilities.time_granularity_ns, 1) if capabilities else 1
-        if local is None or local.mtime_ns // grain == entry.mtime_ns // grain:
-            return
+        if local is None or entry.mtime_ns in (local.mtime_ns, local.mtime_ns // grain * grain):
+            return  # but for what the server cannot hold
         if self._journal.concerns(node):
             return
         self._nodes.update(node, mtime_ns=entry.mtime_ns)
