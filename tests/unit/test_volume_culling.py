@@ -40,9 +40,8 @@ class Player:
         self.pinned: set[str] = set()
         self.complete: set[str] = set()
         self.own: dict[str, list[tuple[int, int]]] = {}
-        self.completed: set[str] = (
-            set()
-        )  # to be sent, and pinned then: it stays, whatever the limit
+        self.unculled: set[str] = set()  # directories
+        self.completed: set[str] = set()  # to be sent; kept then, it stays whatever the limit
         self.seed = 1000
         for number, path in enumerate(FILES):
             place = world.share / path
@@ -133,6 +132,10 @@ class Player:
             self.world.volume.set_for_node(node.id, name, value)
         except OSError as error:
             assert error.errno == errno.EINVAL
+            return
+        if name == "cull":
+            (self.unculled.add if value == "off" else self.unculled.discard)("abc"[number % 3])
+            await self.cull()
 
     async def cull(self) -> None:
         await self.world.volume.culling._turn()
@@ -148,11 +151,15 @@ class Player:
 
     async def send(self) -> None:
         if self.world.volume.link.usable:
-            self.completed |= {path for path in self.pinned if not self.is_whole(path)}
+            self.completed |= {path for path in self.kept() if not self.is_whole(path)}
             await self.world.drained()
             await self.cull()  # as the background does at once
 
     # -- what must hold -------------------------------------------------------------------
+
+    def kept(self) -> set[str]:
+        """What is not culled."""
+        return self.pinned | {path for path in FILES if path[0] in self.unculled}
 
     def is_whole(self, path: str) -> bool:
         node = self.world.store.nodes.resolve(os.fsencode(path))
@@ -168,7 +175,7 @@ class Player:
 
     def check(self) -> None:
         store = self.world.store
-        passed = sum(len(self.holds[path]) for path in self.completed & self.pinned)
+        passed = sum(len(self.holds[path]) for path in self.completed & self.kept())
         assert store.content.usage() <= self.limit + passed
         for path in FILES:
             node = store.nodes.resolve(os.fsencode(path))
@@ -220,9 +227,19 @@ BIG_PINS: list[tuple[Any, ...]] = [
 ]
 """Pins take the whole limit, and a change can only be sent with what is not here of its file."""
 
+UNCULLED: list[tuple[Any, ...]] = [
+    ("pin", 10),
+    ("pin", 3),
+    ("read", 4),
+    ("keep", 10, "cull", "off"),
+    ("grow", 6, 783),
+]
+"""What is to be sent, and is not culled, is completed for that."""
+
 
 @pytest.mark.slow
 @example(40 * KIB, BIG_PINS)
+@example(40 * KIB, UNCULLED)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(limit=st.sampled_from([40 * KIB, 90 * KIB, 400 * KIB]), ops=st.lists(OPS, max_size=25))
 def test_what_must_stay_is_there(limit: int, ops: list[tuple[Any, ...]]) -> None:
