@@ -29,6 +29,7 @@ from awayfs.store.files import FOLDERS, Files
 from awayfs.store.nodes import Node
 from awayfs.store.store import Store
 from awayfs.volume import fault as fault_module
+from awayfs.volume.adopt import SUSPECT
 from awayfs.volume.changes import RENAME_EXCHANGE
 from awayfs.volume.context import Context, VolumeOptions
 from awayfs.volume.files import FileHandle
@@ -485,10 +486,17 @@ class Client:
         self._unlink_child(parent, name, node)
 
     def _unlink_child(self, parent: NodeId, name: bytes, node: Node) -> None:
-        seen = self.tokens(node.id) if node.kind is Kind.FILE else set()
+        seen = self._going_with(node.id) if node.kind is Kind.FILE else set()
         with self._taking(seen, f"unlink {os.fsdecode(name)}"):
             self.volume.changes.unlink(parent, name)
         self._gone(node.id)
+
+    def _going_with(self, node: NodeId) -> set[bytes]:
+        """What goes with a name: also what was seen to be another, and was not read since."""
+        base = self.store.server.get(node)
+        if base is None or self.store.content.token(node) != SUSPECT:
+            return self.tokens(node)
+        return self.tokens(node) | self.share.versions.get(base.token, frozenset())
 
     def _gone(self, node: NodeId) -> None:
         self.volume.unlinked(node)
@@ -539,7 +547,7 @@ class Client:
             raise OSError(errno.ENOENT, "no such file")
         gone: set[bytes] = set()
         if target is not None and target.id != node.id and target.kind is Kind.FILE and not flags:
-            gone = self.tokens(target.id) - set(meant)
+            gone = self._going_with(target.id) - set(meant)
         with self._taking(gone, f"rename over {to}"):
             self.volume.changes.rename(parent, name, to_parent, to_name, flags)
         if target is not None:

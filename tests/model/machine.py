@@ -112,9 +112,12 @@ class Machine:
     def __init__(self) -> None:
         self.world: World = None  # type: ignore[assignment]
 
-    def begin(self, without: list[str], decisions: int, always: str | None = None) -> None:
-        """What is on the server at first; ``decisions`` seeds those of the end."""
-        self.world = World(decisions, always)
+    def begin(
+        self, without: list[str], decisions: int, always: str | None = None, *, ids: bool = True
+    ) -> None:
+        """What is on the server at first; ``decisions`` seeds those of the end. ``ids``: whether
+        the server tells objects apart."""
+        self.world = World(decisions, always, ids=ids)
         for op in START:
             if op[1] not in without:
                 self.world.serve(op)

@@ -17,6 +17,8 @@ Step = tuple[str, dict[str, Any]]
 SHRINK_S = 120.0
 ALWAYS = (None, None, None, *map(str, Resolution))
 """How a run decides: in half of them always the same."""
+WITH_IDS = 0.7
+"""How often the server tells objects apart, whatever they are called. Over SFTP it does not."""
 
 
 def generate(machine: str, seed: int, most: int) -> list[Step]:
@@ -26,7 +28,12 @@ def generate(machine: str, seed: int, most: int) -> list[Step]:
     rules = {n: getattr(kind, n).rule for n in dir(kind) if hasattr(getattr(kind, n), "rule")}
     weights = [weight for weight, _ in rules.values()]
     without = rng.sample(PATHS, rng.choice((0, 0, 1, 2, 4)))
-    begin = {"without": without, "decisions": rng.randrange(1 << 16), "always": rng.choice(ALWAYS)}
+    begin = {
+        "without": without,
+        "decisions": rng.randrange(1 << 16),
+        "always": rng.choice(ALWAYS),
+        "ids": rng.random() < WITH_IDS,
+    }
     steps: list[Step] = [("begin", begin)]
     for name in rng.choices(list(rules), weights, k=rng.randint(3, most)):
         steps.append((name, {key: choose(rng) for key, choose in rules[name][1].items()}))

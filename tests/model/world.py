@@ -15,6 +15,7 @@ from typing import Any
 
 from awayfs.core.conflicts import Resolution
 from awayfs.core.errors import RemoteError, UsageError
+from awayfs.remotes.directory_facts import FileSystem
 from awayfs.store import store as store_module
 from awayfs.store.fsck import check
 from awayfs.volume import fault as fault_module
@@ -39,7 +40,7 @@ class Broken(AssertionError):
 class World:
     """One share and its clients."""
 
-    def __init__(self, decisions: int = 0, always: str | None = None) -> None:
+    def __init__(self, decisions: int = 0, always: str | None = None, *, ids: bool = True) -> None:
         in_memory = os.access(MEMORY, os.W_OK)
         self.base = Path(tempfile.mkdtemp(prefix="awayfs-m-", dir=MEMORY if in_memory else None))
         self.loop = asyncio.new_event_loop()
@@ -50,6 +51,7 @@ class World:
         self.clients: dict[str, Client] = {}
         self.rng = random.Random(decisions)
         self.always = always
+        self.ids = ids
         self.log: list[str] = []
         self.amid: tuple[int, tuple[Any, ...]] | None = None
         self.busy = False
@@ -58,6 +60,7 @@ class World:
             _replace(slices, "SLICE_S", math.inf),  # else others' turns depend on the clock
             _replace(fault_module, "os", fault_module.os),  # ``Client.arm`` does
             _replace(store_module, "Files", OneFan),
+            *([] if ids else [_replace(FileSystem, "file_id", lambda *_: None)]),
             _replace(store_module, "make_folders", make_folders),
         ]
 
@@ -256,14 +259,20 @@ class World:
 
     def _differences(self) -> str:
         """Where a client's tree is not the server's."""
-        wanted = self.share.tree()
+        wanted = self._alike(self.share.tree())
         return "".join(
             f"\n{path}: server {wanted.get(path)}, {client.name} {tree.get(path)}"
             for client in self.clients.values()
-            for tree in [client.tree()]
+            for tree in [self._alike(client.tree())]
             for path in sorted(wanted.keys() | tree.keys())
             if wanted.get(path) != tree.get(path)
         )
+
+    def _alike(self, tree: Tree) -> Tree:
+        """Without ids, which names are of one file is not to be known."""
+        if self.ids:
+            return tree
+        return {p: (*it[:3], ()) if it[0] == "file" else it for p, it in tree.items()}
 
     def check_same(self) -> None:
         """All trees are one."""

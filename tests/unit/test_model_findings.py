@@ -900,3 +900,18 @@ def test_a_file_is_read_where_it_is_though_a_link_stands_where_it_was_seen() -> 
         ("clash", {"who": "a", "ours": [], "by": "a", "theirs": [("symlink", "b", "a")]}),
     ]
     assert play("apart", steps) is None
+
+
+@pytest.mark.parametrize("ids", [False, True])
+@pytest.mark.parametrize("always", list(map(str, Resolution)))
+def test_what_was_saved_over_a_rename_that_is_given_up_displaces_what_that_did(
+    always: str, ids: bool
+) -> None:
+    ours: list[tuple[str, ...]] = [("rename", "d/a", "b")]
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 1, "always": always, "ids": ids}),
+        ("clash", {"who": "a", "ours": ours, "by": "a", "theirs": [("unlink", "d/a")]}),
+        ("change", {"who": "a", "ops": [("save", "b", "over")]}),
+        ("resolve", {"who": "a", "number": 1, "keep": "server"}),
+    ]
+    assert play("apart", steps) is None

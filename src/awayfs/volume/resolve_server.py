@@ -141,6 +141,7 @@ class KeepServer:
         with self._store.transaction():
             if not names:
                 saving()
+                self._steps.inherit(record)
             self._store.journal.remove([record.seq])
             self._go_home(record, names)
             if not nodes.names(record.node) and not self._steps.is_taken_away(record.node):
