@@ -161,8 +161,8 @@ def removed_while_open(actor: Actor) -> None:
     fd = os.open(path, os.O_RDWR)
     try:
         actor.remove(path, "remove while open")
-        os.write(fd, FILL * 50)
-        os.ftruncate(fd, 10)
+        os.write(fd, FILL * 2 * BLOCK)
+        os.ftruncate(fd, BLOCK)  # by a further name others write on behind it
     finally:
         os.close(fd)
 
