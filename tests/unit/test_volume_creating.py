@@ -341,3 +341,28 @@ def test_the_index_of_a_creation_is_that_of_its_records(tmp_path: Path, stored: 
         assert (records[0].parent, records[0].name, records[0].at_ns) == (ROOT, b"f", 1)
 
     played(tmp_path, play)
+
+
+def test_a_directory_that_another_brings_back_first_has_his_rights(tmp_path: Path) -> None:
+    """It was removed there while something was made in it here: both bring it back."""
+
+    async def play(world: World) -> None:
+        (world.share / "d").mkdir(mode=0o755)
+        directory = await world.find("d")
+        await world.volume.observer.directory(directory.id)
+        made = world.volume.changes.create(directory.id, b"f", Kind.FILE, 0o644, 0, 0)
+        world.write(made, 0, b"made here")
+        (world.share / "d").rmdir()
+        searched = world.volume.observer.search
+
+        async def search(node: int) -> None:
+            await searched(node)
+            (world.share / "d").mkdir()
+            (world.share / "d").chmod(0o775)
+
+        world.volume.observer.search = search  # type: ignore[method-assign]
+        await world.drained()
+        assert (world.share / "d/f").read_bytes() == b"made here"
+        assert world.shown(directory).mode == (world.share / "d").stat().st_mode & 0o7777 == 0o775
+
+    played(tmp_path, play)

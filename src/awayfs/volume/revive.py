@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from awayfs.core.records import Record, RecordKind
 from awayfs.core.types import ROOT, Attributes, Committed, Entry, Kind, NodeId
+from awayfs.volume.adopt import Adopter
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
 from awayfs.volume.observe import Observer
@@ -24,6 +25,7 @@ class Reviver:
         self._store = context.store
         self._observer = observer
         self._client = client
+        self._adopter = Adopter(context)
 
     async def revive_for(self, record: Record) -> bool:
         """Bring back the directory of the name that a record wants; raises ``RemoteError``.
@@ -71,5 +73,6 @@ class Reviver:
             return  # given up meanwhile: a listing will tell of it
         with self._store.transaction():
             self._store.server.set(directory, entry, seen_ns=self._context.now())
+            self._adopter.adopt_revision(directory, entry, None)  # with the rights it has there
             if self._store.server.listed_ns(directory) is not None:
                 self._store.server.set_listed(directory, 0)
