@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
+from msgspec import Struct
+
 from awayfs.cli.ask import shown
 from awayfs.control import mountinfo, mounts, paths
 from awayfs.core.errors import AwayfsError
@@ -206,8 +208,7 @@ def orphans() -> Finding:
     return Finding("processes", "ok", "none left over")
 
 
-@dataclass(frozen=True, slots=True)
-class _Process:
+class _Process(Struct, frozen=True):
     pid: int
     parent: int
     session: int

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from awayfs.cli import show
 
@@ -17,8 +18,7 @@ _SNIFFED: Final = 8192
 NO_NEWLINE: Final = "\\ No newline at end of file"
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
+class Compared(Struct, frozen=True):
     """``lines`` of a unified difference without its head, or ``why`` there are none."""
 
     lines: tuple[str, ...] = ()

@@ -11,7 +11,8 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from awayfs.cli.ask import Failed
 from awayfs.core.merging import has_markers
@@ -20,8 +21,7 @@ GIT_WITHIN_S = 5.0
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
-@dataclass(frozen=True, slots=True)
-class Tool:
+class Tool(Struct, frozen=True):
     """How one is started. ``trusted``: its exit status says whether the merge was finished."""
 
     command: tuple[str, ...]

@@ -11,7 +11,8 @@ import errno
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 FSTYPE = "fuse.awayfs"
 """The file system type under which awayfs mounts appear."""
@@ -26,8 +27,7 @@ _SOURCE = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class MountEntry:
+class MountEntry(Struct, frozen=True):
     """One line of mountinfo."""
 
     device: str  # "0:45"; the same for every place a file system is bound to

@@ -8,10 +8,10 @@ import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from msgspec import Struct, field
 
 from awayfs.control.address import connectable, short
 from awayfs.control.messages import (
@@ -39,8 +39,7 @@ class Request(msgspec.Struct, frozen=True):
     params: dict[str, Any] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(Struct, frozen=True):
     """The last thing that a handler with progress yields: the result."""
 
     result: dict[str, Any] = field(default_factory=dict)

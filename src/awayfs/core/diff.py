@@ -25,13 +25,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from msgspec import Struct
 
 from awayfs.core.types import Entry, Kind, NodeId
 
 
-@dataclass(frozen=True, slots=True)
-class KnownChild:
+class KnownChild(Struct, frozen=True):
     """One name as it was last in step with the server (not the local tree's view)."""
 
     name: bytes
@@ -47,15 +48,13 @@ class Content(enum.StrEnum):
     SAME = "same"  # attributes only
 
 
-@dataclass(frozen=True, slots=True)
-class Created:
+class Created(Struct, frozen=True):
     """A new object."""
 
     entry: Entry
 
 
-@dataclass(frozen=True, slots=True)
-class Updated:
+class Updated(Struct, frozen=True):
     """The same node under the same name, with another revision."""
 
     node: NodeId
@@ -63,16 +62,14 @@ class Updated:
     content: Content
 
 
-@dataclass(frozen=True, slots=True)
-class Removed:
+class Removed(Struct, frozen=True):
     """The name is gone; the node may live on under another name of its own."""
 
     node: NodeId
     name: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
+class Moved(Struct, frozen=True):
     """Renamed within this directory; ``content`` as in ``Updated``."""
 
     node: NodeId
@@ -81,24 +78,21 @@ class Moved:
     content: Content
 
 
-@dataclass(frozen=True, slots=True)
-class MovedIn:
+class MovedIn(Struct, frozen=True):
     """A node known in another directory has come here."""
 
     node: NodeId
     entry: Entry
 
 
-@dataclass(frozen=True, slots=True)
-class Linked:
+class Linked(Struct, frozen=True):
     """One more name of a known node, which keeps (or may keep) its others."""
 
     node: NodeId
     entry: Entry
 
 
-@dataclass(frozen=True, slots=True)
-class Joined:
+class Joined(Struct, frozen=True):
     """A name of ``old_node``, as it was; the same file is known as ``node``, too."""
 
     old_node: NodeId
@@ -106,8 +100,7 @@ class Joined:
     entry: Entry
 
 
-@dataclass(frozen=True, slots=True)
-class Replaced:
+class Replaced(Struct, frozen=True):
     """The name holds another object; ``old_node`` lost it."""
 
     name: bytes
@@ -115,8 +108,7 @@ class Replaced:
     entry: Entry
 
 
-@dataclass(frozen=True, slots=True)
-class Unchanged:
+class Unchanged(Struct, frozen=True):
     """As it was; ``entry`` is the newer observation."""
 
     node: NodeId

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
+
 from awayfs.core.merge_rules import fits_or_below
 from awayfs.core.setting_table import TABLE
 
@@ -45,8 +47,7 @@ class Layer:
     pattern: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """A value, its place, and that place's rank among all layers: lower is stronger."""
 
     value: Any
@@ -101,8 +102,7 @@ def _first(name: str, path: bytes, layers: list[Layer]) -> Found:
     return Found(TABLE[name].default, Place.DEFAULT, "default", len(layers))
 
 
-@dataclass(frozen=True, slots=True)
-class LeftOut:
+class LeftOut(Struct, frozen=True):
     """A pattern of ``leave-out`` and where it comes from."""
 
     pattern: str

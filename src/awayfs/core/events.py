@@ -12,9 +12,10 @@ import json
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
+
+from msgspec import Struct, field
 
 KEPT_EVENTS: Final = 2000
 KEPT_BYTES: Final = 512 << 10
@@ -40,8 +41,7 @@ class EventKind(enum.StrEnum):
 Fact = str | int | bool
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True):
     """One event. ``path`` is relative to the volume's root; None where it is about all of it."""
 
     seq: int

@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from msgspec import Struct
+
 from awayfs.core.conflicts import ConflictKind
 from awayfs.core.records import Record, RecordKind
 from awayfs.core.types import ABSENT, Attributes, Entry, Expected, Kind
@@ -105,8 +107,7 @@ def may_assume_free(record: Record, kind: Kind, size: int, retried: bool) -> boo
     return kind is not Kind.FILE or size <= LOOK_FIRST
 
 
-@dataclass(frozen=True, slots=True)
-class Apply:
+class Apply(Struct, frozen=True):
     """Do it. ``expected`` guards the node's path, ``target`` the wanted name.
 
     ``attributes`` are what is left to set for a SETATTR. ``unproven``: keep what is displaced.
@@ -118,15 +119,13 @@ class Apply:
     unproven: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class AlreadyDone:
+class AlreadyDone(Struct, frozen=True):
     """The server is as the record wants it; ``entry`` is the node there (None: removed)."""
 
     entry: Entry | None
 
 
-@dataclass(frozen=True, slots=True)
-class NeedDigest:
+class NeedDigest(Struct, frozen=True):
     """Compute a digest and ask again.
 
     ``current`` and ``target`` are those of ``Facts.current`` and ``Facts.target_current`` on
@@ -145,16 +144,14 @@ class Conflict:
     on_target: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Struct, frozen=True):
     """The server would say no; park the record with its data."""
 
     errno: int
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(Struct, frozen=True):
     """Not yet."""
 
     reason: str

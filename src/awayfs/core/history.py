@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 DAY_NS = 24 * 3600 * 1_000_000_000
 
 
@@ -21,8 +23,7 @@ class Limits:
         return sum(sizes) <= self.total
 
 
-@dataclass(frozen=True, slots=True)
-class Weight:
+class Weight(Struct, frozen=True):
     """One kept variant: its number, when it was kept, its bytes."""
 
     id: int

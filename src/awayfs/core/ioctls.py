@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import enum
 import struct
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 TYPE: Final = 0xA9
 NAME_SIZE: Final = 256
@@ -73,8 +74,7 @@ MODES: Final = (
 """``state.mode`` is a place in this list."""
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(Struct, frozen=True):
     """What STATE answers. ``cached`` counts bytes of content; ``variants`` is bits by Variant."""
 
     flags: Flag
@@ -97,8 +97,7 @@ class State:
         return cls(Flag(flags), MODES[mode], *rest)
 
 
-@dataclass(frozen=True, slots=True)
-class VariantFacts:
+class VariantFacts(Struct, frozen=True):
     """One variant: its size and time, its ``st_mode``, and whether all of it is here."""
 
     size: int

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from msgspec import Struct
+
 from awayfs.core.types import NodeId
 
 HALF_LIFE_S: Final = 3 * 86_400.0
@@ -55,8 +57,7 @@ class Use:
         return self.weight * faded(now_s - self.at_s)
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
+class Reason(Struct, frozen=True):
     """Why a file is wanted: ``kind`` is used, with, or directory; ``node`` the other one."""
 
     kind: str
@@ -64,16 +65,14 @@ class Reason:
     node: NodeId = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """A file that may be wanted, and how much speaks for it."""
 
     node: NodeId
     score: float
 
 
-@dataclass(frozen=True, slots=True)
-class Advice:
+class Advice(Struct, frozen=True):
     """A path worth pinning, and how often something at or below it was missing."""
 
     path: bytes

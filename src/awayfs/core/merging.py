@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 LARGEST_TEXT = 4 << 20
 """Bytes of one variant: beyond, aligning lines takes longer than anybody would wait."""
@@ -19,8 +20,7 @@ _START, _MIDDLE, _END = b"<<<<<<<", b"=======", b">>>>>>>"
 _MARKED = tuple(re.compile(mark, re.M) for mark in (rb"^<{7} ", rb"^={7}\r?$", rb"^>{7} "))
 
 
-@dataclass(frozen=True, slots=True)
-class Merged:
+class Merged(Struct, frozen=True):
     """A merged text; ``clean`` without places where both sides changed the same."""
 
     content: bytes
@@ -51,8 +51,7 @@ def has_markers(content: bytes) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class Hunk:
+class Hunk(Struct, frozen=True):
     """Lines in which the three differ, as (first, after the last) from 0.
 
     ``changed`` says by whom: ``local``, ``server``, ``alike`` (both did the same), ``both``.

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 SHORTEST_S = 1.0
 LONGEST_S = 1.5
@@ -37,8 +38,7 @@ RESUMED_S = 3.0
 """Time that went by without the machine running: it was suspended."""
 
 
-@dataclass(frozen=True, slots=True)
-class RoundTrips:
+class RoundTrips(Struct, frozen=True):
     """What answers took: smoothed time and variation (RFC 6298, section 2), and the last ones."""
 
     smoothed_s: float = 0.0
@@ -69,8 +69,7 @@ class RoundTrips:
         return min(self.recent) > (above_s / CALM if was_slow else above_s)
 
 
-@dataclass(frozen=True, slots=True)
-class Throughput:
+class Throughput(Struct, frozen=True):
     """How many bytes a second moved in one direction, the last times that it could be told.
 
     The most of them tells the link's; the others waited for something else.
@@ -120,8 +119,7 @@ def suspended_s(before: Sequence[float], after: Sequence[float]) -> float:
     return slept if slept >= RESUMED_S else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(Struct, frozen=True):
     """How this machine would reach the server at a moment, as the kernel's tables say.
 
     ``blocked`` says why it would not; ``interface`` and ``source`` are what it would send from;

@@ -25,7 +25,9 @@ one that concerns the same node, nothing is moved across one that uses the same 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from msgspec import Struct
 
 from awayfs.core.namespace import Slot, merge_attributes
 from awayfs.core.positions import STRUCTURAL, NodeTest, Positions, between, slots_of
@@ -36,8 +38,7 @@ _MAX_PASSES = 4
 _UNKNOWN: Slot = (0, b"")
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What to do to the journal: delete ``dropped`` by seq, replace ``rewritten`` by seq."""
 
     dropped: frozenset[int] = frozenset()

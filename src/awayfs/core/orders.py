@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 
 class Scope(enum.StrEnum):
@@ -21,8 +22,7 @@ class Scope(enum.StrEnum):
     VOLUME = "volume"
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(Struct, frozen=True):
     """To be offline since a moment, and until another one (None: until taken back)."""
 
     since_ns: int

@@ -7,15 +7,15 @@ only makes more of it. Of the last seconds only, since links come and go.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 WINDOW_S = 10.0
 SHORTEST_S = 0.5
 """A rate from less than this says nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(Struct, frozen=True):
     """Rates, and the seconds left at these rates; None where they tell nothing about it."""
 
     records_per_s: float
@@ -23,8 +23,7 @@ class Estimate:
     left_s: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Look:
+class _Look(Struct, frozen=True):
     at_s: float
     done_records: int
     done_bytes: int

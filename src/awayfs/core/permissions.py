@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 READ = 4
 WRITE = 2
 SEARCH = 1
@@ -19,8 +21,7 @@ class Caller:
     groups: Collection[int] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Rights:
+class Rights(Struct, frozen=True):
     """Owner, group and permission bits of an object."""
 
     uid: int

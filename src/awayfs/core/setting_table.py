@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from awayfs.core.patterns import pattern as compiled
 from awayfs.core.sending import Policy
@@ -30,8 +31,7 @@ _COMM: Final = 15
 _UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(Struct, frozen=True):
     """One of them. ``read`` makes a value of what TOML or text gives; ValueError says what is
     right. ``meaning`` is for a person.
     """

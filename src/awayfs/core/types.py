@@ -6,6 +6,8 @@ import enum
 import stat
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 NodeId = int
 """A node's local id, allotted once, never reused; it is the node's ``st_ino``."""
 
@@ -95,15 +97,13 @@ class Expected:
 ABSENT = Expected(token=None)
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(Struct, frozen=True):
     """The change is on the server; ``entry`` is what stands there now (None when removed)."""
 
     entry: Entry | None
 
 
-@dataclass(frozen=True, slots=True)
-class Mismatch:
+class Mismatch(Struct, frozen=True):
     """The precondition failed and the server is as it was; ``current`` is what stands there."""
 
     current: Entry | None
@@ -112,8 +112,7 @@ class Mismatch:
 Outcome = Committed | Mismatch
 
 
-@dataclass(frozen=True, slots=True)
-class Digest:
+class Digest(Struct, frozen=True):
     """BLAKE2b-256 of a whole file, with the entry it was read under."""
 
     entry: Entry
@@ -133,8 +132,7 @@ class Space:
     name_max: int = 255
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
+class Range(Struct, frozen=True):
     """Bytes ``start`` up to, not including, ``end``."""
 
     start: int

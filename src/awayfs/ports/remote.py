@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from msgspec import Struct
+
 from awayfs.core.types import (
     Attributes,
     Digest,
@@ -119,8 +121,7 @@ class Listing:
     entries: list[Entry] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(Struct, frozen=True):
     """A small file that is wanted whole: its first ``length`` bytes.
 
     They go to ``offset`` of the landing file.
@@ -143,8 +144,7 @@ class Landed:
     token: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(Struct, frozen=True):
     """How far the upload of a content came: its first ``length`` bytes are durable on the server.
 
     ``digest`` is the BLAKE2b-256 of that whole content, as it is here. ``token`` is the staged

@@ -14,7 +14,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from awayfs.core.types import Entry, Expected, Kind, OpId
 from awayfs.remotes import linux
@@ -27,8 +28,7 @@ NO_SUCH_WAY = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 NO_LINK = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """A name in an open directory."""
 
     directory: int

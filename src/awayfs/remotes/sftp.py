@@ -23,8 +23,9 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
+
+from msgspec import Struct
 
 from awayfs.core.errors import NotFound, Refused, Unreachable
 from awayfs.core.types import (
@@ -80,8 +81,7 @@ UNKNOWN_SPACE = Space(4096, 1 << 40, 1 << 39, 1 << 39, 1 << 32, 1 << 31)
 """Where the server does not tell: large enough to stand in nobody's way."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Parts:
+class _Parts(Struct, frozen=True):
     """The adapter's parts for one session."""
 
     session: Session

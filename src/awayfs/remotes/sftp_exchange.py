@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from msgspec import Struct
 
 from awayfs.core.errors import NotFound, Refused, RemoteError, Unreachable
 from awayfs.core.types import Committed, Entry, Expected, Kind, Mismatch, OpId, Outcome, RemotePath
@@ -25,8 +27,7 @@ from awayfs.remotes.sftp_paths import Paths
 from awayfs.remotes.sftp_view import View
 
 
-@dataclass(frozen=True, slots=True)
-class _Side:
+class _Side(Struct, frozen=True):
     """A public name, ours for what is taken from it, and what is required there."""
 
     path: RemotePath

@@ -11,6 +11,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from awayfs.core.errors import Implausible
 
 INIT = struct.pack(">IBI", 5, 1, 3)
@@ -79,8 +81,7 @@ class Name:
     attrs: Attributes
 
 
-@dataclass(frozen=True, slots=True)
-class FileSystem:
+class FileSystem(Struct, frozen=True):
     """What statvfs@openssh.com tells, by the names of statvfs(3)."""
 
     bsize: int
@@ -96,8 +97,7 @@ class FileSystem:
     namemax: int
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """What limits@openssh.com tells; 0: nothing."""
 
     read: int

@@ -12,7 +12,8 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from awayfs.core.errors import Implausible, NotFound, Refused
 from awayfs.core.types import Digest, Entry, Expected, Kind, OpId, RemotePath
@@ -48,8 +49,7 @@ class Contents:
         return known[1] if known is not None and known[0] == token else None
 
 
-@dataclass(frozen=True, slots=True)
-class Revision:
+class Revision(Struct, frozen=True):
     """``blake2b`` is set where the token alone would not do; ``proven`` says that it does."""
 
     entry: Entry

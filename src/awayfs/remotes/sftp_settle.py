@@ -27,7 +27,8 @@ order: what is there tells them apart.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from awayfs.core.errors import NotFound
 from awayfs.core.types import Entry, Expected, RemotePath
@@ -39,8 +40,7 @@ from awayfs.remotes.sftp_moves import Moves, own_names
 from awayfs.remotes.sftp_view import View
 
 
-@dataclass(frozen=True, slots=True)
-class _Side:
+class _Side(Struct, frozen=True):
     """One path of an intent, and what the operation required there."""
 
     path: RemotePath

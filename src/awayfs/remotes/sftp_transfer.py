@@ -9,7 +9,8 @@ import os
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from awayfs.core.errors import Implausible, NotFound, Refused
 from awayfs.core.types import Attributes, Digest, Entry, Kind, RemotePath
@@ -32,8 +33,7 @@ FSYNC_S = 30.0
 """How long an fsync of a big file may take before the server counts as gone."""
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
+class Begun(Struct, frozen=True):
     """What an earlier call staged of a content, and the token that the file had after it."""
 
     length: int

@@ -7,7 +7,8 @@ import errno
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from awayfs.core.errors import Implausible, NotFound, Refused
 from awayfs.core.types import Entry, Kind, RemotePath
@@ -26,8 +27,7 @@ TRIES = 4
 """Looks at a path that changes its kind while we look, before we give up."""
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(Struct, frozen=True):
     """A look at a path that is on its way."""
 
     path: RemotePath

@@ -7,8 +7,9 @@ sync, and after a power cut such bases are dropped. What is lost is a three-way 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from awayfs.core.types import NodeId, Range
 from awayfs.store.db import Database
@@ -19,8 +20,7 @@ _AT_ONCE: Final = 1 << 20
 """So much is copied when it is needed; more is offered by somebody who could wait for it."""
 
 
-@dataclass(frozen=True, slots=True)
-class BaseCopy:
+class BaseCopy(Struct, frozen=True):
     """A copy of content that may become a base: while ``state`` is the content's still."""
 
     node: NodeId

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct
 
 from awayfs.core.types import Entry, NodeId
 from awayfs.store.db import Database, Row
@@ -53,8 +54,7 @@ class Conflict:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """A conflict's place in the tree, without all the rest."""
 
     id: int

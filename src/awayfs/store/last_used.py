@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from awayfs.core.types import NodeId
 from awayfs.store.db import Database
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(Struct, frozen=True):
     """When content was used last, how often lately, and how many bytes of it are here."""
 
     used_ns: int

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from awayfs.core.types import ROOT, NodeId
 from awayfs.store.db import Database
 from awayfs.store.nodes import Nodes
 
 
-@dataclass(frozen=True, slots=True)
-class Pin:
+class Pin(Struct, frozen=True):
     """``priority``: higher is fetched first; ``recursive``: everything below too."""
 
     node: NodeId

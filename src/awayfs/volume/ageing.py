@@ -7,7 +7,8 @@ depends on is younger than itself. Who waits for a change takes along all that w
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from awayfs.core.ageing import rests_s
 from awayfs.core.modes import Mode
@@ -15,8 +16,7 @@ from awayfs.store.journal import Journal
 from awayfs.volume.context import SECOND_NS, Context
 
 
-@dataclass(frozen=True, slots=True)
-class Resting:
+class Resting(Struct, frozen=True):
     """So many records rest; the first of them is ``first``, and goes out in ``left_s`` seconds."""
 
     records: int = 0

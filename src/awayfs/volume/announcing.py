@@ -7,7 +7,8 @@ the thousand (reads of what is not here) is told sparingly, with the number of t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from awayfs.core.conflicts import ConflictKind
 from awayfs.core.events import EventKind, Sparing
@@ -21,8 +22,7 @@ FAILURES_MOST = 20
 FAILURES_WINDOW_NS = 60 * SECOND_NS
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
+class _Known(Struct, frozen=True):
     """A conflict that was told of, or was there at the start."""
 
     kind: str

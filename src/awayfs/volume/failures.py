@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from awayfs.core.types import NodeId
 
 KEPT = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """One failed operation. ``code`` may be an awayfs errno (501 to 505)."""
 
     code: int

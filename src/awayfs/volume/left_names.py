@@ -9,7 +9,9 @@ is left, and what stands there becomes the base, if nothing but that can have ha
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from msgspec import Struct
 
 from awayfs.core.facts import Facts
 from awayfs.core.records import Record, RecordKind
@@ -20,8 +22,7 @@ from awayfs.volume.context import Context
 from awayfs.volume.observe import join
 
 
-@dataclass(frozen=True, slots=True)
-class Left:
+class Left(Struct, frozen=True):
     """A node that lost a name and has others: as it stood before, and as it stands now.
 
     ``before`` is None where an earlier try of ours took the name away.

@@ -10,7 +10,9 @@ import asyncio
 import errno
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from msgspec import Struct
 
 from awayfs.core.conflicts import ConflictKind
 from awayfs.core.deciding import BOTH
@@ -42,8 +44,7 @@ class TooLarge(UsageError):
     """The history cannot take a variant, and it was not to be given up without."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Staged:
+class _Staged(Struct, frozen=True):
     """A variant on its way into the history."""
 
     lost: Lost

@@ -17,7 +17,8 @@ import shutil
 import stat
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from awayfs.core.deciding import takes_content
 from awayfs.core.errors import RemoteError, UsageError
@@ -65,8 +66,7 @@ class Later(Exception):
     """Not now, but perhaps soon."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
+class _Outcome(Struct, frozen=True):
     """A merged file, in a scratch directory; or why there is none."""
 
     path: str

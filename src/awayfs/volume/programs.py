@@ -13,7 +13,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from awayfs.volume import program_keeper
 
@@ -25,8 +26,7 @@ GONE_S = program_keeper.PATIENCE_S + 2.0
 """So long the end of what was killed is waited for: it may be waiting for our own mount."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """How a program ended. ``status`` is negative for a signal, None when the time was up."""
 
     status: int | None

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from msgspec import Struct
 
 from awayfs.core.errors import NotFound
 from awayfs.core.records import Record
@@ -31,8 +33,7 @@ RELINKING = "relinking"
 """The stage of an upload that is in place while other names of the file are made anew."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Old:
+class _Old(Struct, frozen=True):
     """What a name shows that has not followed yet: the base, or what the upload displaced."""
 
     base: ServerNode

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from awayfs.volume.ageing import NONE_RESTS, Resting
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Struct, frozen=True):
     """Where a drain stands; ``stuck`` when what is left cannot go out by waiting a moment: it needs
     a decision, or, with ``full``, room on the server.
 

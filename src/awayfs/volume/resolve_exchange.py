@@ -6,7 +6,7 @@ decision that looked at one alone would leave the other one under different name
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from awayfs.core.conflicts import Resolution
 from awayfs.core.earlier_names import rest_of
@@ -33,8 +33,7 @@ LOST = (
 TAKEN = "another has its name here; rename that one, or use --keep local"
 
 
-@dataclass(frozen=True, slots=True)
-class _Side:
+class _Side(Struct, frozen=True):
     """One of the two: its name before and after, and whether the server still has it there."""
 
     node: NodeId

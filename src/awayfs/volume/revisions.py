@@ -14,6 +14,8 @@ import os
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from awayfs.core.errors import (
     EDISCONDATA,
     AuthenticationRequired,
@@ -31,8 +33,7 @@ WINDOW = 1 << 20
 """The least that is fetched at once, if there is so much."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """Content that is here: a file that never changes, or with ``node`` a cache file."""
 
     path: str
@@ -40,8 +41,7 @@ class Found:
     node: NodeId | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class There:
+class There(Struct, frozen=True):
     """Where the server has the revision, as long as it shows ``token`` there."""
 
     path: Callable[[], bytes | None]

@@ -7,8 +7,9 @@ turn however long the journal is. What changes meanwhile is told as it was or as
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct, field
 
 from awayfs.core.namespace import Slot
 from awayfs.core.records import Record, RecordKind
@@ -48,8 +49,7 @@ class StoreTrees:
         return [child.id for _, child in self._store.nodes.children(directory)]
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """One path that differs. ``letters``: A added, D removed, R renamed, T another type, then M for
     content (or a symlink's target) and P for properties: mode, owner, times, extended attributes.
 
