@@ -12,10 +12,9 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from awayfs.core.types import NodeId
 
@@ -40,8 +39,7 @@ LEAST_BESIDE: Final = 2.0
 """The weight a directory's use needs to speak for what in it was never used."""
 
 
-@dataclass(slots=True)
-class Use:
+class Use(Struct):
     """A file's, or directory's, uses: ``weight`` as of ``at_s``; the same of those used with it.
 
     A file's weight is what is left of one for each use; its directory's is that of all in it.

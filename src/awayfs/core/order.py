@@ -26,10 +26,11 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Literal, TypeVar
+
+from msgspec import Struct
 
 from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.sending import EVERYTHING
@@ -338,8 +339,7 @@ class Order:
                 self._offer(seq, held)
 
 
-@dataclass(slots=True)
-class _Held:
+class _Held(Struct):
     """One record: its claims, and at how many of them it waits for an earlier one.
 
     ``hard`` claims are written and hold others back, ``soft`` ones only while it is not set aside.
@@ -379,8 +379,7 @@ def _held(record: Record, is_directory: IsDirectory | None) -> _Held:
     )
 
 
-@dataclass(slots=True)
-class _Line:
+class _Line(Struct):
     """Who uses one claim, by seq; ``holding`` are the writers whom others wait for."""
 
     readers: list[int]

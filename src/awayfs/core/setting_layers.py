@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from awayfs.core.effective import Layer, Place, cost
 from awayfs.core.setting_table import MOST_PATTERNS, TABLE, contradiction, path_pattern
@@ -14,8 +15,7 @@ DIRECTORY = "directory"
 PATTERN = "path"
 
 
-@dataclass(slots=True)
-class Source:
+class Source(Struct):
     """A file that settings come from. ``root``: the directory on the share that it is in."""
 
     name: str

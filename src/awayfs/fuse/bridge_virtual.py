@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from awayfs.core.events import EventFile
 from awayfs.core.types import Kind
@@ -36,8 +37,7 @@ STATE = b"user.awayfs.state"
 FOUND = Callable[[VirtualNode], bytes]
 
 
-@dataclass(slots=True)
-class VirtualHandle:
+class VirtualHandle(Struct):
     """An open virtual file or directory: as it was when it was opened."""
 
     path: Path

@@ -7,7 +7,8 @@ attributes without asking. Source: ``include/uapi/linux/fuse.h``.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from awayfs.fuse import wire
 
@@ -16,8 +17,7 @@ FOREVER = 4.0e9
 """A validity that never ends (127 years)."""
 
 
-@dataclass(slots=True)
-class Attr:
+class Attr(Struct):
     """What stat(2) tells. Times are in nanoseconds since 1970 and may be negative.
 
     `mode` includes the file's type, `blocks` counts 512 bytes, `rdev` is as
@@ -39,8 +39,7 @@ class Attr:
     blksize: int = 4096
 
 
-@dataclass(slots=True)
-class Entry:
+class Entry(Struct):
     """A name's node: its id, its attributes, and for how many seconds each may be trusted.
 
     (nodeid, generation) must never name two nodes in one mount.

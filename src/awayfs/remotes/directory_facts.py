@@ -26,6 +26,8 @@ import struct
 import time
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from awayfs.remotes import linux
 
 EXT, XFS, BTRFS, TMPFS, F2FS = 0xEF53, 0x58465342, 0x9123683E, 0x01021994, 0xF2F52010
@@ -73,8 +75,7 @@ def version_of(token: bytes | None) -> Version | None:
     return Version(*rest)
 
 
-@dataclass(slots=True)
-class FileSystem:
+class FileSystem(Struct):
     """One mounted file system (one ``st_dev``) of the volume."""
 
     magic: int

@@ -13,7 +13,8 @@ import os
 import signal
 import struct
 import threading
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 AT_EACCESS = 0x200
 SYS_FACCESSAT2 = 439
@@ -62,8 +63,7 @@ class _Buffers(threading.local):
 _buffers = _Buffers()
 
 
-@dataclass(slots=True)
-class Statx:
+class Statx(Struct):
     """What statx(2) tells; times in ns since the epoch, ``btime_ns`` None where unknown."""
 
     mode: int

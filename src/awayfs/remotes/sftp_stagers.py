@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from awayfs.remotes.sftp_channel import Channel
 from awayfs.remotes.sftp_connection import Session
@@ -24,8 +25,7 @@ MANY = 8
 """So many files in each channel are worth one channel more."""
 
 
-@dataclass(slots=True)
-class _Stager:
+class _Stager(Struct):
     transfer: Transfer
     under_way: int = 0
 

@@ -7,8 +7,9 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from awayfs.remotes import progress
 
@@ -22,8 +23,7 @@ QUEUED_MUCH_S = 0.25
 TELL_EVERY_S = 0.05
 
 
-@dataclass(slots=True)
-class _Waiting:
+class _Waiting(Struct):
     """Somebody who waits for so many bytes of room, and whom to tell that others move."""
 
     count: int

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -29,8 +28,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Entry).decode
 
 
-@dataclass(slots=True)
-class Conflict:
+class Conflict(Struct):
     """One conflict.
 
     ``record_seqs`` are the parked records. ``server_entry`` None: the server has nothing
@@ -133,7 +131,7 @@ class Conflicts:
             if found is None:
                 raise missing(f"conflict {conflict}")
             for name, value in fields.items():
-                if name == "id" or name not in Conflict.__slots__:
+                if name == "id" or name not in Conflict.__struct_fields__:
                     raise ValueError(f"not a field of a conflict: {name}")
                 setattr(found, name, value)
             values = self._values(found)

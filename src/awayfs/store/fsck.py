@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from awayfs.core.namespace import Slot
 from awayfs.core.records import RecordState, brings_name, takes_away
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 _DIRECTORY: Final = int(Kind.DIRECTORY)
 
 
-@dataclass(slots=True)
-class Problem:
+class Problem(Struct):
     """One broken rule. ``leftover``: a crash may leave it, it costs room and nothing else."""
 
     rule: str

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
+
+from msgspec import Struct
 
 from awayfs.core.types import ROOT, Kind, NodeId
 from awayfs.store.db import Database, Row
@@ -42,8 +43,7 @@ _INSERT: Final = f"INSERT INTO nodes ({_COLUMNS}) VALUES (NULL, ?,?,?,?,?,?,?,?,
 _LINKS: Final = "UPDATE nodes SET nlink = nlink + ? WHERE id = ?"
 
 
-@dataclass(slots=True)
-class Node:
+class Node(Struct):
     """One file system object as this machine shows it; times in ns, sizes in bytes."""
 
     id: NodeId

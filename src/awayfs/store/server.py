@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from awayfs.core.types import Entry, Kind, NodeId
 from awayfs.store.db import Database, Row
@@ -70,8 +71,7 @@ _SET: Final = (
 )
 
 
-@dataclass(slots=True)
-class ServerNode:
+class ServerNode(Struct):
     """What stands on the server for a node, as far as is known.
 
     ``digest`` is BLAKE2b-256 of the content of this revision, if known. ``seen_ns`` is when

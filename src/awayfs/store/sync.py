@@ -13,7 +13,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from awayfs.core.types import NodeId
 from awayfs.store.content import Content
@@ -21,8 +22,7 @@ from awayfs.store.db import Database
 from awayfs.store.files import Files, begin_writeback, fsync_path
 
 
-@dataclass(slots=True)
-class SyncWork:
+class SyncWork(Struct):
     """What one sync covers: all that was committed, and written to files, before ``begin``."""
 
     files: list[tuple[NodeId, str, int]]

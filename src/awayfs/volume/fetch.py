@@ -15,8 +15,9 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from itertools import islice
+
+from msgspec import Struct, field
 
 from awayfs.core.errors import (
     ECONFLICTED,
@@ -60,8 +61,7 @@ NO_FILE = (errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
 """What a server says of a path at which something else than a file stands by now."""
 
 
-@dataclass(slots=True)
-class _Progress:
+class _Progress(Struct):
     """What is known of how a node is being read; one fetch a node at a time."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)

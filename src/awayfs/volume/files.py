@@ -11,8 +11,9 @@ import asyncio
 import errno
 import os
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from awayfs.core.types import Kind, NodeId, Range
 from awayfs.store.files import zero_range
@@ -36,8 +37,7 @@ FALLOC_COLLAPSE_RANGE = 0x08
 FALLOC_ZERO_RANGE = 0x10
 
 
-@dataclass(slots=True)
-class FileHandle:
+class FileHandle(Struct):
     """One open file description."""
 
     opened: OpenNode

@@ -13,9 +13,10 @@ import os
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence, Set
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
+
+from msgspec import Struct, field
 
 from awayfs.core.errors import EDISCONFULL, RemoteError, UsageError
 from awayfs.core.hoarding import FIRST_PIECE, SMALL, batches, next_piece
@@ -44,8 +45,7 @@ AT_A_TIME = 100
 """Nodes that are looked at before the event loop gets its turn."""
 
 
-@dataclass(slots=True)
-class Walk:
+class Walk(Struct):
     """One walk's account. ``failed`` holds (path, why).
 
     ``doubtful``: directories whose listing was under way when it began.
@@ -60,8 +60,7 @@ class Walk:
     failed: list[tuple[str, str]] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class Inventory:
+class Inventory(Struct):
     """What would be there offline: files and bytes that are, (path, why) of what is not."""
 
     files: int = 0
@@ -69,8 +68,7 @@ class Inventory:
     missing: list[tuple[str, str]] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class _Found:
+class _Found(Struct):
     """What a walk has to see to: files, and what else may have extended attributes."""
 
     files: list[Node] = field(default_factory=list)

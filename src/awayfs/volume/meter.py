@@ -9,7 +9,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from awayfs.core.noticing import Throughput
 
@@ -28,15 +29,13 @@ LEAST: Mapping[Way, int] = {Way.UP: 256 << 10, Way.DOWN: 64 << 10}
 """Bytes of a transfer that tells anything."""
 
 
-@dataclass(slots=True)
-class Moved:
+class Moved(Struct):
     """Filled in by who moves it."""
 
     bytes: int = 0
 
 
-@dataclass(slots=True)
-class _One:
+class _One(Struct):
     measured: Throughput = field(default_factory=Throughput)
     under_way: int = 0
     thin: bool = False

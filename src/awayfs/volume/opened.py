@@ -18,7 +18,8 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from awayfs.core.types import NodeId, Range
 from awayfs.store.nodes import Node
@@ -27,16 +28,14 @@ from awayfs.store.store import Store
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class PageRead:
+class PageRead(Struct):
     """A read that waits to be answered; the kernel has its pages locked."""
 
     pages: Range
     forgotten: bool = False  # the kernel was told to forget the node meanwhile
 
 
-@dataclass(slots=True)
-class Asking:
+class Asking(Struct):
     """The kernel is being asked for the pages of a file (``volume.pages``)."""
 
     acts: list[Callable[[], None]] = field(default_factory=list)
@@ -46,8 +45,7 @@ class Asking:
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-@dataclass(slots=True)
-class OpenNode:
+class OpenNode(Struct):
     """One node with an open content file; shared by all its handles."""
 
     node: NodeId

@@ -7,7 +7,8 @@ played on an overlay of both trees, in which what is planned already is where th
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from awayfs.core.namespace import Slot
 from awayfs.core.records import Record
@@ -18,8 +19,7 @@ from awayfs.volume.session import StoreTrees
 from awayfs.volume.slices import Slices
 
 
-@dataclass(slots=True)
-class Plan:
+class Plan(Struct):
     """``groups`` in their order; ``also`` are nodes that nobody named, and ``losing`` those of
     them that would lose something which can be seen here.
     """

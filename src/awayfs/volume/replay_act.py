@@ -13,6 +13,8 @@ import logging
 import os
 from dataclasses import dataclass, replace
 
+from msgspec import structs
+
 from awayfs.core.decide import Apply, Facts
 from awayfs.core.errors import NotFound, Refused, Unreachable
 from awayfs.core.facts import mode_set_there
@@ -276,7 +278,9 @@ class Actor:
                     raise Torn
 
             begun = await self._uploads.begin(seq, path, fd, node.size, still_same)
-            attributes = self._attributes(node if mode is None else replace(node, mode=mode))
+            attributes = self._attributes(
+                node if mode is None else structs.replace(node, mode=mode)
+            )
             given = node.size, attributes, *((begun.length, begun.token) if begun else ())
             with self._context.link.meter.moving(Way.UP) as moved:
                 staged = await self._context.link.call(lambda r: r.stage(op, directory, fd, *given))

@@ -12,7 +12,6 @@ import asyncio
 import errno
 import os
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 
 from msgspec import Struct
 
@@ -49,8 +48,7 @@ class There(Struct, frozen=True):
     moved_on: int = errno.ESTALE  # the errno when it shows another one
 
 
-@dataclass(slots=True)
-class _Source:
+class _Source(Struct):
     ranges: RangeMap
     plain: int = -1
     held: Held | None = None

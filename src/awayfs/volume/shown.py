@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Awaitable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from awayfs.core.errors import ECONFLICTED
 from awayfs.core.types import Entry, Kind, NodeId

@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import errno
 from collections.abc import Awaitable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from awayfs.core.errors import EDISCONDATA, EDISCONNECTED, Refused, RemoteError, Unreachable
 from awayfs.core.records import RecordKind
@@ -29,8 +30,7 @@ LISTING_S = 0.25
 """So long who asks for one name waits for a listing of all names."""
 
 
-@dataclass(slots=True)
-class DirectoryHandle:
+class DirectoryHandle(Struct):
     """One open directory, and what it contained when reading began.
 
     The kernel often has the listing itself and never reads, so entries are loaded late.

@@ -10,8 +10,10 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
+
+from msgspec import Struct, field
 
 from awayfs.core.conflicts import ConflictKind
 from awayfs.core.records import RecordKind
@@ -34,8 +36,7 @@ BASE, LOCAL, SERVER, MERGED = b"base", b"local", b"server", b"merged"
 VARIANTS = (BASE, LOCAL, SERVER, MERGED)
 
 
-@dataclass(slots=True)
-class Shown:
+class Shown(Struct):
     """Where conflicts are shown, as of one state of the database."""
 
     changes: int = -1

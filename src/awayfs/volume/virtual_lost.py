@@ -13,8 +13,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass, field
 from functools import partial
+
+from msgspec import Struct, field
 
 from awayfs.core.types import Kind, NodeId, Range
 from awayfs.store.conflicts import Conflict
@@ -30,8 +31,7 @@ ASIDE = b"damaged-"
 CONTENT = (Kind.FILE, Kind.SYMLINK)
 
 
-@dataclass(slots=True)
-class _Live:
+class _Live(Struct):
     """Nodes by where they are shown, as of one state of the database."""
 
     changes: int = -1

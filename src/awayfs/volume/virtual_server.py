@@ -8,8 +8,9 @@ were never adopted.
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
 from functools import partial
+
+from msgspec import Struct
 
 from awayfs.core.conflicts import ConflictKind
 from awayfs.core.errors import EDISCONDATA, EDISCONNECTED, NotFound, RemoteError, Unreachable
@@ -38,8 +39,7 @@ LISTED_MOST = 200_000
 """How many listings, and how many entries in all of them, are remembered."""
 
 
-@dataclass(slots=True)
-class _Seen:
+class _Seen(Struct):
     """A directory as the server listed it, or single names of it; absent ones are None."""
 
     at_ns: int

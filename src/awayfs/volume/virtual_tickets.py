@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import errno
 import secrets
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from awayfs.volume.context import SECOND_NS, Context
 from awayfs.volume.virtual_node import Listing, Path, VirtualNode, directory
@@ -19,8 +20,7 @@ GOOD_NS = 30 * SECOND_NS
 MOST = 10_000
 
 
-@dataclass(slots=True)
-class _Ticket:
+class _Ticket(Struct):
     uid: int
     node: VirtualNode
     until_ns: int
