@@ -19,6 +19,7 @@ from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.standing import place_for
 from awayfs.core.types import Entry, Kind, NodeId
 from awayfs.store.conflicts import Conflict as StoredConflict
+from awayfs.store.files import unlink_quietly
 from awayfs.volume.adopt import Adopter
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
@@ -71,33 +72,35 @@ class Parking:
                 lost = error  # what was found stands; the content is fetched when the link is back
         conflict = self._told(record, conflict)
         fault("parking.kept")
+        if moved := self._is_directory_renamed_twice(record, conflict):
+            await self._moved.look(record.node)
+        if self._store.journal.get(record.seq) is None:  # given up meanwhile
+            if staged is not None:
+                unlink_quietly(staged)
+            return
         if conflict.kind is ConflictKind.REMOVE_UPDATE and record.kind is RecordKind.REMOVE:
             self._bring_back(record, entry)
             self._record_conflict(record, conflict.kind, conflict.detail, entry, staged, ())
         else:
-            await self._park_in_conflict(record, conflict, entry, staged)
+            with self._store.transaction():
+                self._park(record, conflict.detail)
+                seqs = (record.seq,)
+                self._record_conflict(record, conflict.kind, conflict.detail, entry, staged, seqs)
+                if moved:
+                    self._moved.take(record)
         fault("parking.parked")
         self._context.kernel.forget_node(record.node)
         if lost is not None:
             raise lost
 
-    async def _park_in_conflict(
-        self, record: Record, conflict: Conflict, entry: Entry | None, staged: str | None
-    ) -> None:
-        """Whatever is decided about a directory that was renamed on both sides, what is done in it
-        meanwhile goes to where the server has it.
+    def _is_directory_renamed_twice(self, record: Record, conflict: Conflict) -> bool:
+        """Here and on the server. Whatever is decided about it, what is done in it meanwhile goes
+        to where the server has it.
         """
+        if conflict.kind is not ConflictKind.RENAME_RENAME or record.kind is not RecordKind.RENAME:
+            return False
         node = self._context.node(record.node)
-        moved = conflict.kind is ConflictKind.RENAME_RENAME and record.kind is RecordKind.RENAME
-        moved = moved and node is not None and node.kind is Kind.DIRECTORY
-        if moved:
-            await self._moved.look(record.node)
-        with self._store.transaction():
-            self._park(record, conflict.detail)
-            seqs = (record.seq,)
-            self._record_conflict(record, conflict.kind, conflict.detail, entry, staged, seqs)
-            if moved:
-                self._moved.take(record)
+        return node is not None and node.kind is Kind.DIRECTORY
 
     def _told(self, record: Record, conflict: Conflict) -> Conflict:
         """Also says where a part of the local variant is gone."""
