@@ -915,3 +915,15 @@ def test_what_was_saved_over_a_rename_that_is_given_up_displaces_what_that_did(
         ("resolve", {"who": "a", "number": 1, "keep": "server"}),
     ]
     assert play("apart", steps) is None
+
+
+@pytest.mark.parametrize("always", list(map(str, Resolution)))
+def test_what_was_moved_into_a_directory_that_is_gone_and_removed_with_it_goes(always: str) -> None:
+    ours: list[tuple[str, ...]] = [("rename", "e", "d/e"), ("xattr", "d", "y")]
+    theirs: list[tuple[str, ...]] = [("exchange", "d", "e/a")]
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 6802, "always": always, "ids": False}),
+        ("clash", {"who": "a", "ours": ours, "by": "b", "theirs": theirs}),
+        ("clash", {"who": "a", "ours": [("retype", "d")], "by": "a", "theirs": []}),
+    ]
+    assert play("apart", steps) is None

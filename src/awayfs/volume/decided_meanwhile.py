@@ -8,7 +8,7 @@ is looked at before it is noted, and before anything else is sent.
 from __future__ import annotations
 
 from awayfs.core.records import Record, RecordKind, RecordState
-from awayfs.core.types import ROOT
+from awayfs.core.types import ROOT, NodeId
 from awayfs.store.store import Store
 from awayfs.volume.places import MOVING
 
@@ -29,8 +29,14 @@ class DecidedMeanwhile:
         if known is None:
             return self._store.nodes.get(record.node) is None
         into = record.to_parent if record.kind in MOVING else record.parent
-        lost = record.kind in BRINGING and into != ROOT and self._store.server.path(into) is None
-        return lost or (known.kind, known.node) != (record.kind, record.node)
+        anew = record.kind in BRINGING and self._is_made_anew(into)
+        return anew or (known.kind, known.node) != (record.kind, record.node)
+
+    def _is_made_anew(self, directory: NodeId) -> bool:
+        """One that is gone, and is not, is a matter of its own: a conflict."""
+        if directory == ROOT or self._store.server.path(directory) is not None:
+            return False
+        return any(r.kind is RecordKind.CREATE for r in self._store.journal.of_node(directory))
 
     def again(self, record: Record) -> bool:
         """Whether that is so; then what was decided goes out, as nothing of it was sent yet.
