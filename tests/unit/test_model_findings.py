@@ -927,3 +927,14 @@ def test_what_was_moved_into_a_directory_that_is_gone_and_removed_with_it_goes(a
         ("clash", {"who": "a", "ours": [("retype", "d")], "by": "a", "theirs": []}),
     ]
     assert play("apart", steps) is None
+
+
+def test_an_exchange_whose_answer_was_lost_is_known_by_kinds_without_ids() -> None:
+    ops: list[tuple[str, ...]] = [("save", "e/a", "over"), ("utime", "d/b"), ("xattr", "d/b", "x")]
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 33300, "ids": False}),
+        ("change", {"who": "b", "ops": ops}),
+        ("change", {"who": "b", "ops": [("exchange", "d/e", "d/b")]}),
+        ("sync_and_cut", {"who": "b", "calls": 15, "how": "inside3"}),
+    ]
+    assert play("in-turns", steps) is None

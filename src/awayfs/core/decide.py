@@ -92,6 +92,29 @@ def _obstacle(f: Facts) -> Decision | None:
 # --- What is the same -----------------------------------------------------------------------
 
 
+def _content(f: Facts, base: Entry, current: Entry) -> Compared:
+    """What the node holds, against what it held."""
+    verdict = compare(base, f.base_digest, current, f.current_digest)
+    return _allowing_for_ourselves(verdict, f.retried, base, f.base_digest, current)
+
+
+def _content_there(f: Facts, base: Entry, there: Entry) -> Compared:
+    """What holds the wanted name, against what that held."""
+    verdict = compare(base, f.target_base_digest, there, f.target_digest)
+    return _allowing_for_ourselves(verdict, f.retried, base, f.target_base_digest, there)
+
+
+def _allowing_for_ourselves(
+    verdict: Compared, retried: bool, base: Entry, base_digest: bytes | None, seen: Entry
+) -> Compared:
+    """A try of ours that was cut off may have put it aside and back, which changes no more than
+    its change time. Where a digest could tell, that has told.
+    """
+    if verdict is Compared.CHANGED and retried and base_digest is None and looks_same(base, seen):
+        return Compared.UNPROVEN
+    return verdict
+
+
 def _revision(entry: Entry) -> Expected:
     """Exactly what stands there now."""
     content = entry.kind is not Kind.DIRECTORY
@@ -208,7 +231,7 @@ def _store_on_nothing(f: Facts) -> Decision:
 def _store_over(f: Facts, base: Entry, current: Entry) -> Decision:
     if f.current_digest is not None and f.current_digest == f.local_digest:
         return AlreadyDone(current)
-    verdict = compare(base, f.base_digest, current, f.current_digest)
+    verdict = _content(f, base, current)
     if verdict is Compared.UNCHANGED:
         return Apply(_revision(current))
     if verdict is Compared.ASK:
@@ -305,7 +328,7 @@ def _remove(f: Facts) -> Decision:
         return Apply(_identity(current))
     if f.other_names and current.nlink > 1 and same_object(base, current):
         return Apply(_identity(current))  # its content stays under its other names
-    verdict = compare(base, f.base_digest, current, f.current_digest)
+    verdict = _content(f, base, current)
     if verdict in (Compared.UNCHANGED, Compared.UNPROVEN):
         return Apply(_revision(current), unproven=verdict is Compared.UNPROVEN)
     if verdict is Compared.ASK:
@@ -371,7 +394,7 @@ def _displace(f: Facts, source: Entry, there: Entry) -> Decision:
         return Apply(_identity(source), _identity(there))
     if f.target_digest is not None and f.target_digest == f.local_digest:
         return Apply(_identity(source), _revision(there))  # the same content goes over it
-    verdict = compare(f.target_base, f.target_base_digest, there, f.target_digest)
+    verdict = _content_there(f, f.target_base, there)
     if verdict in (Compared.UNCHANGED, Compared.UNPROVEN):
         unproven = verdict is Compared.UNPROVEN
         return Apply(_identity(source), _revision(there), unproven=unproven)
@@ -387,9 +410,10 @@ def _exchange(f: Facts) -> Decision:
     if here is None or there is None:
         kind = ConflictKind.RENAME_RENAME if f.moved else ConflictKind.UPDATE_REMOVE
         return _conflict(kind, "exchanged here, one of the two is gone on the server")
-    is_crossed = proved_same(f.base, there) and proved_same(f.target_base, here)
-    if is_crossed and not proved_same(here, there):  # two that look alike prove nothing
-        return AlreadyDone(there)
+    for same in (proved_same, looks_same) if f.retried else (proved_same,):
+        is_crossed = same(f.base, there) and same(f.target_base, here)
+        if is_crossed and not same(here, there):  # two that look alike prove nothing
+            return AlreadyDone(there)
     if here.kind is not f.kind:
         return _type_conflict(f.kind, here.kind)
     if f.target_base is not None and f.target_base.kind is not there.kind:
