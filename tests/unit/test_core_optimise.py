@@ -417,6 +417,12 @@ def test_a_file_with_another_name_on_the_server_keeps_its_content() -> None:
     assert not optimise(records, has_names=lambda node: node == X)
 
 
+def test_two_renames_stay_apart_around_what_is_made_between_them() -> None:
+    """A decision had the directory made anew, under the name that the first one leaves."""
+    records = [rename(X, b"d", b"e"), rename(X, b"e", b"e", to=Y), create(Y, b"d")]
+    assert not optimise([replace(record, seq=at) for at, record in enumerate(records, 1)])
+
+
 def test_a_hundred_thousand_records_take_seconds() -> None:
     records: list[Record] = []
     for node in range(100, 20_100):

@@ -938,3 +938,18 @@ def test_an_exchange_whose_answer_was_lost_is_known_by_kinds_without_ids() -> No
         ("sync_and_cut", {"who": "b", "calls": 15, "how": "inside3"}),
     ]
     assert play("in-turns", steps) is None
+
+
+@pytest.mark.parametrize("ids", [False, True])
+@pytest.mark.parametrize("always", list(map(str, Resolution)))
+def test_what_moves_into_a_directory_that_is_made_anew_where_it_stood(
+    always: str, ids: bool
+) -> None:
+    """It leaves the name, the directory is made there, and it moves in: not in one step."""
+    moved: list[tuple[str, ...]] = [("rename", "e", "d/e")]
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 55064, "always": always, "ids": ids}),
+        ("clash", {"who": "a", "ours": [("exchange", "e", "d")], "by": "s", "theirs": moved}),
+        ("clash", {"who": "a", "ours": moved, "by": "s", "theirs": []}),
+    ]
+    assert play("apart", steps) is None

@@ -96,6 +96,7 @@ class _Pass:
         self.names: dict[NodeId, set[Slot]] = {}
         self.arrival: dict[Slot, int] = {}  # what brought the holder of a name there
         self.origin: dict[int, int | None] = {}  # for a RENAME: its source's arrival
+        self.made_at = {r.node: at for at, r in enumerate(records) if r.kind is RecordKind.CREATE}
         self.store: dict[NodeId, int] = {}
         self.setattr: dict[NodeId, int] = {}
         self.setxattr: dict[tuple[NodeId, bytes], int] = {}
@@ -332,12 +333,18 @@ class _Pass:
             if record.replaced and self._is_dead(record.replaced):
                 self.journal.removed_at[record.replaced] = position
         arrived = self._open(record.node, self.arrival.pop(source, None))
-        if arrived is None:
-            self._arrive(position, record, None)
+        if arrived is None or self._is_made_later(record.to_parent, position):
+            self._arrive(position, record, arrived)
         elif self.journal.live[arrived].kind is RecordKind.RENAME:
             self._rename_again(position, record, arrived)
         else:
             self._name_anew(position, record, arrived)
+
+    def _is_made_later(self, directory: NodeId, position: int) -> bool:
+        """Whether a decision has it made anew after this, perhaps under a name that the node leaves
+        with an earlier record: in one, each would wait for the other.
+        """
+        return self.made_at.get(directory, position) > position
 
     def _rename_again(self, position: int, record: Record, arrived: int) -> None:
         """RENAME a→b, b→c."""
