@@ -77,6 +77,12 @@ def made_in_what_went(crashes: Crashes) -> None:
     os.rmdir(f"{crashes.client.server.root}/folder")
 
 
+def both_renamed(crashes: Crashes) -> None:
+    shell(crashes, "mv folder ours")
+    root = crashes.client.server.root
+    os.rename(f"{root}/folder", f"{root}/theirs")
+
+
 def in_conflict(prepare: Step) -> Step:
     """The conflict is there; its resolution is what the daemon dies of."""
 
@@ -198,6 +204,15 @@ def both_kept(path: str, keep: str, wins: str, copied: str) -> Step:
         assert copies == ([copied] if copied else [])
 
     return check
+
+
+def named_ours(crashes: Crashes) -> None:
+    """The decision is made again where it has to be; no directory is there twice."""
+    go_online(crashes)
+    crashes.client.sync(check=False)
+    resolves("ours", "local")(crashes)
+    has("ours/inside", "folder/inside\n" * 1000)(crashes)
+    assert not os.path.exists(f"{crashes.client.server.root}/theirs")
 
 
 def parked(crashes: Crashes) -> None:
@@ -349,6 +364,7 @@ SCENARIOS: dict[str, tuple[Step, Step, Step]] = {
         resolves("plain", "both"),
         both_kept("plain", "both", "server's\n", "local\n"),
     ),
+    "resolve.found": (in_conflict(both_renamed), resolves("ours", "local"), named_ours),
     "resolve.decided": (
         in_conflict(both_edited),
         resolves("plain", "local"),
