@@ -453,22 +453,22 @@ class Replay:
     async def _without_acting(
         self, record: Record, facts: Facts, decision: Decision, before: Version | None
     ) -> None:
-        match decision:
-            case _ if self._finder.meanwhile.again(record):
+        match self._finder.meanwhile.again(record), decision:
+            case _, Wait():  # perhaps for what waits for a decision, after it in the journal
+                self._queue.not_done(record.seq)
+                self._failed[record.seq] = self._failed.get(record.seq, 0) + 1
                 self._waiting.add(record.seq)
-            case AlreadyDone(entry) if before is not None:
+            case True, _:
+                self._waiting.add(record.seq)
+            case _, AlreadyDone(entry) if before is not None:
                 self._actor.freeze_as_sent(record, before)
                 entry = await self._actor.complete(record, facts, entry)
                 left = await self._left_names.look(record, facts, acted=False)
                 await self._committer.commit(record, facts, entry, by_others=True, left=left)
-            case Conflict():
-                await self._parking.conflict(record, facts, decision)
-            case RefusedDecision(code, reason):
+            case _, Conflict() as conflict:
+                await self._parking.conflict(record, facts, conflict)
+            case _, RefusedDecision(code, reason):
                 await self._parking.refused(record, facts, code, reason)
-            case Wait():  # perhaps for what waits for a decision, after it in the journal
-                self._queue.not_done(record.seq)
-                self._failed[record.seq] = self._failed.get(record.seq, 0) + 1
-                self._waiting.add(record.seq)
             case _:
                 raise AssertionError(decision)
 
