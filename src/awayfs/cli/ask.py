@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
-from msgspec import Struct
 
 from awayfs.cli import show
 from awayfs.control import volumes
@@ -96,7 +96,8 @@ def about(path: bytes, method: str, params: dict[str, Any] | None = None) -> dic
     return request(mount, method, {**(params or {}), "path": inner}, what=text_of(path))
 
 
-class Scoped(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Scoped:
     """What a SCOPE means: the mounts of this moment, and for later ones the scope itself."""
 
     scope: Scope

@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from msgspec import Struct
-
 from awayfs.cli.ask import shown
 from awayfs.control import mountinfo, mounts, paths
 from awayfs.core.errors import AwayfsError
@@ -208,7 +206,8 @@ def orphans() -> Finding:
     return Finding("processes", "ok", "none left over")
 
 
-class _Process(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class _Process:
     pid: int
     parent: int
     session: int

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
-
-from msgspec import Struct
 
 from awayfs.cli import show
 
@@ -18,7 +17,8 @@ _SNIFFED: Final = 8192
 NO_NEWLINE: Final = "\\ No newline at end of file"
 
 
-class Compared(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Compared:
     """``lines`` of a unified difference without its head, or ``why`` there are none."""
 
     lines: tuple[str, ...] = ()

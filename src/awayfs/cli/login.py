@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
 
 import click
-from msgspec import Struct
 
 from awayfs.cli import show
 from awayfs.cli.ask import PATH, Failed, json_option, located, request, shown
@@ -20,7 +20,8 @@ LOGIN_WITHIN = 40.0
 """Seconds: some servers take their time to refuse a password."""
 
 
-class Asked(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Asked:
     """What a server or a key wants."""
 
     kind: str  # password or passphrase

@@ -11,8 +11,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
-
-from msgspec import Struct
+from dataclasses import dataclass
 
 from awayfs.cli.ask import Failed
 from awayfs.core.merging import has_markers
@@ -21,7 +20,8 @@ GIT_WITHIN_S = 5.0
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
-class Tool(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Tool:
     """How one is started. ``trusted``: its exit status says whether the merge was finished."""
 
     command: tuple[str, ...]

@@ -11,8 +11,7 @@ import errno
 import os
 import re
 from collections.abc import Callable
-
-from msgspec import Struct
+from dataclasses import dataclass
 
 FSTYPE = "fuse.awayfs"
 """The file system type under which awayfs mounts appear."""
@@ -27,7 +26,8 @@ _SOURCE = re.compile(
 )
 
 
-class MountEntry(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class MountEntry:
     """One line of mountinfo."""
 
     device: str  # "0:45"; the same for every place a file system is bound to

@@ -15,9 +15,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from dataclasses import dataclass
 from urllib.parse import quote, quote_from_bytes, unquote_to_bytes
-
-from msgspec import Struct
 
 from awayfs.control import mountinfo
 from awayfs.core.errors import UsageError
@@ -35,7 +34,8 @@ _AUTHORITY = re.compile(
 )
 
 
-class VolumeUrl(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class VolumeUrl:
     """A parsed URL. ``path`` is decoded; ``host`` is lower case, without brackets, or empty.
 
     ``path`` is absolute, or, with ``sftp://host/~/x``, relative to the home directory

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
-
-from msgspec import Struct
 
 
 class Scope(enum.StrEnum):
@@ -22,7 +21,8 @@ class Scope(enum.StrEnum):
     VOLUME = "volume"
 
 
-class Order(Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Order:
     """To be offline since a moment, and until another one (None: until taken back)."""
 
     since_ns: int
