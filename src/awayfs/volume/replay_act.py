@@ -21,7 +21,6 @@ from awayfs.core.facts import mode_set_there
 from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.types import (
     ABSENT,
-    Attributes,
     Committed,
     Entry,
     Expected,
@@ -32,7 +31,6 @@ from awayfs.core.types import (
 )
 from awayfs.ports.remote import Crossing, Intent, Sent
 from awayfs.store.intents import REFUSED
-from awayfs.store.nodes import Node
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
 from awayfs.volume.fetch import Fetcher
@@ -43,6 +41,7 @@ from awayfs.volume.places import Places
 from awayfs.volume.relinking import Relinker
 from awayfs.volume.replay_facts import FactFinder
 from awayfs.volume.rest import gaps_come_from
+from awayfs.volume.sent_attributes import SentAttributes
 from awayfs.volume.suspects import digest_soon
 from awayfs.volume.together import Together
 from awayfs.volume.uploading import Uploads, is_begun
@@ -84,6 +83,7 @@ class Actor:
         self._finder = finder
         self._client = client
         self.relinker = Relinker(context, finder, client)
+        self._attributes = SentAttributes(context)
         self._uploads = Uploads(context.link, context.store.intents)
 
     def op_id(self, record: Record) -> str:
@@ -278,7 +278,7 @@ class Actor:
                     raise Torn
 
             begun = await self._uploads.begin(seq, path, fd, node.size, still_same)
-            attributes = self._attributes(
+            attributes = self._attributes.new(
                 node if mode is None else structs.replace(node, mode=mode)
             )
             given = node.size, attributes, *((begun.length, begun.token) if begun else ())
@@ -319,21 +319,6 @@ class Actor:
             return Version(edits, 0, 0)
         return Version(edits, status.st_mtime_ns, status.st_size)
 
-    def _attributes(self, node: Node) -> Attributes:
-        """What a new object gets on the server: mode and time, the owner where it can be set."""
-        uid, gid = self._owner(node)
-        return Attributes(mode=node.mode, uid=uid, gid=gid, mtime_ns=node.mtime_ns)
-
-    def _owner(self, node: Node) -> tuple[int | None, int | None]:
-        """The ids to set on the server; None where the account's own are right or all there is."""
-        connected = self._context.link.connected
-        if connected is None or not connected.capabilities.owner:
-            return None, None
-        options = self._context.options
-        uid = connected.own_uid if node.uid == options.uid else node.uid
-        gid = connected.own_gid if node.gid == options.gid else node.gid
-        return uid, gid
-
     async def complete(self, record: Record, facts: Facts, entry: Entry | None) -> Entry | None:
         """What remains to be done where the content, or the object, stands there already.
 
@@ -351,7 +336,7 @@ class Actor:
             return entry
         if record.kind is RecordKind.STORE:
             entry = await self.relinker.relink(record, path, entry) or entry
-        wanted = self._unlike(record, facts, entry)
+        wanted = self._attributes.unlike(record, facts, entry)
         if not wanted:
             return entry
         content = entry.kind is Kind.FILE  # what somebody wrote since keeps its own time
@@ -361,23 +346,6 @@ class Actor:
         )
         return outcome.entry if isinstance(outcome, Committed) else entry
 
-    def _unlike(self, record: Record, facts: Facts, entry: Entry) -> Attributes:
-        """The attributes of what stands there that should be other ones."""
-        node, connected = self._context.node(record.node), self._context.link.connected
-        if node is None or connected is None or entry.kind not in (Kind.FILE, Kind.DIRECTORY):
-            return Attributes()
-        able = connected.capabilities
-        mode = node.mode if facts.retried and node.mode != entry.mode else None
-        late = abs(node.mtime_ns - entry.mtime_ns) >= max(able.time_granularity_ns, 1)
-        followed = self._store.journal.has_open_store(node.id)
-        sent = entry.kind is Kind.FILE and entry.size == node.size and not followed
-        ours = facts.ours  # got its time when it was sent; another one that was set since goes out
-        timed = ours is not None and (ours.size, ours.mtime_ns) == (entry.size, entry.mtime_ns)
-        return Attributes(
-            mode=mode if able.mode and record.kind is RecordKind.CREATE else None,
-            mtime_ns=node.mtime_ns if late and sent and not timed and able.set_mtime else None,
-        )
-
     async def _make(self, record: Record, places: Places) -> Outcome:
         node = self._context.node(record.node)
         target = places.target
@@ -386,7 +354,7 @@ class Actor:
         await self.freeze(record, Intent(op=op, path=target, expected=ABSENT), "making")
         return await self._context.link.call(
             lambda remote: remote.make(
-                op, target, node.kind, self._attributes(node), node.target or b"", node.rdev
+                op, target, node.kind, self._attributes.new(node), node.target or b"", node.rdev
             )
         )
 
@@ -469,29 +437,11 @@ class Actor:
     async def _set_attributes(self, record: Record, places: Places, decision: Apply) -> Outcome:
         path = places.path
         assert path is not None
-        wanted = self.possible(decision.attributes or record.attributes)
+        wanted = self._attributes.possible(decision.attributes or record.attributes)
         intent = Intent(op=self.op_id(record), path=path, expected=decision.expected)
         await self.freeze(record, intent, "setting")
         return await self._context.link.call(
             lambda remote: remote.set_attributes(path, wanted, decision.expected)
-        )
-
-    def possible(self, attributes: Attributes) -> Attributes:
-        """The attributes that the server can hold, with ids as they are there."""
-        connected = self._context.link.connected
-        assert connected is not None
-        able, options = connected.capabilities, self._context.options
-        uid, gid = attributes.uid, attributes.gid
-        if connected.own_uid is not None and uid == options.uid:
-            uid = connected.own_uid
-        if connected.own_gid is not None and gid == options.gid:
-            gid = connected.own_gid
-        return Attributes(
-            mode=attributes.mode if able.mode else None,
-            uid=uid if able.owner else None,
-            gid=gid if able.owner else None,
-            mtime_ns=attributes.mtime_ns if able.set_mtime else None,
-            atime_ns=attributes.atime_ns if able.set_mtime else None,
         )
 
     async def _set_xattr(self, record: Record, places: Places, decision: Apply) -> Outcome:
