@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import os
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,12 @@ from awayfs.core.conflicts import ConflictKind
 from awayfs.core.effective import Layer, Place
 from awayfs.core.errors import EDISCONFULL
 from awayfs.core.records import RecordKind
+from awayfs.volume.context import Context
 from awayfs.volume.files import FileHandle
 
 MIB = 1 << 20
+SETTLED_S = 0.05
+"""After so long, a look at a file on a local file system shows a strong token."""
 
 
 def whole(seed: int, size: int) -> bytes:
@@ -342,6 +346,8 @@ def test_what_was_read_while_the_token_was_weak_is_read_again_once_it_is_strong(
 
             return fetch
 
+        time.sleep(SETTLED_S)
+        monkeypatch.setattr(Context, "is_fresh", lambda *_: True)
         seen(weak=True)
         monkeypatch.setattr(remote, "fetch", around(remote.fetch))
         monkeypatch.setattr(remote, "fetch_many", around(remote.fetch_many))
