@@ -42,7 +42,7 @@ from awayfs.core.types import Committed, Kind, NodeId
 from awayfs.ports.remote import Intent
 from awayfs.volume.ageing import Ageing
 from awayfs.volume.being_written import BeingWritten
-from awayfs.volume.context import SECOND_NS, Context
+from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
 from awayfs.volume.flying import Flying
 from awayfs.volume.left_names import LeftNames
@@ -55,20 +55,17 @@ from awayfs.volume.replay_facts import FactFinder
 from awayfs.volume.replay_optimise import Optimiser
 from awayfs.volume.replay_progress import Progress
 from awayfs.volume.replay_queue import Queue
+from awayfs.volume.replay_waits import Waits
 from awayfs.volume.revive import Reviver
 
 log = logging.getLogger(__name__)
 
 ROUNDS = 8
-WAIT_S = 0.3
-FAILED_WAIT_S = 2.0
-FAILURES = 3
 FAILED_PAUSE_S = 1.0
 LONG_S = 2.0
 """When nothing came back for so long, what is new since need not wait for it."""
 LONGEST_REST_S = 10.0
 """What rests is looked at again after no longer: the clock or the setting may be another then."""
-FULL_PAUSE_NS = 10 * SECOND_NS
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -100,10 +97,7 @@ class Replay:
         self._optimiser = Optimiser(context.store, committer.discard_if_unused, self._is_directory)
         self._optimising = asyncio.Lock()
         self._in_flight = Flying(context.store.journal)
-        self._waiting: set[int] = set()
-        self._mapped: set[int] = set()  # what waits for its file to be closed
-        self._failed: dict[int, int] = {}
-        self._full_until_ns = 0
+        self._waits = Waits(context)
         self._settled = asyncio.Condition()
         self.active = False
         self._being_written = BeingWritten(context)
@@ -123,7 +117,7 @@ class Replay:
 
         A server that was full is asked once more.
         """
-        self._full_until_ns = 0
+        self._waits.server_may_have_room()
         self._being_written.hurry()
         self._sending.ask_for_all()
         self.ageing.want_all()
@@ -131,7 +125,7 @@ class Replay:
 
     def hurry_first(self, seqs: Collection[int]) -> None:
         """The same for some records, and what they need: before all others."""
-        self._full_until_ns = 0
+        self._waits.server_may_have_room()
         self._being_written.hurry(seqs)
         self._sending.ask(seqs)
         self.wake()
@@ -170,7 +164,7 @@ class Replay:
         counts = self._store.journal.counts()
         total = self._store.journal.count()
         busy, held_up = self._is_busy(), self._is_held_up()
-        mapped = 0 if busy else self._count_mapped()
+        mapped = 0 if busy else self._waits.count_mapped()
         held = self._sending.held_back(self._queue.count_first)
         resting = self.ageing.resting(self._queue.count_first)
         left = total - mapped - max(held, resting.records)
@@ -188,12 +182,6 @@ class Replay:
     def estimate(self) -> Estimate | None:
         """How fast it goes, and how long what is left may take; None while nothing is sent."""
         return self._in_flight.estimate() if self.active else None
-
-    def _count_mapped(self) -> int:
-        """How many records wait for no more than that their file is closed."""
-        if not self._context.link.usable:
-            return 0  # then they wait for the server
-        return sum(self._store.journal.get(seq) is not None for seq in self._mapped)
 
     async def tidy(self) -> None:
         """Free what files take that were made and removed while the server is away."""
@@ -241,8 +229,7 @@ class Replay:
                 async with self._optimising:
                     await self._optimiser.run()
                 if not self._sending.lets_go():
-                    self._waiting.clear()
-                    self._mapped.clear()
+                    self._waits.clear()
                     break
                 await self._context.before_sending()
                 if not await self._pass():
@@ -261,14 +248,14 @@ class Replay:
         if not self._context.link.usable:
             return
         later = asyncio.get_running_loop().call_later
-        if self._waiting or self._is_full():
-            later(WAIT_S if self._is_patient() else FAILED_WAIT_S, self.wake)
+        if (wait_s := self._waits.again_in_s()) is not None:
+            later(wait_s, self.wake)
         elif resting := self.ageing.resting().left_s:
             later(min(resting, LONGEST_REST_S), self.wake)
 
     def _is_busy(self) -> bool:
         """Whether something may go out without anything else happening first."""
-        return self.active or self._woken.is_set() or self._is_patient()
+        return self.active or self._woken.is_set() or self._waits.time_may_help()
 
     def _is_busy_with_first(self) -> bool:
         """The same of what was asked for by itself."""
@@ -277,22 +264,11 @@ class Replay:
             return False
         if self._woken.is_set() or (self.active and not self._queue.knows(choice)):
             return True
-        waits = (s for s in self._waiting if self._failed.get(s, 0) < FAILURES)
-        return self._queue.first_moves or any(map(self._queue.goes_first, waits))
-
-    def _is_patient(self) -> bool:
-        """Whether something waits that time alone may help: it did not fail again and again."""
-        if self._is_full():
-            return True
-        return any(self._failed.get(seq, 0) < FAILURES for seq in self._waiting)
-
-    def _is_full(self) -> bool:
-        """Whether the server had no room a moment ago."""
-        return self._full_until_ns > self._context.now()
+        return self._queue.first_moves or any(map(self._queue.goes_first, self._waits.hopeful()))
 
     def _is_held_up(self) -> bool:
         """Whether nothing goes out until the server has room again."""
-        return self._is_full() and not self._in_flight
+        return self._waits.is_full() and not self._in_flight
 
     def _drained(self) -> bool:
         counts = self._store.journal.counts()
@@ -320,13 +296,12 @@ class Replay:
         return moved
 
     def _begin_pass(self) -> None:
-        self._waiting.clear()
-        self._mapped.clear()
+        self._waits.clear()
         self._queue.begin_pass(self.ageing.until())
 
     async def _send_ready(self) -> None:
         """As many as there is room for: what is not read yet is read for that."""
-        while not self._is_full():
+        while not self._waits.is_full():
             room = self._in_flight.room(weak=self._context.link.weak)
             if not (started := await self._queue.start(room, self._sending.choice())):
                 break
@@ -335,11 +310,10 @@ class Replay:
 
     def _after(self, seq: int) -> bool:
         """A record came back; whether that changed anything."""
-        waits = seq in self._waiting or seq in self._mapped
+        waits = seq in self._waits
         self._in_flight.landed(seq, waits=waits)
         moved = self._queue.back(seq, waits=waits)
-        if seq in self._failed and self._store.journal.get(seq) is None:
-            del self._failed[seq]
+        self._waits.forget_if_gone(seq)
         return moved
 
     async def _guarded(self, seq: int) -> None:
@@ -347,10 +321,10 @@ class Replay:
         try:
             await self.one(seq)
         except Unreachable:
-            self._waiting.add(seq)
+            self._waits.add(seq)
         except Torn:
             self._being_written.torn(seq)
-            self._waiting.add(seq)
+            self._waits.add(seq)
         except Refused as error:
             await self._refused(seq, error)
         except (RemoteError, OSError) as error:
@@ -367,9 +341,7 @@ class Replay:
             self._store.reserve.give_up()
 
     def _note_failed(self, seq: int, error: Exception) -> None:
-        """Tried again later; one that keeps failing does not keep ``sync --wait`` waiting."""
-        self._failed[seq] = self._failed.get(seq, 0) + 1
-        self._waiting.add(seq)
+        self._waits.failed(seq)
         record = self._store.journal.get(seq)
         if record is not None:
             code = error.errno if isinstance(error, OSError) and error.errno else errno.EIO
@@ -382,10 +354,10 @@ class Replay:
         if record is None or record.state is RecordState.PARKED:
             return
         if self._being_written.is_only_mapped(record):
-            self._mapped.add(seq)
+            self._waits.for_close(seq)
             return
         if self._being_written.is_unfinished(record):
-            self._waiting.add(seq)
+            self._waits.add(seq)
             return
         earlier, settled = self._store.intents.get(seq), None
         if earlier is None or not self._actor.resumes(record, earlier[0]):
@@ -426,7 +398,7 @@ class Replay:
                 self._actor.thaw(record)
             earlier = self._store.intents.get(seq)
         log.warning("record %d: the server keeps changing; later again", seq)
-        self._waiting.add(seq)
+        self._waits.add(seq)
 
     async def _tidy(self, seq: int) -> Intent | None:
         """Nothing that an operation staged stays on the server when it is not carried out.
@@ -456,10 +428,9 @@ class Replay:
         match self._finder.meanwhile.again(record), decision:
             case _, Wait():  # perhaps for what waits for a decision, after it in the journal
                 self._queue.not_done(record.seq)
-                self._failed[record.seq] = self._failed.get(record.seq, 0) + 1
-                self._waiting.add(record.seq)
+                self._waits.failed(record.seq)
             case True, _:
-                self._waiting.add(record.seq)
+                self._waits.add(record.seq)
             case _, AlreadyDone(entry) if before is not None:
                 self._actor.freeze_as_sent(record, before)
                 entry = await self._actor.complete(record, facts, entry)
@@ -475,8 +446,8 @@ class Replay:
     async def _refused(self, seq: int, error: Refused) -> None:
         if error.errno in NO_SPACE:
             log.warning("the server is full; sending pauses: %s", error)
-            self._full_until_ns = self._context.now() + FULL_PAUSE_NS
-            self._waiting.add(seq)
+            self._waits.server_is_full()
+            self._waits.add(seq)
             with suppress(RemoteError):  # a part of an upload takes up what is left for others
                 await self._tidy(seq)
             return
