@@ -67,6 +67,8 @@ def _variant(conflict: dict[str, Any], name: str) -> str:
     variant = conflict.get(name)
     if not variant:
         return "does not exist"
+    if variant.get("size") is None:
+        return "not here"
     text = f"{show.size(variant.get('size'))}, changed {show.ago(variant.get('mtime_ns'))}"
     if not variant.get("available"):
         return f"{text}, content not here"

@@ -173,6 +173,8 @@ def _report(name: str, reply: dict[str, Any], wait: bool) -> None:
             said += f"; {show.count(mapped, 'open file')} may be mapped: sent again when closed"
         if held := reply.get("held", 0):
             said += f"; {show.held(held, reply.get('reintegrate', ''))}"
+        if conflicts:
+            said += f"; {show.count(conflicts, 'conflict')} to decide, see 'awayfs conflicts'"
         click.echo(show.printable(said))
 
 

@@ -277,6 +277,8 @@ def _arranged(directory: str, name: str, variants: list[str]) -> dict[str, str]:
     places["MERGED"] = os.path.join(directory, f"{stem}_MERGED{extension}")
     if "merged" in variants:
         os.rename(os.path.join(directory, "merged"), places["MERGED"])
+    elif "local" not in variants:  # it was removed here
+        _write(places["MERGED"], _read(places["REMOTE"]) or b"")
     elif not _first_try(places):
         _write(places["MERGED"], _read(places["LOCAL"]) or b"")
     return places

@@ -10,7 +10,8 @@ from awayfs.control.server import Handler
 from awayfs.daemon.shown import entry_facts
 from awayfs.store.conflicts import Conflict
 from awayfs.volume.slices import Slices
-from awayfs.volume.virtual_conflicts import VARIANTS
+from awayfs.volume.virtual_conflicts import BASE, LOCAL, VARIANTS
+from awayfs.volume.virtual_node import VirtualNode
 from awayfs.volume.volume import Volume
 
 
@@ -52,15 +53,11 @@ class ConflictApi:
             if (variant := volume.virtual.conflicts.variant(conflict, name, shown_path)) is not None
             and variant.state == "clean"
         ]
-        node = volume.context.node(conflict.node)
-        base = volume.store.server.get(volume.virtual.base_node(conflict))
-        local_names = volume.store.nodes.names(conflict.node)
+        local = volume.virtual.conflicts.variant_itself(conflict, LOCAL)
         facts: dict[str, dict[str, Any] | None] = {
-            "base": entry_facts(base.entry()) if base else None,
+            "base": self._base(conflict),
             "server": entry_facts(conflict.server_entry) if conflict.server_entry else None,
-            "local": {"size": node.size, "mtime_ns": node.mtime_ns, "mode": node.mode}
-            if node and local_names
-            else None,
+            "local": _facts(local) if local else None,
         }
         answer: dict[str, Any] = {
             "id": conflict.id,
@@ -80,3 +77,16 @@ class ConflictApi:
                 "path": f"{shown}/{which}" if available else None,
             }
         return answer
+
+    def _base(self, conflict: Conflict) -> dict[str, Any] | None:
+        """Empty where there was one, and nothing is known of it any more."""
+        volume = self._volume()
+        if conflict.shows_servers:
+            kept = volume.virtual.conflicts.variant_itself(conflict, BASE)
+            return _facts(kept) if kept is not None else {}
+        known = volume.store.server.get(volume.virtual.base_node(conflict))
+        return entry_facts(known.entry()) if known else None
+
+
+def _facts(variant: VirtualNode) -> dict[str, Any]:
+    return {"size": variant.size, "mtime_ns": variant.mtime_ns, "mode": variant.mode}

@@ -22,6 +22,7 @@ from awayfs.store.conflicts import Conflict, Place
 from awayfs.store.history import Lost
 from awayfs.volume.losing import TooLarge
 from awayfs.volume.slices import Slices
+from awayfs.volume.virtual_conflicts import LOCAL
 from awayfs.volume.volume import Volume
 
 TOLD_EVERY_S = 0.1
@@ -175,7 +176,7 @@ class ResolveApi:
         made_from = volume.resolver.content.witness(found.node)
         places = await self._copied(found, str(params.get("directory", "")))
         entry = found.server_entry
-        local = volume.store.nodes.get(found.node)
+        local = volume.virtual.conflicts.variant_itself(found, LOCAL)
         if entry is not None and entry.kind is Kind.FILE and "server" not in places:
             raise ControlError(f"{text_of(path)}: the server's version {NOT_HERE}", "os")
         if local is not None and local.kind is Kind.FILE and "local" not in places:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from awayfs.core.conflicts import ConflictKind
 from awayfs.core.types import Entry, NodeId
 from awayfs.store.db import Database, Row
 from awayfs.store.files import Files
@@ -34,7 +35,7 @@ class Conflict(Struct):
     ``record_seqs`` are the parked records. ``server_entry`` None: the server has nothing
     there. ``server_variant`` is the path of the server's content, None while it is not
     fetched, and ``server_complete`` says whether all of it is. ``base_variant``: the base's
-    content is at ``variant_path(id, "base")``.
+    content is at ``variant_path(id, "base")``, if that is there.
     """
 
     id: int
@@ -50,6 +51,11 @@ class Conflict(Struct):
     server_complete: bool = False
     base_variant: bool = False
     note: str = ""
+
+    @property
+    def shows_servers(self) -> bool:
+        """Whether it is about what was removed here, and is shown again as the server has it."""
+        return self.kind == ConflictKind.REMOVE_UPDATE and not self.record_seqs
 
 
 class Place(Struct, frozen=True):

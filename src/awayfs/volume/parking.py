@@ -24,6 +24,7 @@ from awayfs.volume.adopt import Adopter
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
 from awayfs.volume.removing import Remover
+from awayfs.volume.removed_versions import RemovedVersions
 from awayfs.volume.replay_facts import FactFinder
 from awayfs.volume.resolve_moved import MovedNodes
 from awayfs.volume.server_variants import ServerVariants
@@ -50,6 +51,7 @@ class Parking:
         self._moved = moved
         self._adopter = Adopter(context)
         self._remover = Remover(context)
+        self._removed_versions = RemovedVersions(context)
 
     async def conflict(self, record: Record, facts: Facts, conflict: Conflict) -> None:
         """Both sides changed: keep all variants, park the record, say so."""
@@ -70,17 +72,23 @@ class Parking:
                 staged = await self._server_variants.fetch(path, entry)
             except Unreachable as error:
                 lost = error  # what was found stands; the content is fetched when the link is back
+        removed = _is_removal(record, conflict)
+        base = await self._removed_versions.staged(record.node) if removed else None
         conflict = self._told(record, conflict)
         fault("parking.kept")
         if moved := self._is_directory_renamed_twice(record, conflict):
             await self._moved.look(record.node)
         if self._store.journal.get(record.seq) is None:  # given up meanwhile
-            if staged is not None:
-                unlink_quietly(staged)
+            for unused in filter(None, (staged, base)):
+                unlink_quietly(unused)
             return
-        if conflict.kind is ConflictKind.REMOVE_UPDATE and record.kind is RecordKind.REMOVE:
-            self._bring_back(record, entry)
-            self._record_conflict(record, conflict.kind, conflict.detail, entry, staged, ())
+        if removed:
+            with self._store.transaction():
+                self._bring_back(record, entry)
+                told = (conflict.kind, conflict.detail)
+                found = self._record_conflict(record, *told, entry, staged, ())
+                if base is not None:
+                    self._removed_versions.put(found.id, base)
         else:
             with self._store.transaction():
                 self._park(record, conflict.detail)
@@ -160,7 +168,6 @@ class Parking:
                 record_seqs=seqs,
                 base_token=base.token if base else None,
                 server_entry=entry,
-                base_variant=self._store.content.base_path(record.node) is not None,
                 note=detail,
             )
             if staged is not None:
@@ -197,7 +204,7 @@ class Parking:
 
     def _is_removed_for_another(self, record: Record, conflict: Conflict) -> bool:
         """Removed here, and something else has the name since: that meets what is there."""
-        if conflict.kind is not ConflictKind.REMOVE_UPDATE or record.kind is not RecordKind.REMOVE:
+        if not _is_removal(record, conflict):
             return False
         return self._store.nodes.child_id(record.parent, record.name) not in (None, record.node)
 
@@ -209,7 +216,7 @@ class Parking:
         what it is.
         """
         base = self._store.server.get(record.node)
-        if conflict.kind is not ConflictKind.REMOVE_UPDATE or record.kind is not RecordKind.REMOVE:
+        if not _is_removal(record, conflict):
             return False
         if base is None or base.file_id is None or entry.kind is not Kind.FILE:
             return False
@@ -254,3 +261,8 @@ class Parking:
         here = [*now, recorded] if found and found.kind is Kind.DIRECTORY else [recorded, *now]
         wanted = [*here, *self._store.server.names(node)]
         return place_for(node, record.name, wanted, nodes.above, is_free)
+
+
+def _is_removal(record: Record, conflict: Conflict) -> bool:
+    """Whether it was removed here, and the server has it with a change."""
+    return conflict.kind is ConflictKind.REMOVE_UPDATE and record.kind is RecordKind.REMOVE

@@ -201,8 +201,12 @@ class ConflictTree:
         return None if path is None else name + b"/" + path
 
     def _local(self, conflict: Conflict) -> VirtualNode | None:
+        """None where a file was removed here, and nobody worked on what is shown again."""
         node = self._context.node(conflict.node)
         if node is None or not self._store.nodes.names(conflict.node):
+            return None
+        gone = conflict.shows_servers and not self._store.journal.has_any(node.id)
+        if gone and node.kind is not Kind.DIRECTORY:
             return None
         return of_node(self._context, node, partial(self._revisions.local, node.id))
 
@@ -239,6 +243,8 @@ class ConflictTree:
         return above + b"/" + place[1] if above else place[1]
 
     def _base(self, conflict: Conflict) -> VirtualNode | None:
+        if conflict.shows_servers:
+            return self._base_of_the_removed(conflict)
         node = self.base_node(conflict)
         base = self._store.server.get(node)
         if base is None:
@@ -278,8 +284,19 @@ class ConflictTree:
         shown = of_entry(self._context, entry, 0, lambda: found)
         return shown if shown.state == "clean" else None
 
+    def _base_of_the_removed(self, conflict: Conflict) -> VirtualNode | None:
+        """What is known by its node is the server's by now."""
+        known = self._store.server.get(conflict.node)
+        if known is not None and known.kind is Kind.DIRECTORY:
+            return of_entry(self._context, known.entry(), 0)
+        return self._own_file(conflict, WHICH[0]) if conflict.base_variant else None
+
     def _merged(self, conflict: Conflict) -> VirtualNode | None:
-        path = self._store.conflicts.variant_path(conflict.id, WHICH[2])
+        return self._own_file(conflict, WHICH[2])
+
+    def _own_file(self, conflict: Conflict, which: str) -> VirtualNode | None:
+        """A whole variant that the conflict has in a file of its own."""
+        path = self._store.conflicts.variant_path(conflict.id, which)
         try:
             status = os.stat(path)
         except FileNotFoundError:
