@@ -23,8 +23,8 @@ from awayfs.store.files import unlink_quietly
 from awayfs.volume.adopt import Adopter
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
-from awayfs.volume.removing import Remover
 from awayfs.volume.removed_versions import RemovedVersions
+from awayfs.volume.removing import Remover
 from awayfs.volume.replay_facts import FactFinder
 from awayfs.volume.resolve_moved import MovedNodes
 from awayfs.volume.server_variants import ServerVariants
