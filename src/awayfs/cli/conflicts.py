@@ -60,16 +60,22 @@ def _show(conflict: dict[str, Any]) -> None:
     click.echo(f"{show.printable(path)}  {show.printable(conflict.get('kind'))}, {when}")
     if conflict.get("note"):
         click.echo(f"  {show.printable(conflict['note'])}")
-    show.facts([(name, _variant(conflict, name)) for name in _VARIANTS])
+    modes = {variant.get("mode") for name in _VARIANTS if (variant := conflict.get(name))}
+    differ = len(modes - {None}) > 1
+    show.facts([(name, _variant(conflict, name, with_mode=differ)) for name in _VARIANTS])
 
 
-def _variant(conflict: dict[str, Any], name: str) -> str:
+def _variant(conflict: dict[str, Any], name: str, *, with_mode: bool) -> str:
     variant = conflict.get(name)
     if not variant:
         return "does not exist"
     if variant.get("size") is None:
         return "not here"
     text = f"{show.size(variant.get('size'))}, changed {show.ago(variant.get('mtime_ns'))}"
+    if with_mode and variant.get("mode") is not None:
+        text += f", mode {variant['mode']:o}"
+    if variant.get("named"):
+        text += f", named {variant['named']} on the server"
     if not variant.get("available"):
         return f"{text}, content not here"
     place = variant.get("path")

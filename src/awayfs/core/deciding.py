@@ -108,4 +108,5 @@ def told(kind: str, choice: str, record: RecordKind | None = None) -> str:
         return "the removal stands; the server's goes to the history"
     if kind == _K.REFUSED and choice == LOCAL:
         return "the server is asked once more"
-    return WHAT[choice] + (f"; {' and '.join(lost)} goes to the history" if lost else "")
+    verb = "go" if len(lost) > 1 else "goes"
+    return WHAT[choice] + (f"; {' and '.join(lost)} {verb} to the history" if lost else "")

@@ -7,10 +7,11 @@ from typing import Any
 
 from awayfs.control.messages import path_param, text_of
 from awayfs.control.server import Handler
+from awayfs.core.conflicts import ConflictKind
 from awayfs.daemon.shown import entry_facts
 from awayfs.store.conflicts import Conflict
 from awayfs.volume.slices import Slices
-from awayfs.volume.virtual_conflicts import BASE, LOCAL, VARIANTS
+from awayfs.volume.virtual_conflicts import BASE, LOCAL, SERVER, VARIANTS
 from awayfs.volume.virtual_node import VirtualNode
 from awayfs.volume.volume import Volume
 
@@ -56,7 +57,7 @@ class ConflictApi:
         local = volume.virtual.conflicts.variant_itself(conflict, LOCAL)
         facts: dict[str, dict[str, Any] | None] = {
             "base": self._base(conflict),
-            "server": entry_facts(conflict.server_entry) if conflict.server_entry else None,
+            "server": self._server(conflict, path),
             "local": _facts(local) if local else None,
         }
         answer: dict[str, Any] = {
@@ -77,6 +78,16 @@ class ConflictApi:
                 "path": f"{shown}/{which}" if available else None,
             }
         return answer
+
+    def _server(self, conflict: Conflict, path: bytes) -> dict[str, Any] | None:
+        """Also says its name there, where that is another; empty where that is not known."""
+        tree = self._volume().virtual.conflicts
+        found = tree.variant_itself(conflict, SERVER)
+        if found is None:
+            renamed = conflict.kind == ConflictKind.RENAME_RENAME
+            return {} if renamed and conflict.server_entry is None else None
+        there = tree.server_path(conflict)
+        return _facts(found) | ({} if there in (None, path) else {"named": text_of(there or b"")})
 
     def _base(self, conflict: Conflict) -> dict[str, Any] | None:
         """Empty where there was one, and nothing is known of it any more."""

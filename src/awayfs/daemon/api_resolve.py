@@ -12,7 +12,7 @@ from typing import Any
 from awayfs.control.messages import ControlError, bytes_of, path_param, text_of
 from awayfs.control.server import Done, Handler
 from awayfs.core.conflicts import ConflictKind
-from awayfs.core.deciding import CHOICES, WITH, told
+from awayfs.core.deciding import BASE, CHOICES, WITH, told
 from awayfs.core.errors import AwayfsError, RemoteError, UsageError
 from awayfs.core.merge_rules import has_pattern, matches
 from awayfs.core.records import RecordKind
@@ -121,12 +121,23 @@ class ResolveApi:
         for place, path in selected:
             conflict = volume.store.conflicts.get(place.id)
             text = told(place.kind, choice, self._record_kind(conflict))
-            if conflict is not None:
+            if conflict is not None and (why := self._impossible(conflict, choice)):
+                text = f"nothing: {why}"
+            elif conflict is not None:
                 for which in volume.deciding.too_large(conflict, choice):
                     text += f"; {volume.losing.not_kept(which)}{FORCED}"
             would.append({"path": text_of(path), "kind": place.kind, "text": text})
             await slices.pause()
         return would
+
+    def _impossible(self, conflict: Conflict, choice: str) -> str:
+        """Why a content cannot decide a conflict; empty where it can, or none is to."""
+        if choice == WITH or (choice == BASE and conflict.kind != ConflictKind.ATTRIBUTE):
+            try:
+                self._volume().deciding.check_content(conflict, choice)
+            except UsageError as error:
+                return str(error)
+        return ""
 
     def _record_kind(self, conflict: Conflict | None) -> RecordKind | None:
         seqs = conflict.record_seqs if conflict is not None else ()

@@ -131,13 +131,19 @@ class Deciding:
         finally:
             COPY_TEMPLATE.reset(template)
 
+    def check_content(self, conflict: Conflict, choice: str) -> None:
+        """Raise ``UsageError`` where a content decides nothing, or the base's is not here."""
+        if choice == BASE and not has_base(conflict.kind):
+            raise UsageError("there is no version from before both changes; use another --keep")
+        if choice == BASE and self._base_of(conflict) is None:
+            raise UsageError("the content from before both changes is not here any more")
+        self._resolver.content.check(conflict, self._record(conflict))
+
     async def _keep_base(self, number: int, all_of_it: bool) -> Decided:
         conflict = self._get(number)
-        base = self._base_of(conflict) if has_base(conflict.kind) else None
-        if not has_base(conflict.kind):
-            raise UsageError("there is no version from before both changes; use another --keep")
-        if base is None:
-            raise UsageError("the content from before both changes is not here any more")
+        self.check_content(conflict, BASE)
+        base = self._base_of(conflict)
+        assert base is not None
         staged = await self.staged_copy(base)
         return await self.take(number, staged, BASE, "--keep base", all_of_it=all_of_it)
 

@@ -16,6 +16,7 @@ from functools import partial
 from msgspec import Struct, field
 
 from awayfs.core.conflicts import ConflictKind
+from awayfs.core.namespace import Slot
 from awayfs.core.records import RecordKind
 from awayfs.core.types import Entry, Kind, NodeId, Range
 from awayfs.store.conflicts import WHICH, Conflict, Place
@@ -197,7 +198,7 @@ class ConflictTree:
         if name == LOCAL:
             return b"../" + self.path_of(conflict)
         node = self.base_node(conflict)
-        path = self._store.server.path(node) if name == BASE else self._server_path(conflict)
+        path = self._store.server.path(node) if name == BASE else self.server_path(conflict)
         return None if path is None else name + b"/" + path
 
     def _local(self, conflict: Conflict) -> VirtualNode | None:
@@ -211,11 +212,31 @@ class ConflictTree:
         return of_node(self._context, node, partial(self._revisions.local, node.id))
 
     def _server(self, conflict: Conflict) -> VirtualNode | None:
-        entry = conflict.server_entry
+        entry = self._server_entry(conflict)
         if entry is None:
             return None
         node = of_entry(self._context, entry, 0, partial(self._server_found, conflict, entry))
         return replace(node, open=partial(self.server_revision, conflict, entry))
+
+    def _server_entry(self, conflict: Conflict) -> Entry | None:
+        """What was renamed on both sides stands there under its other name."""
+        if conflict.server_entry is not None or self._renamed_to(conflict) is None:
+            return conflict.server_entry
+        known = self._store.server.get(conflict.node)
+        return known.entry() if known is not None else None
+
+    def _renamed_to(self, conflict: Conflict) -> Slot | None:
+        """The name that the server gave it. It is not known after a start before it is seen again:
+        then the one that our own rename starts from is known still.
+        """
+        if conflict.kind != ConflictKind.RENAME_RENAME:
+            return None
+        seen, names = self._context.seen_at(conflict.node), self._store.server.names(conflict.node)
+        if seen is not None or not names:
+            return seen
+        records = [self._store.journal.get(seq) for seq in conflict.record_seqs]
+        ours = {(record.parent, record.name) for record in records if record is not None}
+        return None if names[0] in ours else names[0]
 
     def server_revision(self, conflict: Conflict, entry: Entry) -> Revision:
         """The server's content of a conflict, opened.
@@ -225,7 +246,7 @@ class ConflictTree:
         found = self._server_found(conflict, entry)
         if not is_whole(found, entry.size):
             self._server_variants.complete_soon(conflict.id)
-        there = There(lambda: self._server_path(conflict), entry.token)
+        there = There(lambda: self.server_path(conflict), entry.token)
         return Revision(self._context, entry.size, found, there)
 
     def _server_found(self, conflict: Conflict, entry: Entry) -> list[Found]:
@@ -235,8 +256,9 @@ class ConflictTree:
                 return [whole]
         return self._revisions.of_token(conflict.node, entry.token)
 
-    def _server_path(self, conflict: Conflict) -> bytes | None:
-        place = place_of(self._store, conflict)
+    def server_path(self, conflict: Conflict) -> bytes | None:
+        """Where the server has its variant, as far as is known."""
+        place = self._renamed_to(conflict) or place_of(self._store, conflict)
         above = self._store.server.path(place[0]) if place is not None else None
         if place is None or above is None:
             return None
