@@ -41,6 +41,7 @@ from awayfs.store.pins import Pins
 from awayfs.store.refusals import Refusals
 from awayfs.store.reserve import Reserve
 from awayfs.store.salvage import SalvageReport, finished, open_or_salvage, unfinished
+from awayfs.store.saves import Saves
 from awayfs.store.server import ServerView
 from awayfs.store.uses import Uses
 
@@ -76,7 +77,8 @@ class Store:
         self.server = ServerView(db, self.facts)
         self.journal = Journal(db)
         self.intents = Intents(db)
-        self.journal.on_remove.append(self.intents.clear)
+        self.saves = Saves(db)
+        self.journal.on_remove += (self.intents.clear, self.saves.clear)
         self.pins = Pins(db, self.nodes)
         self.node_settings = NodeSettings(db, self.nodes)
         self.refusals = Refusals(db, self.nodes)

@@ -19,13 +19,16 @@ from awayfs.core.types import ROOT, Attributes, Kind, NodeId
 from awayfs.ports.remote import STAGED_PREFIX
 from awayfs.store.nodes import Node
 from awayfs.volume import known_xattrs
-from awayfs.volume.context import Context
+from awayfs.volume.context import SECOND_NS, Context
 from awayfs.volume.fault import fault
 from awayfs.volume.journaling import Journaling
 from awayfs.volume.opened import OpenNode
 
 NAME_MAX = 255
 RESERVED = b".awayfs"
+MADE_KNOWN = 10_000
+SAVED_WITHIN_NS = 600 * SECOND_NS
+"""A file that was made longer ago, and renamed over another, had a life of its own."""
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 
@@ -38,6 +41,7 @@ class Changes:
         self._store = context.store
         self._nodes = context.store.nodes
         self._journal = journaling
+        self._made: dict[NodeId, None] = {}  # the last ones made here, oldest first
 
     def create(
         self,
@@ -267,6 +271,9 @@ class Changes:
         )
         if name is not None:
             self._nodes.update(directory.id, mtime_ns=now, ctime_ns=now)
+        self._made[node.id] = None
+        if len(self._made) > MADE_KNOWN:
+            del self._made[next(iter(self._made))]
         return node
 
     def _remove_name(self, parent: NodeId, name: bytes, node: Node) -> None:
@@ -295,7 +302,7 @@ class Changes:
             self._nodes.update(node.id, ctime_ns=now)
             self._touch(parent)
             self._touch(to_parent)
-            self._journal.append(
+            record = self._journal.append(
                 RecordKind.RENAME,
                 node.id,
                 parent=parent,
@@ -304,6 +311,15 @@ class Changes:
                 to_name=to_name,
                 replaced=existing.id if existing else 0,
             )
+            if existing is not None and self._is_save(node, existing):
+                self._store.saves.add(record.seq)
+                del self._made[node.id]  # from now on it is the other
+
+    def _is_save(self, node: Node, existing: Node) -> bool:
+        """Whether a file is made here just now, only to take the name of another."""
+        lately = 0 <= self._context.now() - node.btime_ns <= SAVED_WITHIN_NS
+        files = node.kind is existing.kind is Kind.FILE and node.nlink == 1
+        return files and lately and node.id in self._made
 
     def _exchange(
         self,

@@ -14,6 +14,7 @@ from dataclasses import replace
 from awayfs.core.diff import compare_entries
 from awayfs.core.earlier_names import name_after, without
 from awayfs.core.errors import UsageError
+from awayfs.core.namespace import Slot
 from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.types import Entry, Kind, NodeId
 from awayfs.store.nodes import Node
@@ -93,6 +94,12 @@ class GivingUp:
         if self._store.nodes.child_id(parent, name) == node:
             self._store.nodes.remove_name(parent, name)
             self._context.kernel.forget_entry(parent, name)
+
+    def save(self, node: NodeId, place: Slot) -> None:
+        """What an editor wrote to, and the server has under that name already, goes there, too."""
+        with self._store.transaction():
+            self.changes(node, below=False)
+            self._changes.unlink(*place)
 
     def link(self, record: Record) -> None:
         """One more name that was given here, wherever it was moved since; the node stays."""

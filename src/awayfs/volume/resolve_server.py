@@ -129,7 +129,8 @@ class KeepServer:
     ) -> None:
         """The node goes back to its name on the server; what it displaced is shown again.
 
-        Where it has none any more it goes, with what was written to it since.
+        Where it has none any more it goes, with what was written to it since. So does, there, too,
+        what was only made to be saved over another file.
         """
         nodes, server = self._store.nodes, self._store.server
         await self._steps.moved.find(record)
@@ -138,12 +139,16 @@ class KeepServer:
             self._check_home(record.node, names)
         elif not await self._stands(record.node):
             names = []
+        is_save = conflict.kind == ConflictKind.UPDATE_UPDATE and record.seq in self._store.saves
         with self._store.transaction():
-            if not names:
+            if not names or is_save:
                 saving()
+            if not names:
                 self._steps.inherit(record)
             self._store.journal.remove([record.seq])
             self._go_home(record, names)
+            if is_save and names and nodes.names(record.node) == names[:1]:
+                self._giving_up.save(record.node, names[0])
             if not nodes.names(record.node) and not self._steps.is_taken_away(record.node):
                 self._giving_up.changes(record.node, below=True)
                 self._giving_up.node(record.node)
