@@ -13,7 +13,7 @@ import asyncio
 import errno
 import logging
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 
@@ -21,11 +21,10 @@ from awayfs.core.diff import (
     Change,
     Created,
     Joined,
-    KnownChild,
     MovedIn,
+    Removed,
+    Replaced,
     compare_entries,
-    diff_listing,
-    diff_listing_steps,
 )
 from awayfs.core.errors import Implausible, NotFound, Refused, RemoteError, WrongServer
 from awayfs.core.safety import root_replaced
@@ -34,12 +33,12 @@ from awayfs.ports.remote import Listing
 from awayfs.store.server import Seen
 from awayfs.volume.adopt import Adopter
 from awayfs.volume.brakes import Brakes
-from awayfs.volume.changes import RESERVED
+from awayfs.volume.compared import Compared
 from awayfs.volume.context import SECOND_NS, Context
 from awayfs.volume.fingerprints import Fingerprints
 from awayfs.volume.proofs import Proofs
 from awayfs.volume.returning import Returning
-from awayfs.volume.slices import Slices, in_slices
+from awayfs.volume.slices import Slices
 from awayfs.volume.strays import Strays
 from awayfs.volume.suspects import Suspects
 
@@ -66,6 +65,7 @@ class Observer:
         self._adopter = Adopter(context)
         self._returning = Returning(context)
         self._brakes = Brakes(context)
+        self._compared = Compared(context.store)
         self._fingerprints = Fingerprints(context, self._adopter)
         suspects = Suspects(context, self._adopter, self.adopt_entry)
         self.is_suspect = suspects.is_suspect
@@ -118,12 +118,30 @@ class Observer:
             if self._store.server.child(parent, name) is not None:
                 await self.directory(parent)
             return
-        if self._commits.get(parent, 0) == commits and self._is_still_at(parent, directory):
-            known = self._known(parent, name)
-            self._adopter.adopt(parent, self._diff(known, [entry]))
-            seen = self._store.server.child(parent, name)
-            if seen is not None:
-                self._context.refusals.note_access(seen, entry)
+        for alone in (False, True):
+            if self._commits.get(parent, 0) != commits or not self._is_still_at(parent, directory):
+                return
+            changes = self._compared.name(parent, name, entry)
+            if alone or not _takes_away(changes):
+                self._brakes.check(parent, len(changes), changes, 0)
+                self._adopter.adopt(parent, changes)
+                break
+            if await self._has_listed(parent):
+                break
+        seen = self._store.server.child(parent, name)
+        if seen is not None:
+            self._context.refusals.note_access(seen, entry)
+
+    async def _has_listed(self, directory: NodeId) -> bool:
+        """Another thing has a name: what became of the one that had it, a look at that name alone
+        does not tell. It may be beside it, or too much may be gone with it. False where nobody may
+        list the directory: then there is no more to go by.
+        """
+        try:
+            await self.directory(directory, anew=True)
+        except Refused:
+            return False
+        return True
 
     async def node(self, node: NodeId) -> None:
         """Look at a node under one of its names on the server; raises ``RemoteError``."""
@@ -269,8 +287,8 @@ class Observer:
         base, names = self._store.server.get(node), self._store.server.names(node)
         if entry.file_id is None and len(names) > 1:
             parent, name = names[0]
-            known = self._known(parent, name)
-            self._adopter.adopt(parent, self._diff(known, [replace(entry, name=name)]))
+            seen = replace(entry, name=name)
+            self._adopter.adopt(parent, self._compared.name(parent, name, seen))
         elif base is not None:
             content = compare_entries(base.entry(entry.name), entry)
             self._adopter.adopt_revision(node, entry, content)
@@ -350,7 +368,7 @@ class Observer:
         """
         server, slices, listed_ns = self._store.server, Slices(), self._context.now()
         epoch = server.epoch
-        changes = await self._compare(node, listed, slices)
+        changes = await self._compared.listing(node, listed, slices)
         missing = [] if known or not listed else self._brakes.missing(changes)
         if missing:
             known = self._store.nodes.count()
@@ -358,7 +376,7 @@ class Observer:
             noted.clear()
             listed, listed_ns = await self.listed(node), self._context.now()
             found = None
-            changes = await self._compare(node, listed, slices)
+            changes = await self._compared.listing(node, listed, slices)
         self._brakes.check(node, len(listed), changes, known)
         came = self._come_from(changes)
         newer: set[Seen] = set()
@@ -412,16 +430,6 @@ class Observer:
                 server.set_listed(parent, 0)
                 self.list_soon(parent)
 
-    async def _compare(self, node: NodeId, listed: list[Entry], slices: Slices) -> list[Change]:
-        """What a listing says that happened in a directory."""
-        if node == ROOT:  # the name means our own directory there (DESIGN section 4)
-            listed = [entry for entry in listed if entry.name != RESERVED]
-        known: list[KnownChild] = []
-        for name, base in self._store.server.children_seen(node):
-            known.append(KnownChild(name, base.node, base.entry(name)))
-            await slices.pause()
-        return await in_slices(self._diff_steps(known, listed), slices)
-
     async def _look_around(
         self, node: NodeId, changes: Sequence[Change], missing: Sequence[NodeId], known: int
     ) -> None:
@@ -467,22 +475,9 @@ class Observer:
             above = self._store.server.names(above)[0][0]
         return True
 
-    def _known(self, parent: NodeId, name: bytes) -> list[KnownChild]:
-        child = self._store.server.child(parent, name)
-        base = self._store.server.get(child) if child is not None else None
-        return [KnownChild(name, base.node, base.entry(name))] if base is not None else []
 
-    def _diff(self, known: Sequence[KnownChild], listed: Sequence[Entry]) -> list[Change]:
-        server = self._store.server
-        return diff_listing(known, listed, server.by_file_id, lambda node: len(server.names(node)))
-
-    def _diff_steps(
-        self, known: Sequence[KnownChild], listed: Sequence[Entry]
-    ) -> Generator[None, None, list[Change]]:
-        server = self._store.server
-        return diff_listing_steps(
-            known, listed, server.by_file_id, lambda node: len(server.names(node))
-        )
+def _takes_away(changes: Sequence[Change]) -> bool:
+    return any(isinstance(change, Removed | Replaced) for change in changes)
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:
