@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.unit.test_volume_review import World, played
 
 from awayfs.core.conflicts import Resolution
-from awayfs.core.errors import UsageError
+from awayfs.core.errors import Unreachable, UsageError
 from awayfs.core.types import ROOT, Attributes, Range
+from awayfs.remotes.directory_facts import FileSystem
 from awayfs.store.fsck import check
 from awayfs.volume.changes import RENAME_EXCHANGE
 
@@ -173,5 +175,40 @@ def test_what_left_a_directory_that_is_nowhere_any_more_is_made_anew_where_it_is
         assert B in there.values() or other == "is removed"
         await world.volume.observer.directory(ROOT)
         assert {name for name, _ in world.store.nodes.children(ROOT)} == set(map(str.encode, there))
+
+    played(tmp_path, play)
+
+
+@pytest.mark.parametrize("call", ["exchange", "settle"])
+@pytest.mark.parametrize("kind", ["directories", "files that look alike"])
+def test_a_lost_answer_repeats_no_exchange_where_nothing_tells_the_two_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, call: str
+) -> None:
+    monkeypatch.setattr(FileSystem, "file_id", lambda *_: None)
+
+    async def play(world: World) -> None:
+        inside = "/in" if kind == "directories" else ""
+        for name, content in ("a", "A"), ("b", "B"):
+            place = world.share / (name + inside)
+            place.parent.mkdir(exist_ok=True)
+            place.write_text(content)
+            os.utime(place, (10**9, 10**9))
+            await world.find(name)
+        world.volume.changes.rename(ROOT, b"a", ROOT, b"b", RENAME_EXCHANGE)
+        remote: Any = world.volume.link.remote
+        sent = getattr(remote, call)
+
+        async def lost(*arguments: Any) -> Any:
+            setattr(remote, call, sent)
+            await sent(*arguments)
+            raise Unreachable("the answer is lost")
+
+        setattr(remote, call, lost)
+        await world.drained()
+        await world.online()
+        await world.drained()
+        assert not world.store.journal.count() and not world.store.conflicts.count()
+        assert (world.share / f"a{inside}").read_text() == "B"
+        assert (world.share / f"b{inside}").read_text() == "A"
 
     played(tmp_path, play)

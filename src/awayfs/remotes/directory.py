@@ -33,7 +33,16 @@ from awayfs.core.types import (
     RemotePath,
     Space,
 )
-from awayfs.ports.remote import Capabilities, Connected, Fetched, Intent, Landed, Listing, Piece
+from awayfs.ports.remote import (
+    Capabilities,
+    Connected,
+    Fetched,
+    Guard,
+    Intent,
+    Landed,
+    Listing,
+    Piece,
+)
 from awayfs.remotes import directory_attributes as attributes_of
 from awayfs.remotes import directory_content as content
 from awayfs.remotes import directory_probe, linux, pacing, progress
@@ -69,6 +78,7 @@ class DirectoryRemote:
         self._maker = Maker(self._tree, self._mover)
         self._settler = Settler(self._tree, self._mover)
         self._exchanger = Exchanger(self._tree, self._mover)
+        self._exchanges_in_one = True
         self._open_pools()
 
     def _open_pools(self) -> None:
@@ -192,7 +202,7 @@ class DirectoryRemote:
         b_expected: Expected,
     ) -> Outcome:
         """See the port."""
-        if self._mover.can_exchange:
+        if self._exchanges_in_one:
             return await self._run(self._guarded.exchange, a, b, a_expected, b_expected)
         return await self._run(self._exchanger.take_aside, op, a, b, a_expected, b_expected)
 
@@ -254,7 +264,8 @@ class DirectoryRemote:
     def _connect(self) -> Connected:
         root, facts = self._tree.adopt_root()
         capabilities: Capabilities = directory_probe.probe(self._tree, facts)
-        self._mover.can_exchange = capabilities.exchange
+        self._mover.can_exchange = capabilities.guard is Guard.SWAP
+        self._exchanges_in_one = capabilities.exchange
         return Connected(capabilities, root, root.file_id, os.geteuid(), os.getegid())
 
     def _probe(self) -> None:

@@ -55,7 +55,7 @@ def probe(tree: Tree, facts: FileSystem) -> Capabilities:
         owner=_has_capability(_CAP_CHOWN),
         set_mtime=True,
         xattrs=found["xattrs"],
-        exchange=found["exchange"],
+        exchange=found["exchange"] and stable,  # else none can tell, after a lost answer, if it was
         case_sensitive=found["case_sensitive"],
         read_only=read_only,
         name_max=vfs.f_namemax or 255,
