@@ -327,7 +327,7 @@ def _remove(f: Facts) -> Decision:
             return _conflict(ConflictKind.REMOVE_UPDATE, "the server's directory is not empty")
         return Apply(_identity(current))
     if f.other_names and current.nlink > 1 and same_object(base, current):
-        return Apply(_identity(current))  # its content stays under its other names
+        return Apply(_revision(current))  # its content stays: it is another once a name is gone
     verdict = _content(f, base, current)
     if verdict in (Compared.UNCHANGED, Compared.UNPROVEN):
         return Apply(_revision(current), unproven=verdict is Compared.UNPROVEN)
