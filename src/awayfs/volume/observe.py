@@ -327,7 +327,10 @@ class Observer:
                 if self._commits.get(node, 0) != commits or not self._is_still_at(node, path):
                     continue
                 if found.entries is not None:
-                    await self._adopt_listing(node, found.entries, noted, found)
+                    try:
+                        await self._adopt_listing(node, found.entries, noted, found)
+                    except NotFound:
+                        await self._list_parent(node)
                     return
                 if self._fingerprints.found_again(node, found.fingerprint, epoch):
                     return
@@ -364,11 +367,13 @@ class Observer:
 
         That is newer than the listing, and so it is left alone. ``found``: with the fingerprints
         of the listing. ``known``: how many nodes there were before anybody looked around for
-        what is missing.
+        what is missing. Raises ``NotFound`` where it is another directory's.
         """
         server, slices, listed_ns = self._store.server, Slices(), self._context.now()
         epoch = server.epoch
         changes = await self._compared.listing(node, listed, slices)
+        if node in self._context.seen_elsewhere or _takes_away(changes):
+            await self._check_place(node)
         missing = [] if known or not listed else self._brakes.missing(changes)
         if missing:
             known = self._store.nodes.count()
@@ -405,6 +410,15 @@ class Observer:
             quiet = [seen for seen in unchanged if seen not in noted]
             await self._fingerprints.note_each(quiet, listed_ns, slices)
         self._list_left(node, came)
+
+    async def _check_place(self, directory: NodeId) -> None:
+        """Raise ``NotFound`` where another one has the place that a directory is known to have."""
+        base, path = self._store.server.get(directory), self._store.server.path(directory)
+        if directory == ROOT or base is None or base.file_id is None or path is None:
+            return
+        entry = await self._context.link.call(lambda remote: remote.stat(path))
+        if entry.file_id not in (None, base.file_id):
+            raise NotFound("another directory has its place")
 
     def _is_there(self, directory: NodeId) -> bool:
         """A removal that was sent meanwhile leaves nothing to adopt, and no listing to note."""
@@ -454,11 +468,11 @@ class Observer:
         with self._store.server.noting() as noted:
             try:
                 listed = await self.listed(directory)
+                stayed = path is not None and self._is_still_at(directory, path)
+                if self._commits.get(directory, 0) == commits and stayed:
+                    await self._adopt_listing(directory, listed, noted, known=known)
             except (NotFound, Refused):
                 return
-            stayed = path is not None and self._is_still_at(directory, path)
-            if self._commits.get(directory, 0) == commits and stayed:
-                await self._adopt_listing(directory, listed, noted, known=known)
 
     def _is_still_at(self, directory: NodeId, path: bytes) -> bool:
         """Whether what was just seen at a path was this directory's.
