@@ -5,15 +5,18 @@ There is nothing left to decide then, nothing that failed, and nothing is left o
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from test_volume_review import World, played
 
-from awayfs.core.types import ROOT, Kind
+from awayfs.core.conflicts import Resolution
+from awayfs.core.types import ROOT, Attributes, Kind
 from awayfs.store.fsck import check
 from awayfs.volume.giving_up import GivingUp
 
@@ -75,5 +78,56 @@ def test_a_file_is_given_up_while_what_stands_in_its_place_is_fetched(
             patched.setattr(variants, "fetch", slow)
             await world.drained()
         settled(world, caplog)
+
+    played(tmp_path, play)
+
+
+@pytest.mark.parametrize("what", ["edit", "creation"])
+@pytest.mark.parametrize("keep", list(Resolution))
+def test_a_directory_is_decided_for_while_what_stands_in_it_is_fetched(
+    tmp_path: Path, keep: Resolution, what: str
+) -> None:
+    """It is gone, with what the file in it was in conflict with: that is made anew, too."""
+
+    async def play(world: World) -> None:
+        store, replay = world.store, world.volume.replay
+        (world.share / "d").mkdir()
+        directory = await world.find("d")
+        await world.volume.observer.directory(directory.id)
+        if what == "edit":
+            (world.share / "d/f").write_bytes(b"before")
+            node = await world.cached("d/f")
+        else:
+            node = world.volume.changes.create(directory.id, b"f", Kind.FILE, 0o644, 0, 0)
+        world.write(node, 0, b"edited")
+        (world.share / "d/f").write_bytes(b"edited there, too")
+        world.volume.changes.set_attributes(directory.id, Attributes(mode=0o700))
+        first, *_, second = (one.seq for one in store.journal.all())
+        remote: Any = world.volume.link.remote
+        fetch, fetched, go_on = remote.fetch, asyncio.Event(), asyncio.Event()
+
+        async def slow(*arguments: Any) -> Any:
+            found = await fetch(*arguments)
+            fetched.set()
+            await go_on.wait()
+            return found
+
+        remote.fetch = slow
+        task = asyncio.create_task(replay.one(first))
+        await fetched.wait()
+        remote.fetch = fetch
+        shutil.rmtree(world.share / "d")
+        await replay.one(second)
+        (conflict,) = store.conflicts.all()
+        await world.volume.resolve(conflict, keep)
+        go_on.set()
+        await task
+        await world.drained()
+        await world.volume.observer.directory(ROOT)
+        on_server = {one.name: one.read_bytes() for one in world.share.rglob("*") if one.is_file()}
+        assert on_server == ({} if keep is Resolution.SERVER else {"f": b"edited"})
+        assert (store.journal.all(), store.conflicts.all()) == ([], [])
+        assert check(store) == []
+        assert not os.listdir(f"{world.state}/staging")
 
     played(tmp_path, play)

@@ -78,7 +78,8 @@ class Parking:
         fault("parking.kept")
         if moved := self._is_directory_renamed_twice(record, conflict):
             await self._moved.look(record.node)
-        if self._store.journal.get(record.seq) is None:  # given up meanwhile
+        given_up = self._store.journal.get(record.seq) is None
+        if given_up or self._finder.meanwhile.again(record):  # while all that was looked at
             for unused in filter(None, (staged, base)):
                 unlink_quietly(unused)
             return
