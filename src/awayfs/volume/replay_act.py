@@ -32,6 +32,7 @@ from awayfs.core.types import (
 from awayfs.ports.remote import Crossing, Intent, Sent
 from awayfs.store.intents import REFUSED
 from awayfs.volume.context import Context
+from awayfs.volume.displaced import Displaced
 from awayfs.volume.fault import fault
 from awayfs.volume.fetch import Fetcher
 from awayfs.volume.journaling import Journaling
@@ -84,6 +85,7 @@ class Actor:
         self._client = client
         self.relinker = Relinker(context, finder, client)
         self._attributes = SentAttributes(context)
+        self._displaced = Displaced(context, finder.meanwhile.is_decided)
         self._uploads = Uploads(context.link, context.store.intents)
 
     def op_id(self, record: Record) -> str:
@@ -93,6 +95,8 @@ class Actor:
     async def act(self, record: Record, facts: Facts, decision: Apply) -> Outcome:
         """Do it. Raises ``RemoteError``, or ``Torn``."""
         places = self._finder.places(record)
+        if decision.unproven:
+            await self._displaced.keep(record, facts, places)
         match record.kind:
             case RecordKind.CREATE if facts.kind is Kind.FILE:
                 assert places.target is not None
