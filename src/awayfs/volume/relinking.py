@@ -73,7 +73,8 @@ class Relinker:
     async def relink(self, record: Record, path: bytes, entry: Entry | None) -> Entry | None:
         """Put a second name of the upload, guarded, in the place of each old one.
 
-        A name that somebody else removed or changed is left. The entry after all of it.
+        A name that somebody else removed or changed is left. The entry after all of it, or as the
+        upload left it where somebody changed that: what is known must not be what they wrote.
         """
         base = self._store.server.get(record.node)
         if base is None or entry is None or len(self._store.server.names(record.node)) < 2:
@@ -84,7 +85,8 @@ class Relinker:
                 await self._relink_one(op, path, other, old)
             except NotFound:
                 log.info("the name %r is gone on the server", other)
-        return await self._context.link.call(lambda remote: remote.stat(path))
+        after = await self._context.link.find(path)
+        return after if after is not None and _has_more_names(entry, after) else entry
 
     async def settle(self, record: Record, intent: Intent) -> None:
         """Tidy up after names that were being made anew; ``intent`` is the upload's."""
@@ -140,3 +142,9 @@ class Relinker:
             return there if old.is_proved(there) or old.is_known(there) else None
         seen = await call(lambda remote: remote.digest(other))
         return seen.entry if seen.blake2b == known and old.may_be(seen.entry) else None
+
+
+def _has_more_names(before: Entry, after: Entry) -> bool:
+    """Whether nothing else can have happened to a file: it is what it was, and holds that."""
+    shown = [(e.kind, e.file_id, e.size, e.mtime_ns) for e in (before, after)]
+    return shown[0] == shown[1]
