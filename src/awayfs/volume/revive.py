@@ -51,12 +51,13 @@ class Reviver:
         parent = self._store.server.names(directory)[0][0]
         if not await self._revive(parent, seq):
             return False
-        await self._make(directory, path, seq)
+        there = await self._make(directory, path, seq)
         self._observer.committed(parent, directory)
         self._observer.look_again(directory)
-        return True
+        return there
 
-    async def _make(self, directory: NodeId, path: bytes, seq: int) -> None:
+    async def _make(self, directory: NodeId, path: bytes, seq: int) -> bool:
+        """Whether a directory stands there then: somebody may have put something else there."""
         node = self._store.nodes.get(directory)
         mode = node.mode if node else 0o755
         op = revive_op(self._client, seq, directory)
@@ -65,8 +66,11 @@ class Reviver:
         )
         fault("replay.reviving")
         entry = outcome.entry if isinstance(outcome, Committed) else outcome.current
+        if entry is not None and entry.kind is not Kind.DIRECTORY:
+            return False
         if entry is not None:
             self._adopt(directory, entry)
+        return True
 
     def _adopt(self, directory: NodeId, entry: Entry) -> None:
         if not self._store.server.names(directory):
