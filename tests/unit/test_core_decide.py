@@ -568,6 +568,10 @@ CASES: dict[str, tuple[Facts, Answer]] = {
         rename(target_current=entry("longer", file_id=b"2"), retried=True),
         C.UPDATE_REMOVE,
     ),
+    "rename retried: what was saved over there just before went along": (
+        rename(target_current=STRANGER, sent=identity(STRANGER), retried=True),
+        AlreadyDone(STRANGER),
+    ),
     "rename retried: not done yet": (rename(current=BASE, retried=True), APPLY),
     "rename: taken by a stranger": (rename(current=BASE, target_current=STRANGER), C.NAME_NAME),
     "rename: by case alone, on a server that ignores case": (
@@ -655,6 +659,32 @@ CASES: dict[str, tuple[Facts, Answer]] = {
     "exchange: two that look alike": (
         facts(K.EXCHANGE, base=BASE, current=BASE, target_base=BASE, target_current=BASE),
         Apply(identity(BASE), identity(BASE)),
+    ),
+    "exchange retried: what was saved over there just before went along": (
+        facts(
+            K.EXCHANGE,
+            base=BASE,
+            current=VICTIM,
+            target_base=VICTIM,
+            target_current=STRANGER,
+            sent=identity(STRANGER),
+            sent_target=identity(VICTIM),
+            retried=True,
+        ),
+        AlreadyDone(STRANGER),
+    ),
+    "exchange retried: not done yet": (
+        facts(
+            K.EXCHANGE,
+            base=BASE,
+            current=STRANGER,
+            target_base=VICTIM,
+            target_current=VICTIM,
+            sent=identity(STRANGER),
+            sent_target=identity(VICTIM),
+            retried=True,
+        ),
+        Apply(identity(STRANGER), identity(VICTIM)),
     ),
     "exchange: both taken, on record": (
         facts(K.EXCHANGE, base=BASE, current=VICTIM, target_current=BASE, crossed=True),

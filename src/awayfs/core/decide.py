@@ -33,6 +33,7 @@ from awayfs.core.sameness import (
     came_through,
     compare,
     is_ours,
+    is_what_went,
     looks_same,
     proved_same,
     same_object,
@@ -364,7 +365,7 @@ def _rename_was_done(f: Facts) -> bool:
         return False
     if f.current is not None and proved_same(f.current, there):
         return False  # two names of one object, or one name seen twice
-    if f.current is None and proved_same(f.base, there):
+    if f.current is None and (proved_same(f.base, there) or is_what_went(f.sent, there)):
         return True
     has_ids = f.base.file_id is not None and there.file_id is not None
     if has_ids:
@@ -410,10 +411,8 @@ def _exchange(f: Facts) -> Decision:
     if here is None or there is None:
         kind = ConflictKind.RENAME_RENAME if f.moved else ConflictKind.UPDATE_REMOVE
         return _conflict(kind, "exchanged here, one of the two is gone on the server")
-    for same in (proved_same, looks_same) if f.retried else (proved_same,):
-        is_crossed = same(f.base, there) and same(f.target_base, here)
-        if is_crossed and not same(here, there):  # two that look alike prove nothing
-            return AlreadyDone(there)
+    if _are_crossed(f, here, there):
+        return AlreadyDone(there)
     if here.kind is not f.kind:
         return _type_conflict(f.kind, here.kind)
     if f.target_base is not None and f.target_base.kind is not there.kind:
@@ -421,6 +420,15 @@ def _exchange(f: Facts) -> Decision:
     if f.moved:
         return _conflict(ConflictKind.RENAME_RENAME, "renamed on both sides")
     return Apply(_identity(here), _identity(there))
+
+
+def _are_crossed(f: Facts, here: Entry, there: Entry) -> bool:
+    """Whether each stands where the other stood; two that look alike prove nothing."""
+    for same in (proved_same, looks_same) if f.retried else (proved_same,):
+        if same(f.base, there) and same(f.target_base, here) and not same(here, there):
+            return True
+    went = is_what_went(f.sent, there) and is_what_went(f.sent_target, here)
+    return went and here.file_id != there.file_id
 
 
 _RULES: Mapping[RecordKind, Callable[[Facts], Decision]] = {

@@ -51,6 +51,8 @@ class Facts:
     current_xattrs: Mapping[bytes, bytes] | None = None
     ours: Entry | None = None  # what an earlier attempt of this record left (staged entry)
     ours_digest: bytes | None = None  # and its content's, where the entry alone proves nothing
+    sent: Expected | None = None  # what an earlier attempt of a RENAME or EXCHANGE was to move,
+    sent_target: Expected | None = None  # and what it required to be where that was to go
     retried: bool = False  # an earlier attempt may have been executed
     crossed: bool = False  # an EXCHANGE of several steps: it is on record that they were taken
     moved: bool = False  # the node's file_id was seen elsewhere on the server

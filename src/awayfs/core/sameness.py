@@ -16,7 +16,7 @@ from __future__ import annotations
 import enum
 
 from awayfs.core.facts import LOOK_FIRST, Facts
-from awayfs.core.types import Entry, Kind
+from awayfs.core.types import Entry, Expected, Kind
 
 
 def same_object(known: Entry, seen: Entry) -> bool:
@@ -43,6 +43,17 @@ def looks_same(known: Entry | None, seen: Entry | None) -> bool:
         return True
     fields = ("size", "mtime_ns", "target", "rdev")
     return all(getattr(known, name) == getattr(seen, name) for name in fields)
+
+
+def is_what_went(sent: Expected | None, seen: Entry | None) -> bool:
+    """Whether this is what an earlier attempt was to move, whatever it was known as before. Where
+    there are no ids, no more is left of it than its token.
+    """
+    if sent is None or sent.token is None or seen is None or sent.kind is not seen.kind:
+        return False
+    if sent.file_id is not None and seen.file_id is not None:
+        return sent.file_id == seen.file_id
+    return sent.token == seen.token and seen.kind is not Kind.DIRECTORY
 
 
 def is_ours(f: Facts, seen: Entry) -> bool:

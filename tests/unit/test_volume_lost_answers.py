@@ -1,0 +1,75 @@
+"""The answer to a move is lost of what somebody had changed on the server just before.
+
+It is not what was known of it any more, but it is what was sent away: nothing is in conflict with
+itself, and nothing is moved twice.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_volume_review import World, played
+
+from awayfs.core.errors import Unreachable
+from awayfs.core.types import ROOT
+from awayfs.remotes.directory_facts import FileSystem
+from awayfs.volume.changes import RENAME_EXCHANGE
+
+
+@pytest.mark.parametrize("dies", [False, True])
+@pytest.mark.parametrize("changed", ["saved over", "edited"])
+@pytest.mark.parametrize(
+    ("move", "ids"),
+    [("rename", True), ("rename over", True), ("exchange", True), ("exchange", False)],
+)
+def test_what_was_changed_there_moves_once(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    move: str,
+    changed: str,
+    dies: bool,
+    ids: bool,
+) -> None:
+    if not ids:
+        monkeypatch.setattr(FileSystem, "file_id", lambda *_: None)
+
+    async def play(world: World) -> None:
+        (world.share / "a").write_bytes(b"W")
+        (world.share / "c").write_bytes(b"C")
+        await world.cached("a")
+        await world.cached("c")
+        to, flags = (b"b", 0) if move == "rename" else (b"c", 0)
+        world.volume.changes.rename(
+            ROOT, b"a", ROOT, to, RENAME_EXCHANGE if move == "exchange" else flags
+        )
+        if changed == "saved over":
+            (world.share / "a").unlink()
+        (world.share / "a").write_bytes(b"changed there")
+        remote: Any = world.volume.link.remote
+        call = "exchange" if move == "exchange" else "rename"
+        sent = getattr(remote, call)
+
+        async def lost(*arguments: Any) -> Any:
+            setattr(remote, call, sent)
+            await sent(*arguments)
+            raise Unreachable("the answer is lost")
+
+        setattr(remote, call, lost)
+        await world.drained()
+        if dies:
+            world.die()
+            world.open()
+        await world.online()
+        await world.drained()
+        assert (world.store.journal.all(), world.store.conflicts.all()) == ([], [])
+        there = {path.name: path.read_bytes() for path in world.share.iterdir()}
+        others = {"rename": {"c": b"C"}, "rename over": {}, "exchange": {"a": b"C"}}
+        assert there == {to.decode(): b"changed there", **others[move]}
+        await world.volume.observer.directory(ROOT)
+        for name, content in there.items():
+            node = await world.cached(name)
+            assert Path(world.store.content.fd_path(node.id)).read_bytes() == content
+
+    played(tmp_path, play)
