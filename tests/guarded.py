@@ -143,7 +143,7 @@ def guarded_share(base: str, kind: type[PasswordSshd] = PasswordSshd) -> Iterato
     Path(root, "f").write_text("of the server\n")
     sshd = kind(f"{base}/sshd", RIGHT)
     sshd.start()
-    client = Client(base, None)  # type: ignore[arg-type]
+    client = Client(base, None, anew=True)  # type: ignore[arg-type]
     client.environment = {
         "XDG_CONFIG_HOME": f"{client.home}/config",
         "HOME": client.home,

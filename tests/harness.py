@@ -17,7 +17,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,12 @@ import pytest
 
 from awayfs.control.client import Client as ControlClient
 from awayfs.control.client import ControlError
+from tests.preforked import preforked
 from tests.sshd import SSHD, Sshd
 
 PATIENCE_S = 60.0
+
+COMMAND = (sys.executable, "-m", "awayfs")
 
 can_mount = os.access("/dev/fuse", os.R_OK | os.W_OK) and (
     os.geteuid() == 0 or shutil.which("fusermount3") is not None
@@ -58,7 +61,11 @@ def run(*command: str, timeout: float = PATIENCE_S, check: bool = True, **more: 
     done = subprocess.run(
         command, capture_output=True, text=True, errors="surrogateescape", timeout=timeout, **more
     )
-    if check and done.returncode:
+    return _output(command, done) if check else done.stdout
+
+
+def _output(command: Sequence[str], done: subprocess.CompletedProcess[str]) -> str:
+    if done.returncode:
         raise AssertionError(f"{command} gave {done.returncode}:\n{done.stdout}{done.stderr}")
     return done.stdout
 
@@ -132,7 +139,9 @@ class Client:
     server: Server
     name: str = "client"
     environment: dict[str, str] = field(default_factory=dict)
-    command: tuple[str, ...] = (sys.executable, "-m", "awayfs")
+    command: tuple[str, ...] = COMMAND
+    anew: bool = False
+    """Whether ``mount`` begins interpreters anew, too, as ``awayfs`` does."""
 
     def __post_init__(self) -> None:
         self.home = os.path.join(self.base, self.name)
@@ -186,7 +195,13 @@ class Client:
         self.environment["AWAYFS_FAULT"] = fault
         given = ",".join(part for part in (self.server.options, options) if part)
         extra = ["-o", given] if given else []
-        self.awayfs("mount", self.server.url, self.mountpoint, *extra)
+        self._forked("mount", self.server.url, self.mountpoint, *extra)
+
+    def _forked(self, *args: str) -> str:
+        """As ``awayfs``, and what is started with it, without interpreters that begin anew."""
+        if self.anew or self.command != COMMAND:
+            return self.awayfs(*args)
+        return _output(args, preforked.run(args, self.env, PATIENCE_S))
 
     def ask(self, method: str, timeout: float = PATIENCE_S, **params: Any) -> dict[str, Any]:
         """What the daemon tells the command, without a process that is started to ask.
@@ -273,7 +288,7 @@ class Client:
 
     def umount(self) -> str:
         """Unmount in good order; what was said."""
-        return self.awayfs("umount", self.mountpoint)
+        return self._forked("umount", self.mountpoint)
 
     def path(self, *parts: str) -> str:
         """A path in the mount."""

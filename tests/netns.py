@@ -172,6 +172,7 @@ class WiredClient(Client):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.anew = True  # in its namespace
         assert isinstance(self.server, WiredServer)
         self.prefix = self.server.wire.inside(self.server.wire.client)
 
