@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+import subprocess
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from case import Case
 from factories import Factory, all_factories
+from tests.preforked import Forked
+
+from awayfs.remotes import spawning
 
 Body = Callable[[Case], Awaitable[None]]
 
@@ -19,6 +25,18 @@ def factory(request: pytest.FixtureRequest) -> Factory:
     """The remotes, one after the other."""
     found: Factory = request.param
     return found
+
+
+def _begun(command: Sequence[str], **how: Any) -> subprocess.Popen[bytes]:
+    cut = "--cut-at" in command
+    return (Forked if cut else subprocess.Popen)(command, **how)
+
+
+@pytest.fixture(autouse=True)
+def cut_workers_are_forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """See ``factories.cut_worker``. The first worker of each test begins as the product's do."""
+    begun = SimpleNamespace(Popen=_begun, DEVNULL=subprocess.DEVNULL)
+    monkeypatch.setattr(spawning, "subprocess", begun)
 
 
 @pytest.fixture

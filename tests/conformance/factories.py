@@ -63,12 +63,14 @@ def cut_here(nth: int) -> None:
 
 
 def cut_worker(remote: IsolatedRemote) -> Callable[[int], None]:
-    """``Served.cut_at`` of an isolated remote: the next worker is started with the cut."""
+    """``Served.cut_at`` of an isolated remote: the next worker is started with the cut.
+
+    From then on workers are forked (``conftest``): to begin Python anew for each cut of each
+    operation took most of the time.
+    """
 
     def cut_at(nth: int) -> None:
-        remote.command = (sys.executable, "-m", "awayfs.remotes.worker")
-        if nth:
-            remote.command += ("--cut-at", str(nth))
+        remote.command = (sys.executable, "-m", "awayfs.remotes.worker", "--cut-at", str(nth))
         remote.abandon("cut set")
 
     return cut_at
