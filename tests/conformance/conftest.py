@@ -34,7 +34,7 @@ def _begun(command: Sequence[str], **how: Any) -> subprocess.Popen[bytes]:
 
 @pytest.fixture(autouse=True)
 def cut_workers_are_forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """See ``factories.cut_worker``. The first worker of each test begins as the product's do."""
+    """See ``factories.cut_worker``."""
     begun = SimpleNamespace(Popen=_begun, DEVNULL=subprocess.DEVNULL)
     monkeypatch.setattr(spawning, "subprocess", begun)
 

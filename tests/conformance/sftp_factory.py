@@ -48,8 +48,10 @@ async def isolated(scratch: bytes) -> AsyncIterator[Served]:
         serving(place) as server,
     ):
         remote = open_remote(url_of(server, scratch), server.options)
+        cut_at = cut_worker(remote)
+        cut_at(0)  # its imports take longer than most tests; ``dir-isolated`` begins a worker anew
         try:
-            yield Served(remote, scratch, cut_worker(remote))
+            yield Served(remote, scratch, cut_at)
         finally:
             await remote.close()
 
