@@ -197,10 +197,11 @@ def _take_over(kept: Sequence[int], standard: Sequence[int]) -> None:
     """Have these descriptors and no others, and nothing to do with what the parent was about."""
     gc.freeze()  # what it had is not to be closed: not its database, and not what has its number
     signal.set_wakeup_fd(-1)
+    faulthandler.disable()
+    faulthandler.unregister(signal.SIGUSR2)
     for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    faulthandler.unregister(signal.SIGUSR2)
     for number, fd in enumerate(standard):
         if fd >= 0:
             os.dup2(fd, number)
