@@ -6,6 +6,7 @@ itself, and nothing is moved twice.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -71,5 +72,52 @@ def test_what_was_changed_there_moves_once(
         for name, content in there.items():
             node = await world.cached(name)
             assert Path(world.store.content.fd_path(node.id)).read_bytes() == content
+
+    played(tmp_path, play)
+
+
+@pytest.mark.parametrize("lost", ["replace", "link"])
+@pytest.mark.parametrize("dies", [False, True])
+@pytest.mark.parametrize("removed", ["one", "both"])
+def test_an_edit_goes_on_by_the_name_that_it_began_with(
+    tmp_path: Path,
+    removed: str,
+    dies: bool,
+    lost: str,
+) -> None:
+    """Of two names; that one is removed here meanwhile, and it would go by the other from then on.
+
+    Then what it had put in place before was somebody else's, and the removal in conflict with it.
+    """
+
+    async def play(world: World) -> None:
+        (world.share / "a").write_bytes(b"W")
+        os.link(world.share / "a", world.share / "b")
+        node = await world.cached("a")
+        assert (await world.find("b")).id == node.id
+        world.write(node, 0, b"changed here")
+        first, second = (b"a", b"b") if removed == "one" else (b"b", b"a")
+        if removed == "both":
+            world.volume.changes.unlink(ROOT, second)
+        remote: Any = world.volume.link.remote
+        sent = getattr(remote, lost)
+
+        async def cut_off(*arguments: Any) -> Any:
+            setattr(remote, lost, sent)
+            await sent(*arguments)
+            raise Unreachable("the answer is lost")
+
+        setattr(remote, lost, cut_off)
+        await world.drained()
+        assert (world.share / os.fsdecode(first)).read_bytes() == b"changed here"
+        world.volume.changes.unlink(ROOT, first)
+        if dies:
+            world.die()
+            world.open()
+        await world.online()
+        await world.drained()
+        assert (world.store.journal.all(), world.store.conflicts.all()) == ([], [])
+        there = {path.name: path.read_bytes() for path in world.share.iterdir()}
+        assert there == ({} if removed == "both" else {"b": b"changed here"})
 
     played(tmp_path, play)
