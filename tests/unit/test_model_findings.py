@@ -953,3 +953,33 @@ def test_what_moves_into_a_directory_that_is_made_anew_where_it_stood(
         ("clash", {"who": "a", "ours": moved, "by": "s", "theirs": []}),
     ]
     assert play("apart", steps) is None
+
+
+@pytest.mark.parametrize("always", [None, *map(str, Resolution)])
+def test_what_an_exchange_puts_into_itself_steps_aside_where_it_was_moved_on(
+    always: str | None,
+) -> None:
+    """The place that it left for is to be made anew where it stands: each waited for the other."""
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 3688, "always": always, "ids": True}),
+        (
+            "clash",
+            {
+                "who": "b",
+                "ours": [("exchange", "d/e", "a")],
+                "by": "s",
+                "theirs": [("rmdir", "d/e")],
+            },
+        ),
+        (
+            "clash",
+            {
+                "who": "b",
+                "ours": [("exchange", "a", "d"), ("rename", "a", "d/b")],
+                "by": "s",
+                "theirs": [],
+            },
+        ),
+        ("clash", {"who": "b", "ours": [], "by": "s", "theirs": [("rename", "a", "d/a")]}),
+    ]
+    assert play("apart", steps) is None

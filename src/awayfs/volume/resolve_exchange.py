@@ -6,6 +6,8 @@ decision that looked at one alone would leave the other one under different name
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from msgspec import Struct
 
 from awayfs.core.conflicts import Resolution
@@ -120,7 +122,7 @@ class KeepExchange:
             raise UsageError(LOST)
         with self._store.transaction():
             if standing:
-                self._store.journal.replace(_as_rename(record, standing[0]))
+                self._rename(record, standing[0])
             else:
                 self._store.journal.remove([record.seq])
             for side in linked:
@@ -134,6 +136,17 @@ class KeepExchange:
         fault("resolve.copied")
         await self._steps.look([record.parent, record.to_parent])
         return next(filter(None, saved), None)
+
+    def _rename(self, record: Record, side: _Side) -> None:
+        """What stands takes the other's name; where that is inside of it on the server by now, and
+        it was moved on here, it steps aside, and is moved from there.
+        """
+        journal, to = self._store.journal, side.to
+        onward = [r for r in journal.of_node(side.node) if r.seq > record.seq and _moves(r, side)]
+        if onward and side.node in self._store.server.above(to[0]):
+            to = (side.home[0], b"%s.moved-%d" % (side.home[1][:200], record.seq))
+            journal.replace(replace(onward[0], parent=to[0], name=to[1]))
+        journal.replace(_as_rename(record, side, to))
 
     async def _is_linked(self, side: _Side, seq: int) -> bool:
         """Whether the server has a file under another of its names: it is linked from there."""
@@ -247,15 +260,21 @@ class KeepExchange:
         return journal.has_any(node) or any(map(journal.has_any, self._giving_up.below(node)))
 
 
-def _as_rename(record: Record, side: _Side) -> Record:
+def _moves(record: Record, side: _Side) -> bool:
+    """Whether a record moves a node on from where the exchange had put it."""
+    is_rename = record.kind is RecordKind.RENAME and record.node == side.node
+    return is_rename and (record.parent, record.name) == side.to
+
+
+def _as_rename(record: Record, side: _Side, to: Place) -> Record:
     return Record(
         seq=record.seq,
         kind=RecordKind.RENAME,
         node=side.node,
         parent=side.home[0],
         name=side.home[1],
-        to_parent=side.to[0],
-        to_name=side.to[1],
+        to_parent=to[0],
+        to_name=to[1],
         at_ns=record.at_ns,
     )
 
