@@ -105,3 +105,22 @@ def test_what_had_a_life_of_its_own_has_its_name_again(
         assert (world.share / "own").read_bytes() == OURS
 
     played(tmp_path, play)
+
+
+def test_a_symlink_that_takes_the_place_of_another(tmp_path: Path) -> None:
+    """``ln -sf`` makes it under a name of its own first."""
+
+    async def play(world: World) -> None:
+        os.symlink("base", world.share / "f")
+        await world.find("f")
+        owner = (os.getuid(), os.getgid())
+        changes = world.volume.changes
+        changes.create(ROOT, b"CuXX", Kind.SYMLINK, 0o777, *owner, target=b"ours")
+        changes.rename(ROOT, b"CuXX", ROOT, b"f", 0)
+        (world.share / "f").unlink()
+        os.symlink("theirs", world.share / "f")
+        await world.drained()
+        assert await given_up(world) == ["f"]
+        assert os.readlink(world.share / "f") == "theirs"
+
+    played(tmp_path, play)

@@ -316,10 +316,10 @@ class Changes:
                 del self._made[node.id]  # from now on it is the other
 
     def _is_save(self, node: Node, existing: Node) -> bool:
-        """Whether a file is made here just now, only to take the name of another."""
+        """Whether a file, or a symlink, is made here just now, only to take another's name."""
         lately = 0 <= self._context.now() - node.btime_ns <= SAVED_WITHIN_NS
-        files = node.kind is existing.kind is Kind.FILE and node.nlink == 1
-        return files and lately and node.id in self._made
+        alike = node.kind is existing.kind and node.kind in (Kind.FILE, Kind.SYMLINK)
+        return alike and node.nlink == 1 and lately and node.id in self._made
 
     def _exchange(
         self,

@@ -86,7 +86,7 @@ class Relinker:
             except NotFound:
                 log.info("the name %r is gone on the server", other)
         after = await self._context.link.find(path)
-        return after if after is not None and _has_more_names(entry, after) else entry
+        return after if after is not None and _is_still_it(entry, after) else entry
 
     async def settle(self, record: Record, intent: Intent) -> None:
         """Tidy up after names that were being made anew; ``intent`` is the upload's."""
@@ -144,7 +144,7 @@ class Relinker:
         return seen.entry if seen.blake2b == known and old.may_be(seen.entry) else None
 
 
-def _has_more_names(before: Entry, after: Entry) -> bool:
-    """Whether nothing else can have happened to a file: it is what it was, and holds that."""
+def _is_still_it(before: Entry, after: Entry) -> bool:
+    """Whether a file is what it was, but for how many names it has, and holds what it held."""
     shown = [(e.kind, e.file_id, e.size, e.mtime_ns) for e in (before, after)]
     return shown[0] == shown[1]
