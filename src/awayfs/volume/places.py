@@ -46,8 +46,8 @@ class PlaceFinder:
             path, directory = self._source_of(record)
             target = self.join(record.to_parent, record.to_name)
             return Places(path, target, directory, record.to_parent)
-        if record.kind in CHANGING and (slot := self._name_to_change(record)):
-            return Places(self.join(*slot), None, slot[0])
+        if record.kind in CHANGING and (stays := self._name_that_stays(record.node)):
+            return Places(self.join(*stays), None, stays[0])
         path, directory = self._path_of(record.node)
         return Places(path, None, directory)
 
@@ -82,22 +82,12 @@ class PlaceFinder:
             return self.join(record.parent, record.name), record.parent
         return self._path_of(record.node)
 
-    def _name_to_change(self, record: Record) -> Slot | None:
-        """Of several names of a file the one that a change goes out by; None: any will do.
-
-        That is the one by which it was begun: what a try that was cut off has put in its place is
-        to be found there, and would be somebody else's to one that goes by another name. Otherwise
-        the first that no record takes away, wherever it is moved before: a change that went out
-        under another one alone would go with it.
+    def _name_that_stays(self, node: NodeId) -> Slot | None:
+        """The first name that no record takes away, wherever it is moved before: a change that went
+        out under another one alone would go with it. None where there is but one, or none stays.
         """
-        names = self._store.server.names(record.node)
+        names = self._store.server.names(node)
         if len(names) < 2:
             return None
-        if (begun := self._store.intents.get(record.seq)) is not None:
-            at = begun[0].path
-            there = [name for name in names if self.join(*name) == at]
-            alike = [name for name in names if name[1] == at.rpartition(b"/")[2]]
-            if there or alike:
-                return (there or alike)[0]
-        records = self._store.journal.of_node(record.node)
-        return next((name for name in names if name_after(record.node, name, records)), None)
+        records = self._store.journal.of_node(node)
+        return next((name for name in names if name_after(node, name, records)), None)
