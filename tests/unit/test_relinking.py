@@ -23,7 +23,8 @@ pytestmark = needs_sshd
 
 LONG_AGO_NS = 528_706_426_688_832_741
 ANSWERS = 24
-"""At least as many as the story below has."""
+UPLOAD_ANSWERS = 14
+"""At least as many as the stories below have."""
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +113,41 @@ def test_whatever_answer_is_lost(
         assert world.files() == {"a": b"tri", "c": b"editor"}
         assert not world.store.conflicts.count()
         assert count < ANSWERS * 3
+
+    played(server, tmp_path, play)
+
+
+@pytest.mark.parametrize("nth", range(1, UPLOAD_ANSWERS))
+@pytest.mark.parametrize("gone", [b"a", b"b"])
+def test_a_name_goes_after_an_answer_was_lost_of_an_edit_that_another_follows(
+    nth: int, gone: bytes, server: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next try goes by the name that stays, with the content of by then."""
+
+    async def play(world: SftpWorld) -> None:
+        changes, count = world.volume.changes, 0
+        node = world.made(b"a", b"one")
+        changes.link(node, ROOT, b"b")
+        await world.settled()
+        call = Link.call
+
+        async def counted(link: Link, operation: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count != nth:
+                return await call(link, operation)
+            return await call(link, losing(operation))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Link, "call", counted)
+            world.rewritten(node, b"two")
+            await world.drained()
+        assert count < UPLOAD_ANSWERS * 2
+        world.rewritten(node, b"three")
+        changes.unlink(ROOT, gone)
+        await world.settled()
+        assert not world.store.conflicts.count()
+        assert world.files() == {"b" if gone == b"a" else "a": b"three"}
 
     played(server, tmp_path, play)
 

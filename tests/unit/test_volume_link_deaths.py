@@ -57,24 +57,28 @@ async def removed_here(world: World, path: str) -> None:
     world.volume.changes.unlink(directory.id, os.path.basename(path).encode())
 
 
-async def assert_alone(world: World, path: str) -> None:
+async def assert_alone(world: World, path: str, content: bytes = b"edited") -> None:
     """The edit is on the server under this name, and nothing else is."""
     assert (world.store.journal.all(), world.store.conflicts.all()) == ([], [])
     found = (one for one in world.share.rglob("*") if not one.is_dir())
     there = {str(one.relative_to(world.share)): one.read_bytes() for one in found}
-    assert there == {path: b"edited"}
+    assert there == {path: content}
     shown = await world.cached(path)
     assert world.store.nodes.names(shown.id) == world.store.server.names(shown.id)
     assert check(world.store) == []
 
 
 @pytest.mark.parametrize("wanted", FAULTS)
-@pytest.mark.parametrize(("removed", "kept", "ids"), PLACES)
+@pytest.mark.parametrize(
+    ("removed", "kept", "ids", "once_more"),
+    [*((*place, False) for place in PLACES), *((*place, True) for place in PLACES if place[2])],
+)
 def test_a_name_is_removed_after_a_death_amid_its_upload(
     removed: str,
     kept: str,
     wanted: str,
     ids: bool,
+    once_more: bool,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -91,9 +95,11 @@ def test_a_name_is_removed_after_a_death_amid_its_upload(
         world.die()
         world.open()
         await world.online()
+        if once_more:
+            world.write(await world.find(removed), 6, b", and once more")
         await removed_here(world, removed)
         await world.drained()
-        await assert_alone(world, kept)
+        await assert_alone(world, kept, b"edited, and once more" if once_more else b"edited")
 
     played(tmp_path, play)
 

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 from msgspec import Struct
 
 from awayfs.core.errors import NotFound
-from awayfs.core.records import Record
+from awayfs.core.facts import Facts
+from awayfs.core.records import Record, RecordKind
+from awayfs.core.sameness import came_through
 from awayfs.core.types import Entry, Expected, Kind, Mismatch, OpId
 from awayfs.ports.remote import Intent
 from awayfs.remotes.names import staged_name
@@ -88,8 +91,42 @@ class Relinker:
         after = await self._context.link.find(path)
         return after if after is not None and _is_still_it(entry, after) else entry
 
-    async def settle(self, record: Record, intent: Intent) -> None:
+    async def follow_earlier(self, record: Record, intent: Intent | None) -> None:
+        """Have the names follow an upload that came through by one which is not gone by any more.
+
+        Else the next try takes what that one shows for somebody else's. A name that is changed
+        there stays as it is, and the next try, if it goes by that, finds it changed.
+        """
+        path = self._finder.places(record).path
+        if record.kind is not RecordKind.STORE or intent is None or intent.path == path:
+            return
+        known = intent.path in (other for _, other in self._others(record, path or b""))
+        if known and not self._finder.meanwhile.is_decided(record):
+            there = await self._context.link.find(intent.path)
+            if there is not None and await self._came_through(record, intent, there):
+                with suppress(NotFound):
+                    await self.relink(record, intent.path, there)
+
+    async def _came_through(self, record: Record, intent: Intent, there: Entry) -> bool:
+        base = self._store.server.get(record.node)
+        facts = Facts(
+            record,
+            Kind.FILE,
+            base=base.entry() if base else None,
+            ours=intent.staged,
+            ours_digest=intent.staged_digest,
+            retried=True,
+        )
+        told = came_through(facts, there, None)
+        if told is None:
+            seen = await self._context.link.call(lambda remote: remote.digest(intent.path))
+            told = came_through(facts, seen.entry, seen.blake2b)
+        return bool(told)
+
+    async def settle(self, record: Record, intent: Intent, stage: str) -> None:
         """Tidy up after names that were being made anew; ``intent`` is the upload's."""
+        if stage != RELINKING:
+            return
         for op, other in self._others(record, intent.path):
             await self._settle_one(replace(intent, op=op, path=other))
 

@@ -48,7 +48,6 @@ from awayfs.volume.flying import Flying
 from awayfs.volume.left_names import LeftNames
 from awayfs.volume.observe import Observer
 from awayfs.volume.parking import Parking
-from awayfs.volume.relinking import RELINKING
 from awayfs.volume.replay_act import Actor, Torn, Version
 from awayfs.volume.replay_commit import Committer
 from awayfs.volume.replay_facts import FactFinder
@@ -367,6 +366,7 @@ class Replay:
         unsure_of_parent = earlier is not None
         free = self._finder.may_assume_free(record, earlier)
         for _ in range(ROUNDS):
+            await self._actor.relinker.follow_earlier(record, settled)
             revived = not unsure_of_parent or await self._reviver.revive_for(record)
             before = None if free else self._actor.version(record.node)
             facts = await self._finder.gather(record, earlier, free=free)
@@ -411,8 +411,7 @@ class Replay:
             return None
         intent = self._finder.where_now(record, started[0])
         await self._actor.settle(intent)
-        if started[1] == RELINKING:
-            await self._actor.relinker.settle(record, intent)
+        await self._actor.relinker.settle(record, intent, started[1])
         return intent
 
     async def _decide(self, facts: Facts) -> Decision:
