@@ -271,15 +271,17 @@ class Client:
         if pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            eventually(lambda: not alive(pid), "the daemon's end")
         self.clear()
+        eventually(lambda: not (pid and alive(pid)), "the daemon's end")
 
     def clear(self) -> None:
-        """Take a dead mount away."""
+        """Take a dead mount away, and with it whoever waits in there, as ``awayfs mount`` does."""
         for _ in range(5):
             if not self.is_mounted():
                 return
-            subprocess.run(["umount", "-l", self.mountpoint], capture_output=True, check=False)
+            subprocess.run(
+                ["umount", "-f", "-l", self.mountpoint], capture_output=True, check=False
+            )
 
     def is_mounted(self) -> bool:
         """Whether the mount is in the mount table."""

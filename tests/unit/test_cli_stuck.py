@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from awayfs.cli.ending import waits_for_disk
 from awayfs.control import mountinfo, mounts, paths
 
 pytestmark = [
@@ -33,6 +34,27 @@ async def main():
     mounts.announce("v", "dir:/x", sys.argv[1].encode())
     await ControlServer(paths.socket_file("v"), {"status": status}).start()
     print("up", flush=True)
+    await asyncio.sleep(600)
+asyncio.run(main())
+"""
+
+
+STUCK = """
+import asyncio, sys
+from awayfs.control import mounts, paths
+from awayfs.control.server import ControlServer
+from awayfs.fuse.mount import mount
+from awayfs.testing.memory_mount import Server
+async def main():
+    url, place = sys.argv[1:]
+    server = Server(mount(place, fsname=url), {})
+    await server.start()
+    mounts.announce("v", url, place.encode())
+    await ControlServer(paths.socket_file("v"), {}).start()
+    print("up", flush=True)
+    while server.fs.log != ["slow begins"]:
+        await asyncio.sleep(0.01)
+    server.notifier.inval_entry(1, b"anything")
     await asyncio.sleep(600)
 asyncio.run(main())
 """
@@ -122,6 +144,59 @@ def test_a_dead_daemon(place: str, daemon: subprocess.Popen[bytes]) -> None:
     assert (status, errors) == (0, "") and "cleaned up" in out
     assert here(place) == [] and os.listdir(paths.runtime_dir()) == []
     assert "no awayfs mount" in run("umount", place)[2]
+
+
+@pytest.fixture
+def killed_amid_a_notification(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[str, str, subprocess.Popen[bytes]]]:
+    """A URL, where it is mounted, and the daemon, of which a thread is left in the kernel.
+
+    It waits for a directory that somebody else has locked, who waits for an answer of the daemon.
+    """
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "s"))
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    paths.ensure_state()
+    point, share = tmp_path / "m", tmp_path / "share"
+    point.mkdir()
+    share.mkdir()
+    url = f"dir:{share}"
+    child = subprocess.Popen([sys.executable, "-c", STUCK, url, str(point)], stdout=subprocess.PIPE)
+    assert child.stdout is not None and child.stdout.readline() == b"up\n"
+    caller = subprocess.Popen(["stat", point / "slow"], stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 10
+        while not waits_for_disk(child.pid):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        child.kill()
+        yield url, str(point), child
+    finally:
+        subprocess.run(["umount", "-f", "-l", point], capture_output=True, check=False)
+        for one in (caller, child):
+            one.kill()
+            one.wait(10)
+        child.stdout.close()
+
+
+@pytest.mark.parametrize("command", ["mount", "umount"])
+def test_a_daemon_that_was_killed_and_cannot_end(
+    killed_amid_a_notification: tuple[str, str, subprocess.Popen[bytes]], command: str
+) -> None:
+    """Its lock would be held, and whoever looks into the mount wait, until the machine is off."""
+    url, place, daemon = killed_amid_a_notification
+    with pytest.raises(subprocess.TimeoutExpired):
+        daemon.wait(0.5)
+    (mount,) = here(place)
+    assert not mount.running and mounts.lingers(mount)
+    given = (url, place) if command == "mount" else (place,)
+    status, _, errors = run(command, *given)
+    assert (status, errors) == (0, "")
+    assert daemon.wait(10) == -signal.SIGKILL
+    if command == "mount":
+        assert os.listdir(place) == []
+        assert run("umount", place)[0] == 0
+    assert here(place) == []
 
 
 def test_a_mount_whose_state_is_elsewhere(

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 import click
@@ -119,9 +120,8 @@ def _clear_dead(place: bytes, url: str) -> None:
     for target in mounts.find_mounts():
         if target.mountpoint != resolved or target.url != url or target.running:
             continue
-        if is_dead(target.mountpoint):
-            _detach(target.mountpoint)
-            mounts.clear_leftovers(target)
+        if mounts.lingers(target) or is_dead(target.mountpoint):
+            _detach_dead(target)
 
 
 def _refuse_second(volume: str, url: str) -> None:
@@ -155,8 +155,7 @@ def umount(mountpoint: bytes, lazy: bool, as_json: bool) -> None:
         if not as_json:
             click.echo(show.printable(f"{name}: unmounted; its state is elsewhere"))
     else:
-        _detach(target.mountpoint)
-        mounts.clear_leftovers(target)
+        _detach_dead(target)
         known = volumes.read(target.volume) if target.volume else None
         pending = known.pending if known else None
         if not as_json:
@@ -217,14 +216,44 @@ def _gone(target: MountInfo, within: float) -> bool:
         time.sleep(0.02)
 
 
-def _detach(place: bytes, *, lazy: bool = True) -> None:
-    """Take a mount out of the tree without asking its daemon; unless ``lazy``, an unused one."""
+def _detach_dead(target: MountInfo) -> None:
+    """Take away what a daemon left that died, and itself where a thread of it is stuck.
+
+    One that tells the kernel what to forget waits for whoever waits for an answer of the daemon.
+    When that is killed, neither goes on, and who looks into the mount waits for ever. The kernel
+    answers them all when it is told to; see "Aborting a filesystem connection" in its fuse.rst.
+    """
+    stuck = mounts.lingers(target)
+    if stuck and os.geteuid() != 0:
+        _abort(target.mountpoint)
+    _detach(target.mountpoint, force=stuck)
+    mounts.clear_leftovers(target)
+    until = time.monotonic() + _GONE_WITHIN
+    while mounts.lingers(target) and time.monotonic() < until:
+        time.sleep(0.02)
+
+
+def _abort(place: bytes) -> None:
+    """For who is not root: through the file that the kernel has for that."""
+    for entry in mountinfo.read():
+        if entry.is_awayfs and entry.mountpoint == place:
+            number = entry.device.partition(":")[2]
+            with suppress(OSError), open(f"/sys/fs/fuse/connections/{number}/abort", "w") as file:
+                file.write("1")
+
+
+def _detach(place: bytes, *, lazy: bool = True, force: bool = False) -> None:
+    """Take a mount out of the tree without asking its daemon; unless ``lazy``, an unused one.
+
+    With ``force`` whoever waits for an answer gets an error, where root does it.
+    """
     if os.geteuid() == 0:
         import ctypes
 
         library = ctypes.CDLL(None, use_errno=True)
-        detach, no_follow = 2, 8
-        if library.umount2(place, no_follow | (detach if lazy else 0)) != 0:
+        forced, detach, no_follow = 1, 2, 8
+        how = no_follow | (detach if lazy else 0) | (forced if force else 0)
+        if library.umount2(place, how) != 0:
             why = os.strerror(ctypes.get_errno())
             raise Failed(f"{text_of(place)}: cannot be unmounted: {why}; try --lazy")
         return

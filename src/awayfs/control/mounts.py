@@ -24,7 +24,7 @@ class MountInfo:
     pid: int
     started: int  # wall time, nanoseconds
     socket: str  # the control socket
-    running: bool  # somebody listens on the socket
+    running: bool  # somebody listens on the socket, and is no daemon that was killed
     mounted: bool  # it is in this process's mount table
 
     @cached_property
@@ -144,7 +144,7 @@ def _described(directory: str, name: str, here: set[bytes]) -> MountInfo | None:
         pid=pid if isinstance(pid, int) else 0,
         started=started if isinstance(started, int) else 0,
         socket=address,
-        running=connectable(address),
+        running=connectable(address) and not (isinstance(pid, int) and _is_killed(pid)),
         mounted=bytes_of(mountpoint) in here,
     )
 
@@ -159,9 +159,24 @@ def is_served(mount: MountInfo) -> bool:
     """Whether the mount's daemon is there and has not withdrawn its description yet."""
     if not os.path.exists(_description(mount)):
         return False
+    return os.path.exists(f"/proc/{mount.pid}/stat") and not _is_killed(mount.pid)
+
+
+def lingers(mount: MountInfo) -> bool:
+    """Whether the mount's daemon was killed, and a thread of it is still in the kernel.
+
+    With that, all that it had open is: the lock of the volume, and the connection.
+    """
     try:
-        with open(f"/proc/{mount.pid}/stat", "rb") as file:
-            return file.read().rpartition(b") ")[2][:1] not in (b"Z", b"X")
+        return _is_killed(mount.pid) and len(os.listdir(f"/proc/{mount.pid}/task")) > 1
+    except OSError:
+        return False
+
+
+def _is_killed(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b") ")[2][:1] in (b"Z", b"X")
     except OSError:
         return False
 
@@ -177,7 +192,7 @@ def _description(mount: MountInfo) -> str:
 
 def clear_leftovers(mount: MountInfo) -> None:
     """Remove what a daemon that was killed left in the runtime directory."""
-    if not mount.socket or connectable(mount.socket):
+    if not mount.socket or (connectable(mount.socket) and not _is_killed(mount.pid)):
         return
     base = os.path.splitext(mount.socket)[0]
     for path in (mount.socket, base + ".events", base + ".json"):
