@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,3 +75,9 @@ def test_the_base_of_a_record_that_sets_a_mode_is_from_before_both(
     current: int, set_here: set[str], expected: int
 ) -> None:
     assert known_after(_with(0o644, current), _entry(0o600), set_here).mode == expected
+
+
+@pytest.mark.parametrize(("there", "expected"), [(0o600, 0o600), (0o640, 0o644)])
+def test_a_mode_that_an_earlier_try_gave_it_is_nobody_elses(there: int, expected: int) -> None:
+    facts = replace(_with(0o644, there), ours=_entry(0o600), retried=True)
+    assert known_after(facts, _entry(there), {"mode"}).mode == expected

@@ -43,6 +43,8 @@ def known(entry: Entry) -> ServerNode:
         (BASE, {"size": 6}, False),
         (BASE, {"mtime_ns": 11}, False),
         (BASE, {"mode": 0o600}, False),
+        (replace(BASE, mode=0o600), {"mode": 0o600}, True),  # set there, and here as well
+        (None, {"mode": 0o600}, False),
         (BASE, {"file_id": b"j"}, False),
         (BASE, {"kind": Kind.FIFO}, False),
     ],

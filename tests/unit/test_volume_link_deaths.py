@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from test_volume_review import World, played
 
+from awayfs.core.types import Attributes
 from awayfs.remotes.directory_facts import FileSystem
 from awayfs.store.fsck import check
 
@@ -100,6 +101,32 @@ def test_a_name_is_removed_after_a_death_amid_its_upload(
         await removed_here(world, removed)
         await world.drained()
         await assert_alone(world, kept, b"edited, and once more" if once_more else b"edited")
+
+    played(tmp_path, play)
+
+
+@pytest.mark.parametrize("wanted", ["replay.frozen", "replay.relinking", "replay.acted"])
+def test_rights_that_went_out_with_an_edit_before_a_death_are_nobody_elses(
+    wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The removal of the other name changes the token; the next edit is no conflict for that."""
+
+    async def play(world: World) -> None:
+        await edited(world, "d/f", "e/f")
+        await removed_here(world, "e/f")
+        node = await world.find("d/f")
+        world.volume.changes.set_attributes(node.id, Attributes(mode=0o600))
+        with monkeypatch.context() as patch:
+            deadly(patch, wanted)
+            with pytest.raises(Died):
+                await world.volume.replay.one(world.store.journal.all()[0].seq)
+        world.die()
+        world.open()
+        await world.online()
+        world.write(await world.find("d/f"), 6, b", and once more")
+        await world.drained()
+        await assert_alone(world, "d/f", b"edited, and once more")
+        assert (world.share / "d/f").stat().st_mode & 0o777 == 0o600
 
     played(tmp_path, play)
 

@@ -88,14 +88,16 @@ def mode_set_there(facts: Facts) -> int | None:
 
 def known_after(facts: Facts, after: Entry, set_here: Collection[str]) -> Entry:
     """What is the base once content went out: of rights that both sides set, those before both,
-    so that the record of ours meets the server's.
+    so that the record of ours meets the server's. What an earlier try of ours gave it is not
+    theirs.
     """
-    base, current = facts.base, facts.current
+    base, current, ours = facts.base, facts.current, facts.ours
     if base is None or current is None:
         return after
     names = [name for name in ("mode", "uid", "gid") if name in set_here]
-    before = {n: getattr(base, n) for n in names if getattr(base, n) != getattr(current, n)}
-    return replace(after, **before)
+    known = [entry for entry in (base, ours) if entry is not None]
+    theirs = [n for n in names if all(getattr(e, n) != getattr(current, n) for e in known)]
+    return replace(after, **{name: getattr(base, name) for name in theirs})
 
 
 def may_assume_free(record: Record, kind: Kind, size: int, retried: bool) -> bool:

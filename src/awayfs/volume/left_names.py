@@ -79,9 +79,9 @@ class LeftNames:
         if base is None or not _is_ours(base, left):
             return
         owned = self._store.content.token(left.node) == base.token
-        self._store.server.set(
-            left.node, left.after, seen_ns=self._context.now(), digest=base.digest
-        )
+        rights = {name: getattr(base, name) for name in ("mode", "uid", "gid")}
+        known = replace(left.after, **rights)  # of what both sides set the base has neither
+        self._store.server.set(left.node, known, seen_ns=self._context.now(), digest=base.digest)
         if owned:
             self._store.content.set_token(left.node, left.after.token)
 
@@ -92,7 +92,8 @@ def _is_ours(base: ServerNode, left: Left) -> bool:
         return False
     if left.before is not None and left.before.token != base.token:
         return False
-    return _without_count(base.entry(left.after.name)) == _without_count(left.after)
+    known = left.before or base.entry()
+    return _without_count(known) == _without_count(replace(left.after, name=known.name))
 
 
 def _without_count(entry: Entry) -> Entry:
