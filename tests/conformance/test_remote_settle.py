@@ -168,6 +168,44 @@ def test_every_cut_settles_to_one_of_two_ends(run, name):
     run(body)
 
 
+async def cut_settling(case: Case, intent: Intent, nth: int) -> bool:
+    """Settle with a cut at the ``nth`` point; whether it was cut."""
+    case.cut_at(nth)
+    try:
+        await case.remote.settle(intent)
+        return False
+    except (Cut, Unreachable):
+        return True
+    finally:
+        case.cut_at(0)
+        await case.remote.connect()
+
+
+@pytest.mark.parametrize("name", ["replace", "remove", "rename-over"])
+def test_settling_may_be_cut_off_as_well(run, factory, name):
+    """A link that dies again and again: twice at the same place, and then it holds."""
+    if factory.isolated:
+        pytest.skip("a worker that is started anew for each of so many cuts takes too long")
+    scenario = SCENARIOS[name]
+
+    async def body(case: Case) -> None:
+        for nth in range(1, MOST_POINTS):
+            for within in range(1, MOST_POINTS):
+                reset(case, scenario.before)
+                cut, intents = await cut_run(case, scenario, nth)
+                if not cut or not intents:
+                    break
+                if not await cut_settling(case, intents[-1], within):
+                    break
+                await cut_settling(case, intents[-1], within)
+                await case.remote.settle(intents[-1])
+                assert state(case) in (scenario.before, scenario.after), f"cuts {nth}, {within}"
+            if not cut:
+                break
+
+    run(body)
+
+
 @pytest.mark.parametrize("name", ["replace", "remove", "rename-over"])
 def test_without_the_staged_entry_nothing_is_lost(run, name):
     """The caller may not have stored what ``stage`` answered before it was cut itself."""

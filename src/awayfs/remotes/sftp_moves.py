@@ -156,13 +156,17 @@ class Moves:
         await self.drop(other)
 
     async def put_back(self, own: RemotePath, path: RemotePath, op: OpId) -> None:
-        """Give a revision its name back, or a conflict name beside it if that is taken."""
+        """Give a revision its name back, or a conflict name beside it if that is taken.
+
+        It may have the name already, by an earlier call that was cut off.
+        """
         entry = await self._view.find(own)
         if entry is None:
             return
         name = basename(path)
         for attempt in range(CONFLICT_TRIES):
-            if await self.place(own, path, entry.kind):
+            if await self.place(own, path, entry.kind) or await self.same(own, path):
+                reach("back.placed")
                 await self.drop(own)
                 return
             path = join(parent(path), conflict_name(name, op, attempt))

@@ -6,6 +6,7 @@ N, O, P and S as in ``sftp_guard``; "N" means that it shows the same content as 
     --   --   any     any     before it began, or at its end   nothing
     yes  --   other   any     before 2 (or 4)                  unlink N
     yes  yes  absent  any     between 2 and 4                  O back to P, unlink N
+    yes  yes  "O"     any     while O was put back             unlink O, unlink N
     yes  yes  "N"     any     between 4 and 5                  unlink O if it is the expected
                                                                revision, else keep it; unlink N
     yes  yes  other   any     another writer took P            keep O, unlink N
