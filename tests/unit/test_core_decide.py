@@ -81,6 +81,7 @@ WEAK = entry("base", weak=True)
 DIR, NEW_DIR = directory(), directory(1, file_id=b"2")
 STRANGER = entry("else", file_id=b"2")
 SENT = entry("sent!", weak=True, file_id=None)
+PLACED = replace(SENT, token=b"placed", weak=False)
 KEPT = entry("base", version=2, file_id=None)  # a size and a time that may have been kept
 LINKED = entry("base", nlink=2)
 
@@ -359,6 +360,32 @@ CASES: dict[str, tuple[Facts, Answer]] = {
     "store retried: somebody's edit within the same second": (
         store(
             current=SENT,
+            current_digest=digest("other"),
+            ours=SENT,
+            ours_digest=digest("sent!"),
+            local_size=7,
+            retried=True,
+        ),
+        C.UPDATE_UPDATE,
+    ),
+    "store retried: without ids, its place may have given it another change time": (
+        store(current=PLACED, ours=SENT, ours_digest=digest("sent!"), retried=True),
+        NeedDigest("current"),
+    ),
+    "store retried: ours by the digest under another change time": (
+        store(
+            current=PLACED,
+            current_digest=digest("sent!"),
+            ours=SENT,
+            ours_digest=digest("sent!"),
+            local_size=7,
+            retried=True,
+        ),
+        AlreadyDone(PLACED),
+    ),
+    "store retried: somebody's edit under another change time": (
+        store(
+            current=PLACED,
             current_digest=digest("other"),
             ours=SENT,
             ours_digest=digest("sent!"),

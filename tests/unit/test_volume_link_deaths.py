@@ -131,6 +131,29 @@ def test_rights_that_went_out_with_an_edit_before_a_death_are_nobody_elses(
     played(tmp_path, play)
 
 
+def test_an_edit_after_a_death_is_based_on_the_one_before_where_nothing_tells_objects_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was sent has another token for the place that it took."""
+    monkeypatch.setattr(FileSystem, "file_id", lambda *_: None)
+
+    async def play(world: World) -> None:
+        (world.share / "a").write_bytes(b"before")
+        world.write(await world.cached("a"), 0, b"edited")
+        with monkeypatch.context() as patch:
+            deadly(patch, "replay.acted")
+            with pytest.raises(Died):
+                await world.volume.replay.one(world.store.journal.all()[0].seq)
+        world.die()
+        world.open()
+        await world.online()
+        world.write(await world.find("a"), 6, b", and once more")
+        await world.drained()
+        await assert_alone(world, "a", b"edited, and once more")
+
+    played(tmp_path, play)
+
+
 def test_an_edit_outlives_the_name_that_it_was_sent_by_where_nothing_tells_objects_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

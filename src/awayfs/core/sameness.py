@@ -69,7 +69,8 @@ def came_through(f: Facts, seen: Entry, digest: bytes | None) -> bool | None:
     """``is_ours`` for content; None where the digest of what stands there would tell.
 
     Without ids, an equal weak token may be that of somebody's edit within the same second, and
-    any that of what stood there before.
+    any that of what stood there before. Another one may be no more than the change time that
+    taking its place gave it.
     """
     ours = f.ours
     if ours is None or ours.kind is not seen.kind or seen.kind is not Kind.FILE:
@@ -78,9 +79,11 @@ def came_through(f: Facts, seen: Entry, digest: bytes | None) -> bool | None:
         return ours.file_id == seen.file_id  # whatever was done to it since it came there
     if f.ours_digest is None:
         return is_ours(f, seen)
-    if ours.token != seen.token:
+    is_known = ours.token == seen.token
+    if not is_known and not looks_same(ours, seen):
         return False
-    if seen.size == 0 or not (ours.weak or seen.weak or _may_be_from_before(f, ours)):
+    strong = is_known and not (ours.weak or seen.weak)
+    if seen.size == 0 or (strong and not _may_be_from_before(f, ours)):
         return True
     return None if digest is None else digest == f.ours_digest
 
