@@ -70,10 +70,8 @@ async def assert_alone(world: World, path: str, content: bytes = b"edited") -> N
 
 
 @pytest.mark.parametrize("wanted", FAULTS)
-@pytest.mark.parametrize(
-    ("removed", "kept", "ids", "once_more"),
-    [*((*place, False) for place in PLACES), *((*place, True) for place in PLACES if place[2])],
-)
+@pytest.mark.parametrize(("removed", "kept", "ids"), PLACES)
+@pytest.mark.parametrize("once_more", [False, True])
 def test_a_name_is_removed_after_a_death_amid_its_upload(
     removed: str,
     kept: str,

@@ -203,6 +203,7 @@ class Actor:
         they are another file's.
         """
         unknown = await self._finder.unknown_names(record.node, facts.current)
+        await self._finder.note_displaced(record, path, facts.current)
         gaps_come_from(self._context, facts, decision.expected)
         outcome = await self._upload(record, path, decision.expected, mode_set_there(facts))
         if not isinstance(outcome, Committed):

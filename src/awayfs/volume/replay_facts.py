@@ -134,6 +134,22 @@ class FactFinder:
         alike = [path for path in paths if _is_called(path, then)]
         return places.path if places.path in alike or not alike else alike[0]
 
+    async def note_displaced(self, record: Record, path: bytes, current: Entry | None) -> None:
+        """Without ids, an upload parts a file's other names from it, and gives them another token:
+        what it displaces is compared with them by content, which is read while it is there.
+        """
+        base = self._store.server.get(record.node)
+        if base is None or current is None or current.file_id is not None:
+            return
+        if current.ctime_ns is None or current.token != base.token:
+            return  # it stays known by its token, or is another revision
+        if len(self._store.server.names(record.node)) < 2 or await self.base_digest(base):
+            return
+        seen = await self._context.link.call(lambda remote: remote.digest(path))
+        if seen.entry.token == base.token:
+            now, entry = self._context.now(), base.entry()
+            self._store.server.set(record.node, entry, seen_ns=now, digest=seen.blake2b)
+
     def is_whole(self, node: Node) -> bool:
         """Whether every byte of a file is here."""
         return self._fetcher.is_whole(node)
