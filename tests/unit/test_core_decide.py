@@ -24,6 +24,7 @@ from awayfs.core.decide import (
 )
 from awayfs.core.facts import INTO_ITSELF
 from awayfs.core.records import Record, RecordKind
+from awayfs.core.sameness import WORTH_READING
 from awayfs.core.types import ABSENT, Attributes, Entry, Expected, Kind
 
 K, C = RecordKind, ConflictKind
@@ -269,7 +270,9 @@ CASES: dict[str, tuple[Facts, Answer]] = {
             K.LINK,
             base=BASE,
             current=replace(LINKED, file_id=None),
+            current_digest=digest("base"),
             target_current=replace(LINKED, file_id=None, weak=True),
+            target_digest=digest("base"),
             retried=True,
         ),
         DONE,
@@ -734,6 +737,188 @@ CASES: dict[str, tuple[Facts, Answer]] = {
         C.TYPE,
     ),
 }
+
+
+NO_ID = entry("base", file_id=None)
+TWIN_CASES: dict[str, tuple[Facts, Answer]] = {
+    "link: ask of the file": (
+        facts(K.LINK, base=NO_ID, current=NO_ID, target_current=NO_ID),
+        NeedDigest("current"),
+    ),
+    "link: ask of what has the name": (
+        facts(
+            K.LINK,
+            base=NO_ID,
+            current=NO_ID,
+            current_digest=digest("base"),
+            target_current=NO_ID,
+        ),
+        NeedDigest("target"),
+    ),
+    "link: the same content": (
+        facts(
+            K.LINK,
+            base=NO_ID,
+            current=NO_ID,
+            current_digest=digest("base"),
+            target_current=NO_ID,
+            target_digest=digest("base"),
+        ),
+        AlreadyDone(NO_ID),
+    ),
+    "link: another one": (
+        facts(
+            K.LINK,
+            base=NO_ID,
+            current=NO_ID,
+            current_digest=digest("base"),
+            target_current=NO_ID,
+            target_digest=digest("twin"),
+        ),
+        C.NAME_NAME,
+    ),
+    "link: the file is gone, and what has the name is another one": (
+        facts(
+            K.LINK,
+            base=NO_ID,
+            base_digest=digest("base"),
+            target_current=NO_ID,
+            target_digest=digest("twin"),
+        ),
+        C.NAME_NAME,
+    ),
+    "rename: ask of what has the name": (
+        rename(base=NO_ID, base_digest=digest("base"), target_current=NO_ID),
+        NeedDigest("target"),
+    ),
+    "rename: the content is not known here": (
+        rename(base=NO_ID, target_current=NO_ID),
+        AlreadyDone(NO_ID),
+    ),
+    "rename: done": (
+        rename(
+            base=NO_ID,
+            base_digest=digest("base"),
+            target_current=NO_ID,
+            target_digest=digest("base"),
+        ),
+        AlreadyDone(NO_ID),
+    ),
+    "rename: removed there, and another one made": (
+        rename(
+            base=NO_ID,
+            base_digest=digest("base"),
+            target_current=NO_ID,
+            target_digest=digest("twin"),
+            retried=True,
+        ),
+        C.UPDATE_REMOVE,
+    ),
+    "rename: a try of ours, of a large file": (
+        rename(
+            base=replace(NO_ID, size=WORTH_READING + 1),
+            base_digest=digest("base"),
+            target_current=replace(NO_ID, size=WORTH_READING + 1),
+            retried=True,
+        ),
+        DONE,
+    ),
+    "link: a try of ours, of a large file": (
+        facts(
+            K.LINK,
+            base=NO_ID,
+            current=replace(NO_ID, size=WORTH_READING + 1),
+            target_current=replace(NO_ID, size=WORTH_READING + 1),
+            retried=True,
+        ),
+        DONE,
+    ),
+    "rename by case alone: ask of the file": (
+        rename(to_name=b"X", base=NO_ID, current=NO_ID, target_current=NO_ID),
+        NeedDigest("current"),
+    ),
+    "rename by case alone: ask of what has the name": (
+        rename(
+            to_name=b"X",
+            base=NO_ID,
+            current=NO_ID,
+            current_digest=digest("base"),
+            target_current=NO_ID,
+        ),
+        NeedDigest("target"),
+    ),
+    "rename by case alone: one file": (
+        rename(
+            to_name=b"X",
+            base=NO_ID,
+            current=NO_ID,
+            current_digest=digest("base"),
+            target_current=NO_ID,
+            target_digest=digest("base"),
+        ),
+        Apply(identity(NO_ID), identity(NO_ID)),
+    ),
+    "rename by case alone: another file": (
+        rename(
+            to_name=b"X",
+            base=NO_ID,
+            current=NO_ID,
+            current_digest=digest("base"),
+            target_current=NO_ID,
+            target_digest=digest("twin"),
+        ),
+        C.NAME_NAME,
+    ),
+    "exchange: ask of the other one": (
+        facts(
+            K.EXCHANGE,
+            base=NO_ID,
+            target_base=KEPT,
+            target_base_digest=digest("kept"),
+            current=KEPT,
+            target_current=NO_ID,
+        ),
+        NeedDigest("current"),
+    ),
+    "exchange: ask of the one": (
+        facts(
+            K.EXCHANGE,
+            base=NO_ID,
+            base_digest=digest("base"),
+            target_base=KEPT,
+            current=KEPT,
+            target_current=NO_ID,
+        ),
+        NeedDigest("target"),
+    ),
+    "exchange: done": (
+        facts(
+            K.EXCHANGE,
+            base=NO_ID,
+            base_digest=digest("base"),
+            target_base=KEPT,
+            current=KEPT,
+            target_current=NO_ID,
+            target_digest=digest("base"),
+        ),
+        AlreadyDone(NO_ID),
+    ),
+    "exchange: others look crossed": (
+        facts(
+            K.EXCHANGE,
+            base=NO_ID,
+            base_digest=digest("base"),
+            target_base=KEPT,
+            target_base_digest=digest("kept"),
+            current=KEPT,
+            current_digest=digest("twin"),
+            target_current=NO_ID,
+        ),
+        Apply(identity(KEPT), identity(NO_ID)),
+    ),
+}
+"""Without ids: files with one size and one time, of which only the content tells them apart."""
+CASES |= {f"twins, {name}": case for name, case in TWIN_CASES.items()}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -32,9 +32,11 @@ from awayfs.core.sameness import (
     Compared,
     came_through,
     compare,
+    is_another_file,
     is_ours,
     is_what_went,
     looks_same,
+    may_be_another,
     proved_same,
     same_object,
 )
@@ -136,6 +138,16 @@ def _type_conflict(here: Kind, there: Kind) -> Conflict:
     return _conflict(ConflictKind.TYPE, detail)
 
 
+def _found(
+    f: Facts, known: Entry | None, known_digest: bytes | None, there: Entry
+) -> Decision | None:
+    """What has the wanted name looks like what is to have it; None where it is another file."""
+    is_another = is_another_file(known, known_digest, there, f.target_digest, retried=f.retried)
+    if is_another is None:
+        return NeedDigest("target")
+    return None if is_another else AlreadyDone(there)
+
+
 # --- One rule a record kind -----------------------------------------------------------------
 
 
@@ -196,7 +208,11 @@ def _link(f: Facts) -> Decision:
     if there is not None:
         known = source or f.base
         if proved_same(known, there) or (f.retried and looks_same(known, there)):
-            return AlreadyDone(there)
+            if f.current_digest is None and may_be_another(source, there, retried=f.retried):
+                return NeedDigest("current")
+            digest = f.base_digest if source is None else f.current_digest
+            if found := _found(f, known, digest, there):
+                return found
         if there.kind is not f.kind:
             return _type_conflict(f.kind, there.kind)
         return _conflict(ConflictKind.NAME_NAME, "the name was taken on the server")
@@ -340,8 +356,10 @@ def _remove(f: Facts) -> Decision:
 def _rename(f: Facts) -> Decision:
     """The source must be the node we know, the target free or what we meant to displace."""
     source, there = f.current, f.target_current
-    if _rename_was_done(f):
-        return AlreadyDone(there)
+    if there is not None and _rename_was_done(f, there):
+        found = _found(f, f.base, f.base_digest, there)
+        if found is not None:
+            return found
     if f.moved:  # whatever has its name by now
         return _conflict(ConflictKind.RENAME_RENAME, "renamed on both sides")
     if source is None or source.kind is not f.kind:  # a thing of another kind has its name now
@@ -354,14 +372,21 @@ def _rename(f: Facts) -> Decision:
     if there is None:
         return Apply(_identity(source), ABSENT)
     if _only_case_differs(f) and proved_same(source, there):
-        return Apply(_identity(source), _identity(there))
+        if f.current_digest is None and may_be_another(source, there, retried=False):
+            return NeedDigest("current")
+        is_another = is_another_file(
+            source, f.current_digest, there, f.target_digest, retried=False
+        )
+        if is_another is None:
+            return NeedDigest("target")
+        if not is_another:
+            return Apply(_identity(source), _identity(there))
     return _displace(f, source, there)
 
 
-def _rename_was_done(f: Facts) -> bool:
+def _rename_was_done(f: Facts, there: Entry) -> bool:
     """The node stands at the target already: our lost answer, or the same rename there."""
-    there = f.target_current
-    if there is None or f.base is None:
+    if f.base is None:
         return False
     if f.current is not None and proved_same(f.current, there):
         return False  # two names of one object, or one name seen twice
@@ -411,8 +436,8 @@ def _exchange(f: Facts) -> Decision:
     if here is None or there is None:
         kind = ConflictKind.RENAME_RENAME if f.moved else ConflictKind.UPDATE_REMOVE
         return _conflict(kind, "exchanged here, one of the two is gone on the server")
-    if _are_crossed(f, here, there):
-        return AlreadyDone(there)
+    if _are_crossed(f, here, there) and (found := _found_crossed(f, here, there)):
+        return found
     if here.kind is not f.kind:
         return _type_conflict(f.kind, here.kind)
     if f.target_base is not None and f.target_base.kind is not there.kind:
@@ -429,6 +454,15 @@ def _are_crossed(f: Facts, here: Entry, there: Entry) -> bool:
             return True
     went = is_what_went(f.sent, there) and is_what_went(f.sent_target, here)
     return went and here.file_id != there.file_id
+
+
+def _found_crossed(f: Facts, here: Entry, there: Entry) -> Decision | None:
+    """Done, as far as it looks; None where one of the two is another file."""
+    known, digest = f.target_base, f.target_base_digest
+    is_another = is_another_file(known, digest, here, f.current_digest, retried=f.retried)
+    if is_another is None:
+        return NeedDigest("current")
+    return None if is_another else _found(f, f.base, f.base_digest, there)
 
 
 _RULES: Mapping[RecordKind, Callable[[Facts], Decision]] = {

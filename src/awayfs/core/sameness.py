@@ -8,6 +8,8 @@
 * *Identity* (kind, and ``file_id`` where both sides have one) is enough for renames, links and
   attributes, which do not touch content; only a modification time is that of one content. A
   regular file with a new ``file_id`` under its old name is the same file after an editor's save.
+* A regular file without an id that is met under another name than before is compared by digest:
+  an equal token there may be that of another file.
 * Directories are never compared by version: their tokens change with every child.
 """
 
@@ -17,6 +19,9 @@ import enum
 
 from awayfs.core.facts import LOOK_FIRST, Facts
 from awayfs.core.types import Entry, Expected, Kind
+
+WORTH_READING = 1 << 20
+"""Bytes that may be read to learn whether a try of ours, of which no answer came, arrived."""
 
 
 def same_object(known: Entry, seen: Entry) -> bool:
@@ -54,6 +59,44 @@ def is_what_went(sent: Expected | None, seen: Entry | None) -> bool:
     if sent.file_id is not None and seen.file_id is not None:
         return sent.file_id == seen.file_id
     return sent.token == seen.token and seen.kind is not Kind.DIRECTORY
+
+
+def is_another_file(
+    known: Entry | None,
+    known_digest: bytes | None,
+    seen: Entry,
+    digest: bytes | None,
+    *,
+    retried: bool,
+) -> bool | None:
+    """Whether a file that looks like a known one, under another name than that, is another.
+
+    None where the ``digest`` of what is seen would tell; where that of the known one is not known,
+    looks have to do. ``retried``: it may be what a try of ours put there.
+    """
+    if known_digest is None or not may_be_another(known, seen, retried=retried):
+        return False
+    return None if digest is None else known_digest != digest
+
+
+def may_be_another(known: Entry | None, seen: Entry | None, *, retried: bool) -> bool:
+    """Whether looks alone do not tell that two names show one file.
+
+    Without ids there may be no more to see than a size and a time, and files that were made in one
+    go have both in common. That such a one came where a try of ours was to put a large file is less
+    likely than that it arrived, and not worth reading it.
+    """
+    if known is None or seen is None or seen.size == 0 or not are_without_ids(known, seen):
+        return False
+    if not looks_same(known, seen):
+        return False  # it was known by something else
+    return not (retried and seen.size > WORTH_READING)
+
+
+def are_without_ids(known: Entry, seen: Entry) -> bool:
+    """Whether two entries of regular files have no ids to tell them apart by."""
+    both_files = known.kind is seen.kind is Kind.FILE
+    return both_files and (known.file_id is None or seen.file_id is None)
 
 
 def is_ours(f: Facts, seen: Entry) -> bool:

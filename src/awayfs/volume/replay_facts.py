@@ -11,7 +11,7 @@ from awayfs.core.errors import NotFound
 from awayfs.core.facts import Facts, Parent, may_assume_free
 from awayfs.core.naming import folded
 from awayfs.core.records import Record, RecordKind
-from awayfs.core.sameness import same_object
+from awayfs.core.sameness import may_be_another, same_object
 from awayfs.core.types import Entry, Kind, NodeId, Range
 from awayfs.ports.remote import Crossing, Intent
 from awayfs.store.nodes import Node
@@ -324,9 +324,15 @@ class FactFinder:
         self, facts: Facts, base: ServerNode | None, replaced: ServerNode | None
     ) -> Facts:
         """Digests of what we started from, where tokens alone do not settle the matter."""
-        if base is not None and _is_unsettled(base, facts.current):
+        here, there = facts.current, facts.target_current
+        retried = facts.retried
+        if base is not None and (
+            _is_unsettled(base, here) or _may_have_moved(base, there, retried=retried)
+        ):
             facts = replace(facts, base_digest=await self.base_digest(base))
-        if replaced is not None and _is_unsettled(replaced, facts.target_current):
+        if replaced is not None and (
+            _is_unsettled(replaced, there) or _may_have_moved(replaced, here, retried=retried)
+        ):
             facts = replace(facts, target_base_digest=await self.base_digest(replaced))
         return facts
 
@@ -360,6 +366,11 @@ def _is_unsettled(base: ServerNode, current: Entry | None) -> bool:
     if current.size != base.size or current.size == 0:
         return False
     return current.token != base.token or current.weak or base.weak
+
+
+def _may_have_moved(base: ServerNode, elsewhere: Entry | None, *, retried: bool) -> bool:
+    """Whether what has another name may be the base's file, and its content would tell."""
+    return may_be_another(base.entry(), elsewhere, retried=retried)
 
 
 def _moves(record: Record, node: NodeId) -> bool:
