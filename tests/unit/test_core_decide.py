@@ -1061,6 +1061,22 @@ def test_what_a_try_of_ours_put_aside_and_back_is_not_changed(retried: bool, kno
             assert isinstance(decision, Conflict)
 
 
+@pytest.mark.parametrize("file_id", [None, b"1"])
+def test_a_name_more_or_less_is_no_other_content_without_ids(file_id: bytes | None) -> None:
+    """The two names are two files here, so that a change of ours to one tells nothing of this."""
+    base = entry("base", file_id=file_id, nlink=2)
+    seen = replace(base, token=b"another", nlink=1)
+    removed = decide(facts(K.REMOVE, base=base, current=seen))
+    stored = decide(store(base=base, current=seen, base_digest=None))
+    for decision in (removed, stored):
+        if file_id is None:
+            assert isinstance(decision, Apply) and decision.unproven
+        else:
+            assert isinstance(decision, Conflict)
+    edited = replace(seen, mtime_ns=seen.mtime_ns + 1)
+    assert isinstance(decide(facts(K.REMOVE, base=base, current=edited)), Conflict)
+
+
 @settings(max_examples=2000, deadline=None)
 @given(worlds())
 def test_unproven_only_where_nothing_is_known(world: World) -> None:

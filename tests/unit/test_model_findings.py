@@ -983,3 +983,16 @@ def test_what_an_exchange_puts_into_itself_steps_aside_where_it_was_moved_on(
         ("clash", {"who": "b", "ours": [], "by": "s", "theirs": [("rename", "a", "d/a")]}),
     ]
     assert play("apart", steps) is None
+
+
+def test_a_name_that_went_is_no_edit_of_what_the_others_show_without_ids() -> None:
+    """Two names of one file are two files here, and the change time of both is another."""
+    linked: list[tuple[str, ...]] = [("write", "e/a", "truncate"), ("link", "a", "d/a")]
+    ours: list[tuple[str, ...]] = [("save", "d/a", "over"), ("unlink", "a"), ("remove", "e")]
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 52125, "ids": False}),
+        ("change", {"who": "b", "ops": [("unlink", "d/a")]}),
+        ("server", {"ops": linked}),
+        ("change", {"who": "b", "ops": ours}),
+    ]
+    assert play("in-turns", steps) is None

@@ -30,6 +30,7 @@ from awayfs.core.facts import (
 from awayfs.core.records import RecordKind
 from awayfs.core.sameness import (
     Compared,
+    are_without_ids,
     came_through,
     compare,
     is_another_file,
@@ -111,11 +112,13 @@ def _allowing_for_ourselves(
     verdict: Compared, retried: bool, base: Entry, base_digest: bytes | None, seen: Entry
 ) -> Compared:
     """A try of ours that was cut off may have put it aside and back, which changes no more than
-    its change time. Where a digest could tell, that has told.
+    its change time; nor does a name of the file that came or went, by a change of ours to what is
+    another one here without ids. Where a digest could tell, that has told.
     """
-    if verdict is Compared.CHANGED and retried and base_digest is None and looks_same(base, seen):
-        return Compared.UNPROVEN
-    return verdict
+    if verdict is not Compared.CHANGED or base_digest is not None or not looks_same(base, seen):
+        return verdict
+    linked = are_without_ids(base, seen) and base.nlink != seen.nlink
+    return Compared.UNPROVEN if retried or linked else verdict
 
 
 def _revision(entry: Entry) -> Expected:
