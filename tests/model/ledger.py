@@ -19,8 +19,11 @@ def tokens_in(data: bytes) -> frozenset[bytes]:
     return frozenset(_TOKEN.findall(data))
 
 
-def is_whole(data: bytes) -> bool:
-    """Whether content consists of tokens and nothing else."""
+def is_whole(data: bytes, *, partial: bool = False) -> bool:
+    """Whether content consists of tokens and nothing else; where it says so of itself, of zeros for
+    those that nobody has."""
+    if partial:
+        data = data.replace(bytes(SIZE), b"")
     return len(data) % SIZE == 0 and len(_TOKEN.findall(data)) * SIZE == len(data)
 
 

@@ -20,7 +20,7 @@ from awayfs.store import store as store_module
 from awayfs.store.fsck import check
 from awayfs.volume import fault as fault_module
 from awayfs.volume import observe, slices
-from awayfs.volume.resolve_partial import NOTE
+from awayfs.volume.resolve_partial import NOTE, PART
 from tests.model.client import Client, Died, OneFan, make_folders
 from tests.model.ledger import Ledger, is_whole
 from tests.model.remote import InlineExecutor
@@ -242,7 +242,8 @@ class World:
             for path, (kind, *rest) in tree.items():
                 if kind != "file" or path.endswith(os.fsdecode(NOTE)):
                     continue
-                if isinstance(rest[1], bytes) and not is_whole(rest[1]):
+                partial = os.fsdecode(PART) in path
+                if isinstance(rest[1], bytes) and not is_whole(rest[1], partial=partial):
                     raise Broken(f"torn in {where}: {path} {rest[1]!r}")
 
     def check_no_conflict(self) -> None:

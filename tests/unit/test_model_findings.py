@@ -985,6 +985,19 @@ def test_what_an_exchange_puts_into_itself_steps_aside_where_it_was_moved_on(
     assert play("apart", steps) is None
 
 
+def test_a_copy_of_what_is_known_has_zeros_for_the_rest() -> None:
+    """The base was looked at while its token was weak, and a link gave the file another one."""
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 64147, "always": "both", "ids": False}),
+        ("sync", {"who": "a"}),
+        ("server", {"ops": [("write", "d/b", "new")]}),
+        ("change", {"who": "a", "ops": [("chmod", "d/b", 384)]}),
+        ("work_offline", {"who": "a", "ops": [("write", "d/b", "append")]}),
+        ("server", {"ops": [("link", "d/b", "c")]}),
+    ]
+    assert play("apart", steps) is None
+
+
 def test_a_name_that_went_is_no_edit_of_what_the_others_show_without_ids() -> None:
     """Two names of one file are two files here, and the change time of both is another."""
     linked: list[tuple[str, ...]] = [("write", "e/a", "truncate"), ("link", "a", "d/a")]
