@@ -17,6 +17,7 @@ from typing import Any
 
 from awayfs.core.conflicts import Resolution
 from awayfs.volume.fault import NAMES
+from tests.model.acknowledged import Acknowledged
 from tests.model.world import World
 
 Op = tuple[Any, ...]
@@ -126,6 +127,9 @@ class Machine:
         """Called before somebody works."""
         return self.world
 
+    def after(self, who: str) -> None:
+        """Called after a client changed something."""
+
     def finish(self) -> None:
         """Everything that must hold at the end."""
         self.world.converge()
@@ -146,6 +150,7 @@ class Machine:
         world = self.before(who)
         for op in ops:
             world.act(who, op)
+        self.after(who)
 
     @rule(4, who=clients, ops=own_changes)
     def work_offline(self, who: str, ops: list[Op]) -> None:
@@ -193,6 +198,7 @@ class Machine:
                 self.world.do(client, f"{who}: {op}, to die at {name}:{count}", client.act(op))
         finally:
             client.disarm()
+        self.after(who)
 
     @rule(3, who=clients, calls=upto(25), how=cuts)
     def sync_and_cut(self, who: str, calls: int, how: str) -> None:
@@ -246,17 +252,23 @@ class Apart(Machine):
 
 
 class InTurns(Machine):
-    """All is synchronised before another one begins to work."""
+    """All is synchronised before another one begins to work, and what was done stands then."""
 
     def __init__(self) -> None:
         super().__init__()
         self.turn = "s"
+        self.acknowledged: Acknowledged | None = None
 
     def before(self, who: str) -> World:
         if who != self.turn:
             self._hand_over()
             self.turn = who
+            self.acknowledged = None
         return self.world
+
+    def after(self, who: str) -> None:
+        """Whatever is cut off and sent again from now on, this is what all are to have."""
+        self.acknowledged = Acknowledged.of(self.world.client(who))
 
     def _hand_over(self) -> None:
         clients = self.world.clients
@@ -267,6 +279,8 @@ class InTurns(Machine):
                 if self.world.do(client, f"{client.name}: sync", client.sync()):
                     break
         self.world.check_no_conflict()
+        if self.acknowledged is not None:
+            self.world.check_stands(self.acknowledged)
 
     def finish(self) -> None:
         self._hand_over()

@@ -21,6 +21,7 @@ from awayfs.store.fsck import check
 from awayfs.volume import fault as fault_module
 from awayfs.volume import observe, slices
 from awayfs.volume.resolve_partial import NOTE, PART
+from tests.model.acknowledged import Acknowledged
 from tests.model.client import Client, Died, OneFan, make_folders
 from tests.model.ledger import Ledger, is_whole
 from tests.model.remote import InlineExecutor
@@ -274,6 +275,11 @@ class World:
         if self.ids:
             return tree
         return {p: (*it[:3], ()) if it[0] == "file" else it for p, it in tree.items()}
+
+    def check_stands(self, acknowledged: Acknowledged) -> None:
+        """Nobody else did anything: the server has what a client had after its last change."""
+        if missing := acknowledged.missing(self.share, self._alike):
+            raise Broken(f"not the same as was acknowledged: {missing}")
 
     def check_same(self) -> None:
         """All trees are one."""

@@ -1009,3 +1009,17 @@ def test_a_name_that_went_is_no_edit_of_what_the_others_show_without_ids() -> No
         ("change", {"who": "b", "ops": ours}),
     ]
     assert play("in-turns", steps) is None
+
+
+@pytest.mark.parametrize("ids", [False, True])
+@pytest.mark.parametrize("calls", range(12, 18))
+def test_an_exchange_of_directories_whose_answer_was_lost_is_not_taken_back(
+    calls: int, ids: bool
+) -> None:
+    """Without ids nothing tells that it was done, unless the steps of it are noted."""
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 1, "ids": ids}),
+        ("work_offline", {"who": "b", "ops": [("exchange", "d", "e")]}),
+        ("sync_and_cut", {"who": "b", "calls": calls, "how": "after"}),
+    ]
+    assert play("in-turns", steps) is None
