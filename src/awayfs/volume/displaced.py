@@ -11,8 +11,12 @@ where they differ by more, nothing but this copy is missed.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 from collections.abc import Callable
+from contextlib import suppress
+from filecmp import cmp
 
 from awayfs.core.facts import Facts
 from awayfs.core.history import to_cull
@@ -58,10 +62,21 @@ class Displaced:
         staged = await self._variants.fetch(path, entry) if limits.holds([entry.size]) else None
         if staged is None:
             log.warning("%r: what is displaced is not kept", path)
-        elif self._is_decided(record):
+        elif await self._is_kept(node, path, staged) or self._is_decided(record):
             unlink_quietly(staged)
         else:
             self._put(node, path, entry, staged)
+
+    async def _is_kept(self, node: NodeId, path: bytes, staged: str) -> bool:
+        """Whether the history has it already: a decision that gave it up had it kept."""
+        size, loop = os.stat(staged).st_size, asyncio.get_running_loop()
+        for one in self._store.history.of(path, node):
+            if one.content and one.size == size and not one.partial:
+                here = self._store.history.content_path(one.id)
+                with suppress(FileNotFoundError):
+                    if await loop.run_in_executor(None, cmp, here, staged, False):
+                        return True
+        return False
 
     def _was_new(self, node: NodeId, entry: Entry, record: Record) -> bool:
         """Whether it was seen, or where that is not known, removed or overwritten, soon after it
