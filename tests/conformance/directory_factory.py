@@ -46,7 +46,7 @@ class WithoutExchange(DirectoryRemote):
 
     def _connect(self) -> Connected:
         found = super()._connect()
-        self._mover.can_exchange = False
+        self._mover.can_exchange = self._exchanges_in_one = False
         able = replace(found.capabilities, exchange=False, guard=Guard.ASIDE)
         return replace(found, capabilities=able)
 

@@ -332,7 +332,9 @@ def test_offline_for_a_time(daemon: Daemon) -> None:
     until = time.time_ns() + 3600 * 10**9
     daemon.replies["offline"] = {"mode": "disconnected", "until_ns": until, "cause": HOSTILE}
     said = worked("offline", M, "--for", "1h")
-    assert time.strftime(" until %H:%M:%S", time.localtime(until / 1e9)) in said
+    ends, today = time.localtime(until / 1e9), time.strftime("%F")
+    is_today = time.strftime("%F", ends) == today
+    assert time.strftime(" until %H:%M:%S" if is_today else " until %F %H:%M", ends) in said
     assert SAFE in said
     ((method, params),) = daemon.asked
     assert (method, list(params)) == ("offline", ["until_ns"])

@@ -32,7 +32,7 @@ from awayfs.volume.shapes import shape_of_entry
 log = logging.getLogger(__name__)
 
 NEW_NS = 600 * SECOND_NS
-WHY = "removed or overwritten here, perhaps changed on the server just before"
+DISPLACED = "removed or overwritten here, perhaps changed on the server just before"
 
 
 class Displaced:
@@ -97,7 +97,7 @@ class Displaced:
             mtime_ns=entry.mtime_ns,
             size=entry.size,
             kept_ns=self._context.now(),
-            why=WHY,
+            why=DISPLACED,
             before=shape_of_entry(self._context, entry),
         )
         with self._store.transaction():

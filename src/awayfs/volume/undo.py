@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from awayfs.core.errors import EDISCONDATA, UsageError
@@ -18,6 +19,7 @@ from awayfs.store.nodes import Node
 from awayfs.volume.changes import Changes
 from awayfs.volume.context import Context
 from awayfs.volume.deciding import Deciding
+from awayfs.volume.displaced import DISPLACED
 from awayfs.volume.fault import fault
 from awayfs.volume.fetch import Fetcher
 from awayfs.volume.journaling import Journaling
@@ -104,7 +106,9 @@ class Undo:
         found = self._store.history.of(path, node.id if node is not None else None)
         if not found:
             raise UsageError("nothing was decided about it, or what lost is culled by now")
-        together = {one.which: one for one in found if one.conflict == found[-1].conflict}
+        together = _of_last(found, displaced=False) or _of_last(found, displaced=True)
+        if which is not None and which not in together:
+            together = _of_last(found, displaced=True) or together
         if which is not None and which not in together:
             there = ", ".join(sorted(together))
             raise UsageError(f"the last decision did not give the {which} version up, but: {there}")
@@ -288,3 +292,11 @@ class Undo:
         fresh = self._context.node(node.id)
         if fresh is not None:
             node.size, node.mtime_ns = fresh.size, fresh.mtime_ns
+
+
+def _of_last(found: Sequence[Lost], *, displaced: bool) -> dict[str, Lost]:
+    """What the last decision gave up, by which variant it was; or what was kept without one, as
+    it was displaced: that is nothing that anybody decided.
+    """
+    left = [one for one in found if (one.why == DISPLACED) is displaced]
+    return {one.which: one for one in left if one.conflict == left[-1].conflict}
