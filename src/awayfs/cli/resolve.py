@@ -347,5 +347,5 @@ def _history(path: tuple[bytes, ...], as_json: bool) -> int:
         place = os.path.join(item["mountpoint"], item["path"])
         size = show.size(item["size"]) if item.get("content", True) else "no content"
         text = f"{place}  {item['which']}, {size}, given up"
-        click.echo(show.printable(f"{text} {show.ago(item['kept_ns'])} by {item['why']}"))
+        click.echo(show.printable(f"{text} {show.ago(item['kept_ns'])}: {item['why']}"))
     return 0
