@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
-from tests.unit.test_volume_review import World, played
+from tests.unit.test_volume_review import World, loses_next_answer, played
 
 from awayfs.core.conflicts import Resolution
-from awayfs.core.errors import Unreachable, UsageError
+from awayfs.core.errors import UsageError
 from awayfs.core.types import ROOT, Attributes, Range
 from awayfs.remotes.directory_facts import FileSystem
 from awayfs.store.fsck import check
@@ -195,15 +194,7 @@ def test_a_lost_answer_repeats_no_exchange_where_nothing_tells_the_two_apart(
             os.utime(place, (10**9, 10**9))
             await world.find(name)
         world.volume.changes.rename(ROOT, b"a", ROOT, b"b", RENAME_EXCHANGE)
-        remote: Any = world.volume.link.remote
-        sent = getattr(remote, call)
-
-        async def lost(*arguments: Any) -> Any:
-            setattr(remote, call, sent)
-            await sent(*arguments)
-            raise Unreachable("the answer is lost")
-
-        setattr(remote, call, lost)
+        loses_next_answer(world, call)
         await world.drained()
         await world.online()
         await world.drained()

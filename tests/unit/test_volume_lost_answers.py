@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
-from test_volume_review import World, played
+from tests.unit.test_volume_review import World, loses_next_answer, played
 
-from awayfs.core.errors import Unreachable
 from awayfs.core.types import ROOT
 from awayfs.remotes.directory_facts import FileSystem
 from awayfs.volume.changes import RENAME_EXCHANGE
@@ -48,16 +46,7 @@ def test_what_was_changed_there_moves_once(
         if changed == "saved over":
             (world.share / "a").unlink()
         (world.share / "a").write_bytes(b"changed there")
-        remote: Any = world.volume.link.remote
-        call = "exchange" if move == "exchange" else "rename"
-        sent = getattr(remote, call)
-
-        async def lost(*arguments: Any) -> Any:
-            setattr(remote, call, sent)
-            await sent(*arguments)
-            raise Unreachable("the answer is lost")
-
-        setattr(remote, call, lost)
+        loses_next_answer(world, "exchange" if move == "exchange" else "rename")
         await world.drained()
         if dies:
             world.die()
@@ -99,15 +88,7 @@ def test_an_edit_goes_on_by_the_name_that_it_began_with(
         first, second = (b"a", b"b") if removed == "one" else (b"b", b"a")
         if removed == "both":
             world.volume.changes.unlink(ROOT, second)
-        remote: Any = world.volume.link.remote
-        sent = getattr(remote, lost)
-
-        async def cut_off(*arguments: Any) -> Any:
-            setattr(remote, lost, sent)
-            await sent(*arguments)
-            raise Unreachable("the answer is lost")
-
-        setattr(remote, lost, cut_off)
+        loses_next_answer(world, lost)
         await world.drained()
         assert (world.share / os.fsdecode(first)).read_bytes() == b"changed here"
         world.volume.changes.unlink(ROOT, first)

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from awayfs.core.conflicts import ConflictKind, Resolution
-from awayfs.core.errors import ECONFLICTED, RemoteError, UsageError
+from awayfs.core.errors import ECONFLICTED, RemoteError, Unreachable, UsageError
 from awayfs.core.modes import Mode, ModeState
 from awayfs.core.records import RecordKind, RecordState
 from awayfs.core.types import ROOT, Attributes, Kind
@@ -115,6 +115,19 @@ def played(tmp_path: Path, play: Play, **options: Any) -> None:
             await world.end()
 
     asyncio.run(run())
+
+
+def loses_next_answer(world: World, call: str) -> None:
+    """The server carries the next such call out, and nobody hears of it."""
+    remote: Any = world.volume.link.remote
+    sent = getattr(remote, call)
+
+    async def lost(*arguments: Any) -> Any:
+        setattr(remote, call, sent)
+        await sent(*arguments)
+        raise Unreachable("the answer is lost")
+
+    setattr(remote, call, lost)
 
 
 def parked(
