@@ -86,7 +86,7 @@ def test_what_is_written_after_it_is_an_edit_of_the_new_version(
     async def play(world: World) -> None:
         handle = await opened(world)
         theirs(world, 1)
-        await world.volume.observer.directory(ROOT)
+        await world.volume.observer.directory(ROOT, anew=True)
         if fetched != "nothing":
             await world.read(handle, 0, BLOCK * (COUNT if fetched == "all" else 5))
         await ours(world, handle, 2)
