@@ -17,6 +17,17 @@ from awayfs.remotes.directory_facts import FileSystem
 from awayfs.volume.changes import RENAME_EXCHANGE
 
 
+async def tried_again(world: World, *, dies: bool) -> dict[str, bytes]:
+    """What the server has once all is sent, and nothing is in conflict."""
+    if dies:
+        world.die()
+        world.open()
+    await world.online()
+    await world.drained()
+    assert (world.store.journal.all(), world.store.conflicts.all()) == ([], [])
+    return {path.name: path.read_bytes() for path in world.share.iterdir()}
+
+
 @pytest.mark.parametrize("dies", [False, True])
 @pytest.mark.parametrize("changed", ["saved over", "edited"])
 @pytest.mark.parametrize(
@@ -48,13 +59,7 @@ def test_what_was_changed_there_moves_once(
         (world.share / "a").write_bytes(b"changed there")
         loses_next_answer(world, "exchange" if move == "exchange" else "rename")
         await world.drained()
-        if dies:
-            world.die()
-            world.open()
-        await world.online()
-        await world.drained()
-        assert (world.store.journal.all(), world.store.conflicts.all()) == ([], [])
-        there = {path.name: path.read_bytes() for path in world.share.iterdir()}
+        there = await tried_again(world, dies=dies)
         others = {"rename": {"c": b"C"}, "rename over": {}, "exchange": {"a": b"C"}}
         assert there == {to.decode(): b"changed there", **others[move]}
         await world.volume.observer.directory(ROOT)
@@ -92,13 +97,7 @@ def test_an_edit_goes_on_by_the_name_that_it_began_with(
         await world.drained()
         assert (world.share / os.fsdecode(first)).read_bytes() == b"changed here"
         world.volume.changes.unlink(ROOT, first)
-        if dies:
-            world.die()
-            world.open()
-        await world.online()
-        await world.drained()
-        assert (world.store.journal.all(), world.store.conflicts.all()) == ([], [])
-        there = {path.name: path.read_bytes() for path in world.share.iterdir()}
+        there = await tried_again(world, dies=dies)
         assert there == ({} if removed == "both" else {"b": b"changed here"})
 
     played(tmp_path, play)

@@ -125,3 +125,20 @@ def test_what_is_written_to_it_while_it_is_copied_is_no_base(
         assert not os.listdir(f"{world.state}/staging")
 
     played(tmp_path, play)
+
+
+def test_a_base_that_could_not_be_noted_is_staged_still(tmp_path: Path) -> None:
+    """What a transaction that is rolled back had put in its place goes back."""
+
+    async def play(world: World) -> None:
+        conflict = await in_conflict(world, cached=False)
+        versions = removed_versions.RemovedVersions(world.volume.context)
+        staged = world.store.content.stage_path()
+        Path(staged).write_bytes(OLD)
+        with pytest.raises(ZeroDivisionError), world.store.transaction():
+            versions.put(conflict.id, staged)
+            raise ZeroDivisionError
+        assert Path(staged).read_bytes() == OLD and variant(world, conflict, BASE) is None
+        os.unlink(staged)
+
+    played(tmp_path, play)

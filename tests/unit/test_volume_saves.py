@@ -124,3 +124,33 @@ def test_a_symlink_that_takes_the_place_of_another(tmp_path: Path) -> None:
         assert os.readlink(world.share / "f") == "theirs"
 
     played(tmp_path, play)
+
+
+class _Died(BaseException):
+    """At a point where a daemon may be killed."""
+
+
+@pytest.mark.parametrize("point", ["resolve.found", "resolve.decided"])
+def test_a_death_amid_the_decision(
+    point: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left of it all the same, and what was given up is in the history."""
+
+    def fault(name: str) -> None:
+        if name == point:
+            raise _Died
+
+    async def play(world: World) -> None:
+        conflict = await saved(world)
+        with monkeypatch.context() as patch, pytest.raises(_Died):
+            for module in ("resolve", "resolve_moved"):
+                patch.setattr(f"awayfs.volume.{module}.fault", fault)
+            await world.volume.deciding.keep(conflict.id, "server")
+        world.die()
+        world.open()
+        await world.online()
+        assert await given_up(world) == ["f"]
+        kept = [world.store.history.content_path(one.id) for one in world.store.history.all()]
+        assert OURS in [Path(path).read_bytes() for path in kept]
+
+    played(tmp_path, play)

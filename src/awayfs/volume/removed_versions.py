@@ -11,7 +11,7 @@ import logging
 import os
 
 from awayfs.core.types import Kind, NodeId, Range
-from awayfs.store.files import clone_or_copy, fsync_path, unlink_quietly
+from awayfs.store.files import clone_or_copy, fsync_path, rename_back, unlink_quietly
 from awayfs.store.server import ServerNode
 from awayfs.volume.context import Context
 from awayfs.volume.revisions import Found, Revisions, is_whole
@@ -50,7 +50,9 @@ class RemovedVersions:
 
     def put(self, number: int, staged: str) -> None:
         """Such a copy becomes the conflict's; inside the transaction that says so."""
-        os.rename(staged, self._store.conflicts.variant_path(number, "base"))
+        path = self._store.conflicts.variant_path(number, "base")
+        os.rename(staged, path)
+        self._store.db.on_rollback(rename_back, path, staged)
         self._store.conflicts.update(number, base_variant=True)
 
     def _found(self, node: NodeId) -> tuple[ServerNode, Found] | None:
