@@ -93,7 +93,7 @@ def test_a_clean_merge_is_applied(kind: str, tmp_path: Path) -> None:
         meet(client, "d/f.txt")
         in_step(client, "d/f.txt", MERGED)
         told = client.awayfs("resolve", "--history")
-        assert told.count("by rule *.txt (text)") == 2
+        assert told.count("given up just now: rule *.txt (text)") == 2
         client.awayfs("resolve", "--undo", client.path("d/f.txt"))
         in_step(client, "d/f.txt", OURS)
 
