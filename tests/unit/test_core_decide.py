@@ -85,6 +85,8 @@ SENT = entry("sent!", weak=True, file_id=None)
 PLACED = replace(SENT, token=b"placed", weak=False)
 KEPT = entry("base", version=2, file_id=None)  # a size and a time that may have been kept
 LINKED = entry("base", nlink=2)
+NO_ID, LATER = entry("base", file_id=None), entry("later on", version=3, file_id=None)
+MOVED, MOVED_LATER = replace(NO_ID, token=b"moved"), replace(LATER, token=b"moved later")
 
 
 def store(**more: object) -> Facts:
@@ -594,6 +596,22 @@ CASES: dict[str, tuple[Facts, Answer]] = {
         rename(base=replace(WEAK, file_id=None), target_current=WEAK, retried=True),
         AlreadyDone(WEAK),
     ),
+    "rename retried: done, no ids, then the old name taken": (
+        rename(base=NO_ID, went=NO_ID, current=LATER, target_current=MOVED, retried=True),
+        AlreadyDone(MOVED),
+    ),
+    "rename retried: edited there before it was done, no ids": (
+        rename(base=NO_ID, went=LATER, target_current=MOVED_LATER, retried=True),
+        AlreadyDone(MOVED_LATER),
+    ),
+    "rename retried: not done, edited there since, and a stranger at the target, no ids": (
+        rename(base=NO_ID, went=NO_ID, current=LATER, target_current=MOVED_LATER, retried=True),
+        C.NAME_NAME,
+    ),
+    "rename retried: not done, and a copy of it at the target, no ids": (
+        rename(base=NO_ID, went=NO_ID, current=NO_ID, target_current=MOVED, retried=True),
+        C.NAME_NAME,
+    ),
     "rename retried: gone, and a stranger at the target": (
         rename(target_current=entry("longer", file_id=b"2"), retried=True),
         C.UPDATE_REMOVE,
@@ -739,7 +757,6 @@ CASES: dict[str, tuple[Facts, Answer]] = {
 }
 
 
-NO_ID = entry("base", file_id=None)
 TWIN_CASES: dict[str, tuple[Facts, Answer]] = {
     "link: ask of the file": (
         facts(K.LINK, base=NO_ID, current=NO_ID, target_current=NO_ID),

@@ -17,14 +17,19 @@ from awayfs.remotes.directory_facts import FileSystem
 from awayfs.volume.changes import RENAME_EXCHANGE
 
 
-async def tried_again(world: World, *, dies: bool) -> dict[str, bytes]:
-    """What the server has once all is sent, and nothing is in conflict."""
+async def tried_to_the_end(world: World, *, dies: bool) -> None:
+    """All is sent, and nothing is in conflict."""
     if dies:
         world.die()
         world.open()
     await world.online()
     await world.drained()
     assert (world.store.journal.all(), world.store.conflicts.all()) == ([], [])
+
+
+async def tried_again(world: World, *, dies: bool) -> dict[str, bytes]:
+    """What the server has after that."""
+    await tried_to_the_end(world, dies=dies)
     return {path.name: path.read_bytes() for path in world.share.iterdir()}
 
 
@@ -32,7 +37,7 @@ async def tried_again(world: World, *, dies: bool) -> dict[str, bytes]:
 @pytest.mark.parametrize("changed", ["saved over", "edited"])
 @pytest.mark.parametrize(
     ("move", "ids"),
-    [("rename", True), ("rename over", True), ("exchange", True), ("exchange", False)],
+    [(move, ids) for move in ("rename", "rename over", "exchange") for ids in (True, False)],
 )
 def test_what_was_changed_there_moves_once(
     tmp_path: Path,
@@ -66,6 +71,60 @@ def test_what_was_changed_there_moves_once(
         for name, content in there.items():
             node = await world.cached(name)
             assert Path(world.store.content.fd_path(node.id)).read_bytes() == content
+
+    played(tmp_path, play)
+
+
+@pytest.mark.parametrize("dies", [False, True])
+@pytest.mark.parametrize("what", ["file", "edited", "symlink", "directory"])
+@pytest.mark.parametrize("ids", [True, False])
+@pytest.mark.parametrize("over", [False, True])
+def test_a_name_that_was_left_is_taken_again_by_somebody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, over: bool, ids: bool, what: str, dies: bool
+) -> None:
+    """What stands under the new name is what went there, and in no conflict with itself."""
+    if not ids:
+        monkeypatch.setattr(FileSystem, "file_id", lambda *_: None)
+
+    async def play(world: World) -> None:
+        a, b = world.share / "a", world.share / "b"
+
+        def put(path: Path, text: str, at_s: int) -> None:
+            if what == "symlink":
+                path.symlink_to(text)
+            elif what == "directory":
+                path.mkdir()
+                (path / text).write_bytes(b"")
+            else:
+                path.write_text(text)
+            os.utime(path, (at_s, at_s), follow_symlinks=False)
+
+        put(a, "moved", 1_000_000_000)
+        if over:
+            b.mkdir() if what == "directory" else b.write_bytes(b"displaced")
+            displaced = await world.find("b")
+            if what == "directory":
+                await world.volume.observer.directory(displaced.id)
+        node = await world.find("a")
+        await world.volume.observer.directory(ROOT)
+        world.volume.changes.rename(ROOT, b"a", ROOT, b"b", 0)
+        if what == "edited":
+            a.write_text("edited")
+        loses_next_answer(world, "rename")
+        await world.drained()
+        put(a, "taken", 1_100_000_000)
+        await tried_to_the_end(world, dies=dies)
+        shown = await world.find("b")
+        assert shown.id == node.id
+        assert (await world.find("a")).id != node.id
+        told = {"file": "moved", "edited": "edited"}
+        for path, text in ((a, "taken"), (b, told.get(what, "moved"))):
+            if what == "symlink":
+                assert os.readlink(path) == text
+            elif what == "directory":
+                assert os.listdir(path) == [text]
+            else:
+                assert path.read_text() == text
 
     played(tmp_path, play)
 

@@ -36,6 +36,8 @@ from awayfs.core.sameness import (
     is_another_file,
     is_ours,
     is_what_went,
+    looks_moved,
+    looks_replaced,
     looks_same,
     may_be_another,
     proved_same,
@@ -398,7 +400,9 @@ def _rename_was_done(f: Facts, there: Entry) -> bool:
     has_ids = f.base.file_id is not None and there.file_id is not None
     if has_ids:
         return f.base.file_id == there.file_id
-    return f.retried and f.current is None and looks_same(f.base, there)
+    if f.current is not None:
+        return looks_replaced(f.went, f.current) and looks_moved(f.went, there)
+    return f.retried and (looks_same(f.base, there) or looks_same(f.went, there))
 
 
 def _only_case_differs(f: Facts) -> bool:

@@ -53,6 +53,7 @@ class Facts:
     ours_digest: bytes | None = None  # and its content's, where the entry alone proves nothing
     sent: Expected | None = None  # what an earlier attempt of a RENAME or EXCHANGE was to move,
     sent_target: Expected | None = None  # and what it required to be where that was to go
+    went: Entry | None = None  # what the RENAME was to move, as it stood there at that time
     retried: bool = False  # an earlier attempt may have been executed
     crossed: bool = False  # an EXCHANGE of several steps: it is on record that they were taken
     moved: bool = False  # the node's file_id was seen elsewhere on the server

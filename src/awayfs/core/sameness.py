@@ -50,6 +50,21 @@ def looks_same(known: Entry | None, seen: Entry | None) -> bool:
     return all(getattr(known, name) == getattr(seen, name) for name in fields)
 
 
+def looks_moved(went: Entry | None, seen: Entry) -> bool:
+    """For a retried rename without ids whose old name is taken: whether this is what went.
+
+    A directory that was moved has the time that it had, unless somebody worked in it.
+    """
+    return went is not None and looks_same(went, seen) and went.mtime_ns == seen.mtime_ns
+
+
+def looks_replaced(went: Entry | None, seen: Entry) -> bool:
+    """The same rename's old name: whether something else stands there by now."""
+    if went is None or went.token == seen.token:
+        return False
+    return not looks_same(went, seen) or went.mtime_ns != seen.mtime_ns
+
+
 def is_what_went(sent: Expected | None, seen: Entry | None) -> bool:
     """Whether this is what an earlier attempt was to move, whatever it was known as before. Where
     there are no ids, no more is left of it than its token.

@@ -172,7 +172,7 @@ class Intent:
     noted where the entry has no ``file_id`` by which it could be known again. ``sent`` is how far
     an upload came that is not complete, so that nothing is staged yet. ``crossing`` is that of an
     exchange of ``other_path`` (its ``a``) with ``path`` (its ``b``), where there is no
-    ``capabilities.exchange``.
+    ``capabilities.exchange``. ``moving`` is what stood at ``other_path`` when it was to be renamed.
     """
 
     op: OpId
@@ -184,6 +184,7 @@ class Intent:
     staged_digest: bytes | None = None
     sent: Sent | None = None
     crossing: Crossing = Crossing.NO
+    moving: Entry | None = None
 
 
 class Remote(Protocol):

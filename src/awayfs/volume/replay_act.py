@@ -389,6 +389,7 @@ class Actor:
             expected=decision.target,
             other_path=source,
             other_expected=decision.expected,
+            moving=facts.current,
         )
         if record.kind is RecordKind.EXCHANGE:
             return await self._exchange(record, intent, facts)

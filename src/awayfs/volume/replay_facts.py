@@ -79,6 +79,7 @@ class FactFinder:
             ours_digest=earlier[0].staged_digest if earlier else None,
             sent=earlier[0].other_expected if earlier else None,
             sent_target=earlier[0].expected if earlier else None,
+            went=earlier[0].moving if earlier else None,
             retried=earlier is not None,
             crossed=earlier is not None and earlier[0].crossing is Crossing.OVER,
             twin=self._twin(record, places),
