@@ -6,6 +6,7 @@ The server was asked to put the upload in place, and nobody knows yet whether it
 from __future__ import annotations
 
 import asyncio
+import errno
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -15,28 +16,30 @@ import pytest
 from test_volume_review import World, played
 
 from awayfs.core.conflicts import Resolution
-from awayfs.core.errors import Unreachable
+from awayfs.core.errors import Refused, Unreachable
 from awayfs.core.types import ROOT, Attributes, Kind
 from awayfs.store.fsck import check
 
-ANSWERS = ["done", "not-done", "lost", "dies"]
+ANSWERS = ["done", "not-done", "refused", "lost", "dies"]
 
 
 class Slow:
     """An upload that the server takes its time with."""
 
-    def __init__(self, world: World, *, late: bool) -> None:
+    def __init__(self, world: World, *, late: bool, refused: bool = False) -> None:
         self.asked, self.go_on, self.lost = asyncio.Event(), asyncio.Event(), False
         remote: Any = world.volume.link.remote
         replace = remote.replace
 
         async def slow(*arguments: Any) -> Any:
-            outcome = None if late else await replace(*arguments)
+            outcome = None if late or refused else await replace(*arguments)
             self.asked.set()
             await self.go_on.wait()
             remote.replace = replace
             if self.lost:
                 raise Unreachable("the answer is lost")
+            if refused:
+                raise Refused(errno.EACCES, "not like this")
             return await replace(*arguments) if late else outcome
 
         remote.replace = slow
@@ -81,7 +84,7 @@ def test_a_lost_directory_is_decided_about_while_a_file_in_it_is_on_its_way(
         world.write(node, 0, b"edited")
         world.volume.changes.set_attributes(directory.id, Attributes(mode=0o700))
         first, *_, second = (one.seq for one in store.journal.all())
-        slow = Slow(world, late=answer == "not-done")
+        slow = Slow(world, late=answer == "not-done", refused=answer == "refused")
         task = asyncio.create_task(replay._guarded(first))
         await slow.asked.wait()
         shutil.rmtree(world.share / "d")

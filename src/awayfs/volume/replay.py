@@ -317,6 +317,7 @@ class Replay:
 
     async def _guarded(self, seq: int) -> None:
         """One record; nothing it meets may stop the others."""
+        sent = self._store.journal.get(seq)
         try:
             await self.one(seq)
         except Unreachable:
@@ -325,7 +326,7 @@ class Replay:
             self._being_written.torn(seq)
             self._waits.add(seq)
         except Refused as error:
-            await self._refused(seq, error)
+            await self._refused(seq, sent, error)
         except (RemoteError, OSError) as error:
             log.warning("record %d: %s", seq, error)
             self._make_room(error)
@@ -442,7 +443,8 @@ class Replay:
             case _:
                 raise AssertionError(decision)
 
-    async def _refused(self, seq: int, error: Refused) -> None:
+    async def _refused(self, seq: int, sent: Record | None, error: Refused) -> None:
+        """``sent`` is the record as it was then: what it is by now was refused by nobody."""
         if error.errno in NO_SPACE:
             log.warning("the server is full; sending pauses: %s", error)
             self._waits.server_is_full()
@@ -454,6 +456,9 @@ class Replay:
             await self._tidy(seq)
         except (RemoteError, OSError) as failed:
             self._note_failed(seq, failed)  # its intent stays, and with it the tidying up
+            return
+        if sent is not None and self._finder.meanwhile.again(sent):
+            self._waits.add(seq)
             return
         self._parking.refused_by_server(seq, error)
 
