@@ -639,3 +639,29 @@ def test_names_that_records_use(store: Store) -> None:
     assert journal.uses_name(ROOT, b"a")
     assert journal.uses_name(ROOT, b"b")
     assert not journal.uses_name(ROOT, b"c")
+
+
+def test_fsck_finds_a_missing_variant_and_a_stray(store: Store) -> None:
+    """A file is where it belongs before the commit that says so: who dies there leaves it."""
+    conflict = store.conflicts.add(ROOT, "update/update", ROOT, b"f", 5)
+    variant = store.conflicts.variant_path
+    for which in ("server", "merged"):
+        Path(variant(conflict.id, which)).write_bytes(b"kept")
+    shown = {"server_variant": variant(conflict.id, "server"), "server_complete": True}
+    store.conflicts.update(conflict.id, **shown)
+    assert check(store) == []
+    Path(variant(conflict.id, "base")).write_bytes(b"stray")
+    Path(variant(99, "server")).write_bytes(b"of another")
+    os.unlink(variant(conflict.id, "server"))
+    found = check(store, repair=True)
+    assert [(problem.rule, problem.leftover) for problem in found] == [
+        ("variant", False),
+        ("stray", True),
+        ("stray", True),
+    ]
+    again = store.conflicts.get(conflict.id)
+    assert again is not None and (again.server_variant, again.server_complete) == (None, False)
+    assert check(store) == []
+    lost = sorted(os.listdir(f"{store.directory}/lost+found"))
+    assert lost == [f"variants-{conflict.id}.base", "variants-99.server"]
+    assert Path(variant(conflict.id, "merged")).read_bytes() == b"kept"

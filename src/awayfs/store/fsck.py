@@ -306,6 +306,31 @@ def _strays(store: Store) -> Iterator[Found]:
             )
 
 
+def _variants(store: Store) -> Iterator[Found]:
+    """A variant that a conflict has is there, and a file in variants/ is a conflict's."""
+    claimed: set[str] = set()
+    for one in store.conflicts.all():
+        path_of = partial(store.conflicts.variant_path, one.id)
+        claimed.add(path_of("merged"))
+        absent = {"server_variant": None, "server_complete": False}
+        kept = [(one.server_variant, absent)] if one.server_variant else []
+        kept += [(path_of("base"), {"base_variant": False})] if one.base_variant else []
+        for path, without in kept:
+            claimed.add(path)
+            if not os.path.exists(path):
+                yield (
+                    Problem("variant", one.node, f"the variant {path} of a conflict is missing"),
+                    partial(store.conflicts.update, one.id, **without),
+                )
+    for name in sorted(os.listdir(f"{store.directory}/variants")):
+        path = f"{store.directory}/variants/{name}"
+        if path not in claimed:
+            yield (
+                Problem("stray", 0, f"variants file {path} has no conflict", leftover=True),
+                partial(keep_lost, store.directory, path, f"variants-{name}"),
+            )
+
+
 def _history(store: Store) -> Iterator[Found]:
     """A variant that lost has its file, whole, and a file in history/ has its row."""
     bare = "SELECT id FROM history_shapes WHERE content = 0"
@@ -356,6 +381,7 @@ _RULES: Final = (
     _stores,
     _journal,
     _strays,
+    _variants,
     _history,
     _server,
 )
