@@ -25,6 +25,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=0, help="go on until then")
     parser.add_argument("--steps", type=int, default=STEPS, help="of a sequence, at most")
     parser.add_argument("--machine", choices=[*MACHINES, "both"], default="both")
+    parser.add_argument("--no-ids", action="store_true", help="on no server, as over SFTP")
     parser.add_argument("--no-shrink", action="store_true")
     parser.add_argument("--keep-going", action="store_true", help="after a failure")
     parser.add_argument("--verbose", action="store_true", help="count what happened")
@@ -38,7 +39,7 @@ def main() -> int:
     started, played, found = time.monotonic(), 0, 0
     while played < given.sequences or time.monotonic() - started < given.seconds:
         machine, seed = machines[played % len(machines)], given.seed + played
-        steps = generate(machine, seed, given.steps)
+        steps = generate(machine, seed, given.steps, ids=False if given.no_ids else None)
         failure = play(machine, steps)
         played += 1
         if failure is None:

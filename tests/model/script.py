@@ -21,8 +21,8 @@ WITH_IDS = 0.7
 """How often the server tells objects apart, whatever they are called. Over SFTP it does not."""
 
 
-def generate(machine: str, seed: int, most: int) -> list[Step]:
-    """The steps of one run; the same for the same seed."""
+def generate(machine: str, seed: int, most: int, *, ids: bool | None = None) -> list[Step]:
+    """The steps of one run; the same for the same seed. ``ids``: not as the seed decides."""
     rng = Random(f"{machine} {seed}")
     kind = MACHINES[machine]
     rules = {n: getattr(kind, n).rule for n in dir(kind) if hasattr(getattr(kind, n), "rule")}
@@ -34,6 +34,8 @@ def generate(machine: str, seed: int, most: int) -> list[Step]:
         "always": rng.choice(ALWAYS),
         "ids": rng.random() < WITH_IDS,
     }
+    if ids is not None:
+        begin["ids"] = ids
     steps: list[Step] = [("begin", begin)]
     for name in rng.choices(list(rules), weights, k=rng.randint(3, most)):
         steps.append((name, {key: choose(rng) for key, choose in rules[name][1].items()}))
