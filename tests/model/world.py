@@ -7,6 +7,7 @@ import math
 import os
 import random
 import shutil
+import stat
 import tempfile
 from collections import Counter
 from collections.abc import Coroutine
@@ -276,9 +277,17 @@ class World:
             return tree
         return {p: (*it[:3], ()) if it[0] == "file" else it for p, it in tree.items()}
 
+    def _without_shared_modes(self, tree: Tree) -> Tree:
+        """Without ids, a name shows the mode that was given to another one of its file."""
+        tree = self._alike(tree)
+        if self.ids:
+            return tree
+        several = [path for path in tree if _names(self.share.root / path) > 1]
+        return {**tree, **{p: (tree[p][0], "", *tree[p][2:]) for p in several if tree[p]}}
+
     def check_stands(self, acknowledged: Acknowledged) -> None:
         """Nobody else did anything: the server has what a client had after its last change."""
-        if missing := acknowledged.missing(self.share, self._alike):
+        if missing := acknowledged.missing(self.share, self._without_shared_modes):
             raise Broken(f"not the same as was acknowledged: {missing}")
 
     def check_same(self) -> None:
@@ -309,6 +318,15 @@ class World:
             problems = [p for p in check(client.store) if not p.leftover]
             if problems:
                 raise Broken(f"fsck of {client.name}: {problems}")
+
+
+def _names(path: Path) -> int:
+    """How many a file has; of a directory, or where nothing is, none."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return 0
+    return 0 if stat.S_ISDIR(status.st_mode) else status.st_nlink
 
 
 def _kind(what: str) -> str:
