@@ -11,6 +11,7 @@ import stat
 import tempfile
 from collections import Counter
 from collections.abc import Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -277,17 +278,20 @@ class World:
             return tree
         return {p: (*it[:3], ()) if it[0] == "file" else it for p, it in tree.items()}
 
-    def _without_shared_modes(self, tree: Tree) -> Tree:
-        """Without ids, a name shows the mode that was given to another one of its file."""
-        tree = self._alike(tree)
-        if self.ids:
-            return tree
-        several = [path for path in tree if _names(self.share.root / path) > 1]
-        return {**tree, **{p: (tree[p][0], "", *tree[p][2:]) for p in several if tree[p]}}
-
     def check_stands(self, acknowledged: Acknowledged) -> None:
-        """Nobody else did anything: the server has what a client had after its last change."""
-        if missing := acknowledged.missing(self.share, self._without_shared_modes):
+        """Nobody else did anything: the server has what a client had after its last change.
+
+        Without ids, a name shows the mode and the time that were given to another one of its file.
+        """
+        seen = {*acknowledged.tree, *self.share.tree()} if not self.ids else ()
+        shared = {path for path in seen if _names(self.share.root / path) > 1}
+
+        def alike(tree: Tree) -> Tree:
+            tree = self._alike(tree)
+            return {p: (it[0], "", *it[2:]) if p in shared else it for p, it in tree.items()}
+
+        times = {p: time for p, time in acknowledged.times.items() if p not in shared}
+        if missing := replace(acknowledged, times=times).missing(self.share, alike):
             raise Broken(f"not the same as was acknowledged: {missing}")
 
     def check_same(self) -> None:
