@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -640,3 +641,46 @@ def test_a_long_call_tells_from_any_thread_that_it_moves() -> None:
         assert [tick.allow for tick in heard.ticks] == [0.0, 0.0, 7.0, 0.0]
 
     asyncio.run(body())
+
+
+def test_a_call_without_a_descriptor_to_send_blames_no_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where this process may open no more files, the call fails, and no answer is waited for."""
+
+    def none_left(_fd: int) -> int:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    async def play() -> None:
+        async with opened(tmp_path, stall=0.2) as remote:
+            (tmp_path / "f").write_bytes(b"there")
+            fd = os.memfd_create("landing")
+            with monkeypatch.context() as patched:
+                patched.setattr(os, "dup", none_left)
+                with pytest.raises(OSError, match="too many"):
+                    await remote.fetch(b"f", 0, 5, fd)
+            pid = remote.worker_pid
+            await asyncio.sleep(0.5)
+            assert pid is not None and remote.worker_pid == pid
+            assert (await remote.fetch(b"f", 0, 5, fd)).length == 5
+            os.close(fd)
+
+    asyncio.run(play())
+
+
+def test_uploads_at_once_leave_room_for_other_descriptors() -> None:
+    """Each has one here, and one in the worker."""
+    program = (
+        "import asyncio, resource\n"
+        "from awayfs.core.types import Attributes\n"
+        "from awayfs.remotes import protocol as p\n"
+        "from awayfs.remotes.slots import Slots\n"
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))\n"
+        "slots = Slots()\n"
+        "slots.allow(32, 512)\n"
+        "small = p.StageCall('op', b'', 1, Attributes(), 0, b'')\n"
+        "print(slots.of(small)._value)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert int(done.stdout) == 64

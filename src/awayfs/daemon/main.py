@@ -8,6 +8,7 @@ control socket, and only then the word that all is ready. At the end the same ba
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import gc
 import logging
@@ -32,6 +33,7 @@ log = logging.getLogger("awayfs")
 def main() -> int:
     """Serve; 0 after an orderly end, 1 when the mount could not be made."""
     _leave_no_core()
+    _have_many_files()
     request = receive()
     _configure_logging(request)
     manager = ServiceManager(os.environ, os.getpid())
@@ -53,6 +55,14 @@ def _leave_no_core() -> None:
     """A core file could have passwords in it; where the threads were is told in the log."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     faulthandler.enable()
+
+
+def _have_many_files() -> None:
+    """All that programs have open here is open in this process: the usual 1024 would be theirs
+    together. The higher limit is ours to take, and it is inherited by workers."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # some kernels have a lower one of their own
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _collect_seldom() -> None:

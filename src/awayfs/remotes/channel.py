@@ -26,8 +26,8 @@ class Channel:
     """One end of the socket between daemon and worker. Nothing here ever blocks.
 
     ``on_frame(document)`` is called for each frame; it takes the descriptors that came with
-    it by ``take_descriptors``. ``on_end()`` is called once, when the other end is gone or
-    what it sent makes no sense.
+    it by ``take_descriptors``. ``on_end()`` is called once, when the other end is gone, what it
+    sent makes no sense, or a descriptor could not be received.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Channel:
     def _on_readable(self) -> None:
         # One read per turn of the loop, so that a big listing leaves room for others.
         try:
-            data, ancillary, _, _ = self._sock.recvmsg(
+            data, ancillary, flags, _ = self._sock.recvmsg(
                 READ_SIZE, socket.CMSG_SPACE(MOST_DESCRIPTORS * 4), socket.MSG_CMSG_CLOEXEC
             )
         except (BlockingIOError, InterruptedError):
@@ -105,7 +105,9 @@ class Channel:
                 numbers = array.array("i")
                 numbers.frombytes(payload[: len(payload) - len(payload) % numbers.itemsize])
                 self._received.extend(numbers)
-        if not data:
+        # Where this process may have no more of them, the kernel drops descriptors. Each that came
+        # after would be taken for another one's, and the wrong file would be read or written.
+        if not data or flags & socket.MSG_CTRUNC:
             self._end()
             return
         self._read += data

@@ -86,12 +86,12 @@ class _Process:
         if not self.alive:
             raise Unreachable("not connected")
         request, self._next_id = self._next_id, self._next_id + 1
+        unasked = pacing.unasked.get()
+        frame = p.encode(p.Request(request, call, len(fds), unasked))  # type: ignore[arg-type]
+        self._channel.send(frame, list(fds))  # OSError: no descriptor to be had, and nothing asked
         pending = Pending(self._loop, call, deadline)
         self._pending[request] = pending
         self._watch(pending.due)
-        unasked = pacing.unasked.get()
-        frame = p.encode(p.Request(request, call, len(fds), unasked))  # type: ignore[arg-type]
-        self._channel.send(frame, list(fds))
         try:
             return await pending.future
         except asyncio.CancelledError:

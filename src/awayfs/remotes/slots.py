@@ -8,6 +8,7 @@ where the adapter works on as many at once (``Capabilities.sending``); one with 
 from __future__ import annotations
 
 import asyncio
+import resource
 
 from awayfs.remotes import pacing
 from awayfs.remotes import protocol as p
@@ -16,6 +17,10 @@ BULK_IN_FLIGHT = 4
 READS_IN_FLIGHT = 4
 WALKS_IN_FLIGHT = 2
 BACKGROUND_IN_FLIGHT = 8
+
+OF_DESCRIPTORS = 4
+"""One in so many of the descriptors that a process may have is for steps of changes: each small
+upload has one here, and one in the worker."""
 
 
 class Slots:
@@ -32,7 +37,8 @@ class Slots:
     def allow(self, in_flight: int, sending: int) -> None:
         """So many questions, and steps of changes, at once is what the adapter takes."""
         self._metadata = asyncio.Semaphore(max(1, in_flight))
-        self._sending = asyncio.Semaphore(sending) if sending else None
+        most = max(BULK_IN_FLIGHT, _descriptors() // OF_DESCRIPTORS)
+        self._sending = asyncio.Semaphore(min(sending, most)) if sending else None
 
     def of(self, call: p.Call) -> asyncio.Semaphore:
         """What a call waits for."""
@@ -43,3 +49,9 @@ class Slots:
         if call.background:
             return self._background
         return self._bulk if call.bulk else self._metadata
+
+
+def _descriptors() -> int:
+    """How many this process may have; the worker is started with the same limit."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1 << 20 if soft == resource.RLIM_INFINITY else soft
