@@ -19,12 +19,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from awayfs.cli import show
+from awayfs.cli import volumes as cli_volumes
 from awayfs.cli.main import COMMANDS, main, mount_helper
 from awayfs.control import mountinfo, mounts, orders, paths, volumes
 from awayfs.control.messages import ControlError
 from awayfs.control.mountinfo import MountEntry
 from awayfs.control.server import ControlServer, Done
 from awayfs.core.orders import Scope
+from awayfs.store.store import Store
 
 URL = "sftp://me@nas/data"
 PLACE = b"/awayfs-test/share"
@@ -669,6 +671,43 @@ def test_forget_refuses_what_is_not_known() -> None:
     assert "may be lost" in failed("forget", "v")
     volumes.note_unmounted("v", URL, 0)
     assert "forgotten" in worked("forget", "v", "--yes")
+
+
+def test_nothing_is_forgotten_that_a_daemon_took_up_while_somebody_was_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    volumes.note_mounted("v", URL)
+    volumes.note_unmounted("v", URL, 0)
+    begun: list[Store] = []
+
+    def mounted_meanwhile(_question: str, _yes: bool) -> bool:
+        volumes.note_mounted("v", URL)
+        begun.append(Store.open(paths.volume_dir("v"), create=True))
+        return True
+
+    monkeypatch.setattr(cli_volumes, "sure", mounted_meanwhile)
+    assert "is in use by process" in failed("forget", "v")
+    assert "is in use by process" in failed("forget", "v", "--lose-changes")
+    begun[0].close()
+    monkeypatch.setattr(
+        cli_volumes, "sure", lambda _question, _yes: volumes.note_unmounted("v", URL, 2) is None
+    )
+    volumes.note_unmounted("v", URL, 0)  # mounted, and unmounted again with something unsent
+    assert "2 changes would be lost" in failed("forget", "v")
+    assert os.path.exists(os.path.join(paths.volume_dir("v"), "volume.db"))
+
+
+def test_what_a_salvage_put_aside_is_not_forgotten_unasked() -> None:
+    volumes.note_mounted("v", URL)
+    Store.open(paths.volume_dir("v"), create=True).close()
+    volumes.note_unmounted("v", URL, 0)
+    lost = os.path.join(paths.volume_dir("v"), "lost+found", "17")
+    os.mkdir(os.path.dirname(lost))
+    with open(lost, "w") as file:
+        file.write("unsent")
+    assert "1 file in its lost+found would be lost" in failed("forget", "v", "--yes")
+    assert os.path.exists(lost)
+    assert "forgotten" in worked("forget", "v", "--yes", "--lose-changes")
 
 
 def test_forget_and_fsck_refuse_while_mounted(daemon: Daemon) -> None:

@@ -15,7 +15,7 @@ from awayfs.cli.ask import Failed, each, json_option, scoped, shown, sure
 from awayfs.control import mounts, paths
 from awayfs.control import volumes as known_volumes
 from awayfs.control.volumes import VolumeInfo
-from awayfs.core.errors import UsageError
+from awayfs.core.errors import StoreInUse, UsageError
 
 
 @click.command()
@@ -71,22 +71,42 @@ def forget(volume: str, lose_changes: bool, yes: bool, as_json: bool) -> None:
     if not lose_changes:
         _refuse_pending(info)
     sure(f"Remove cache and journal of {show.printable(info.url or info.volume)}?", yes)
-    directory = paths.volume_dir(info.volume)
-    doomed = os.path.join(paths.volumes_dir(), f".forget-{info.volume}")
-    shutil.rmtree(doomed, ignore_errors=True)
-    os.rename(directory, doomed)  # one step, so that half a volume is never found
-    shutil.rmtree(doomed)
+    try:
+        with known_volumes.unused(info.volume):
+            if not lose_changes:  # it may have been mounted while somebody was asked
+                _refuse_pending(known_volumes.read(info.volume) or info)
+            _remove(info.volume)
+    except StoreInUse as error:
+        raise Failed(f"{error}; unmount it first") from None
     if as_json:
         show.as_json({"volume": info.volume, "url": info.url, "forgotten": True})
     else:
         click.echo(show.printable(f"{info.volume} is forgotten"))
 
 
+def _remove(volume: str) -> None:
+    directory = paths.volume_dir(volume)
+    doomed = os.path.join(paths.volumes_dir(), f".forget-{volume}")
+    shutil.rmtree(doomed, ignore_errors=True)
+    os.rename(directory, doomed)  # one step, so that half a volume is never found
+    shutil.rmtree(doomed)
+
+
 def _refuse_pending(info: VolumeInfo) -> None:
     if info.pending == 0:
+        _refuse_lost(info.volume)
         return
     what = "changes may" if info.pending is None else show.count(info.pending, "change") + " would"
     raise Failed(f"{info.volume}: {what} be lost; mount it to send them, or give --lose-changes")
+
+
+def _refuse_lost(volume: str) -> None:
+    """What a salvage put aside may be unsent as well, and no record counts it."""
+    if lost := known_volumes.lost_and_found(volume):
+        raise Failed(
+            f"{volume}: {show.count(lost, 'file')} in its lost+found would be lost; mount it and "
+            "look into .awayfs/lost+found, or give --lose-changes"
+        )
 
 
 def _refuse_mounted(info: VolumeInfo) -> None:

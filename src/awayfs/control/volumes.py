@@ -6,13 +6,23 @@ in good order: a daemon that was killed leaves "unknown" behind, never a false "
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from awayfs.control import paths
+from awayfs.core.errors import StoreInUse
+
+LOCK = "lock"
+"""A file in a volume's directory: an flock on it is held by whoever uses the state there."""
+
+LOST = "lost+found"
+"""A directory in there: content that may be unsent, and that nothing else tells of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +77,27 @@ def note_unmounted(volume: str, url: str, pending: int) -> None:
     """In the daemon, after the store is closed: so many records wait for the next mount."""
     before = read(volume) or VolumeInfo(volume, url)
     _write(VolumeInfo(volume, url, before.created, before.last_mounted, pending))
+
+
+@contextmanager
+def unused(volume: str) -> Iterator[None]:
+    """Keep daemons away from a volume's state; raises ``StoreInUse`` where one has it."""
+    with open(os.path.join(paths.volume_dir(volume), LOCK), "ab+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read(32).decode("ascii", "replace").strip() or "unknown"
+            raise StoreInUse(f"{volume}: is in use by process {holder}") from None
+        yield
+
+
+def lost_and_found(volume: str) -> int:
+    """How many contents a salvage, or a repair, has put aside there."""
+    try:
+        return len(os.listdir(os.path.join(paths.volume_dir(volume), LOST)))
+    except FileNotFoundError:
+        return 0
 
 
 def read_json(path: str) -> dict[str, Any]:

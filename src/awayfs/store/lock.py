@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 
+from awayfs.control.volumes import LOCK
 from awayfs.core.errors import StoreInUse
 
 
@@ -17,7 +18,7 @@ class Lock:
     @classmethod
     def take(cls, directory: str) -> Lock:
         """Raises StoreInUse with the pid of the holder, and OSError."""
-        fd = os.open(f"{directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(f"{directory}/{LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
