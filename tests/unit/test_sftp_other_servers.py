@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sftp_server import Parts, SmallServer, served
 
-from awayfs.core.errors import Refused, RemoteError
+from awayfs.core.errors import Implausible, Refused, RemoteError
 from awayfs.core.types import Attributes, Committed, Digest, Kind
 from awayfs.ports.remote import Piece
 from awayfs.remotes import sftp_packets as packets
@@ -192,3 +192,19 @@ def test_no_symlink_is_made_where_neither_order_is_proven(tmp_path: Path) -> Non
 
     served(root, test, "SSH-2.0-Other")
     assert not os.path.lexists(outside) and not list(root.iterdir())
+
+
+@pytest.mark.parametrize("size", [1 << 63, (1 << 64) - 1])
+def test_a_size_that_no_file_can_have_is_not_believed(tmp_path: Path, size: int) -> None:
+    """Nothing here could keep such a number, and whoever tried would fail for another reason."""
+
+    async def test(parts: Parts) -> None:
+        (tmp_path / "file").write_bytes(CONTENT)
+        found = await parts.channel.lstat(b"file")
+        found.size = size
+        with pytest.raises(Implausible, match=str(size)):
+            parts.view.entry(b"file", found, 0)
+        found.size = (1 << 63) - 1
+        assert parts.view.entry(b"file", found, 0).size == found.size
+
+    served(tmp_path, test)

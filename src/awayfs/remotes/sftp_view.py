@@ -23,6 +23,9 @@ from awayfs.remotes.sftp_paths import Paths
 TARGETS_AHEAD = 32
 """Symlink targets read at once while listing."""
 
+LARGEST_SIZE = (1 << 63) - 1
+"""Of a file on Linux (off_t), and of a number in the database."""
+
 TRIES = 4
 """Looks at a path that changes its kind while we look, before we give up."""
 
@@ -91,6 +94,8 @@ class View:
         """The entry for attributes whose request left at ``sent_ns``."""
         if kind_of(attrs) is None or attrs.size is None or attrs.mtime is None:
             raise Implausible("the server left out type, size or time")
+        if attrs.size > LARGEST_SIZE:
+            raise Implausible(f"the server tells of a file of {attrs.size} bytes")
         weak = self._clock.weak(path, attrs.mtime, sent_ns, time.monotonic_ns())
         return entry_of(basename(path), attrs, target=target, weak=weak)
 
