@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
+import struct
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -160,6 +162,21 @@ def test_black_hole(tmp_path):
         print(f"black hole noticed after {took:.2f} s")
         await remote.connect()
         await remote.probe()
+
+    run(tmp_path, body)
+
+
+def test_what_was_not_sent_does_not_arrive_once_the_connection_is_given_up(tmp_path):
+    """The kernel would go on trying, and a change be made when another session has done it again.
+
+    With no time to linger it throws away what it has, also when this process is killed.
+    """
+
+    async def body(remote: SftpRemote, server: Sshd, root: bytes) -> None:
+        assert remote._open is not None
+        own = remote._open.session.connection.get_extra_info("socket")
+        lingers = own.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)
+        assert struct.unpack("ii", lingers) == (1, 0)
 
     run(tmp_path, body)
 

@@ -202,3 +202,43 @@ def test_what_somebody_else_named_like_a_stray_is_a_file(tmp_path: Path) -> None
         assert {name for name, _ in world.store.nodes.children(directory.id)} == foreign
 
     played(tmp_path, play)
+
+
+def test_what_a_late_session_moved_aside_gets_its_own_name_again(
+    over_both: Callable[[Play], None],
+) -> None:
+    """It was to be replaced, and had been, by another session; nobody removed it."""
+
+    async def play(world: World) -> None:
+        as_client(world)
+        directory = world.volume.changes.create(ROOT, b"d", Kind.DIRECTORY, 0o755, 0, 0)
+        node = world.volume.changes.create(directory.id, b"f", Kind.FILE, 0o644, 0, 0)
+        world.write(node, 0, b"what was sent")
+        await world.drained()
+        observer = world.volume.observer
+        for look in (observer.directory(directory.id), observer.name(directory.id, b"f")):
+            os.rename(world.share / "d" / "f", world.share / "d" / ".awayfs-testclient3.old")
+            await look
+            assert os.listdir(world.share / "d") == ["f"]
+            assert [name for name, _ in world.store.nodes.children(directory.id)] == [b"f"]
+            assert world.store.nodes.child_id(directory.id, b"f") == node.id
+        assert (world.share / "d" / "f").read_bytes() == b"what was sent"
+
+    over_both(play)
+
+
+def test_what_is_another_revision_gets_no_name_of_what_is_gone(
+    over_both: Callable[[Play], None],
+) -> None:
+    async def play(world: World) -> None:
+        as_client(world)
+        directory = world.volume.changes.create(ROOT, b"d", Kind.DIRECTORY, 0o755, 0, 0)
+        node = world.volume.changes.create(directory.id, b"f", Kind.FILE, 0o644, 0, 0)
+        world.write(node, 0, b"what was sent")
+        await world.drained()
+        os.unlink(world.share / "d" / "f")
+        (world.share / "d" / ".awayfs-testclient3.old").write_bytes(b"older")
+        await world.volume.observer.directory(directory.id)
+        assert os.listdir(world.share / "d") == ["recovered (conflict testclient3)"]
+
+    over_both(play)

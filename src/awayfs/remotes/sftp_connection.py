@@ -9,8 +9,11 @@ A password or a passphrase comes with the options, if there is one; nobody is as
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
+import socket
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -196,6 +199,7 @@ async def open_session(url: Location, options: Mapping[str, str]) -> Session:
                 "a captive portal, or another machine?"
             ) from error
         raise from_connecting(error, where(url)) from error
+    _send_nothing_late(connection)
     try:
         starting = _start(connection, url, options, witness)
         return await asyncio.wait_for(starting, LOGIN_TIMEOUT_S)
@@ -208,6 +212,18 @@ async def open_session(url: Location, options: Mapping[str, str]) -> Session:
     except BaseException:
         connection.abort()
         raise
+
+
+def _send_nothing_late(connection: asyncssh.SSHClientConnection) -> None:
+    """What was not sent when the connection ends, or this process is killed, is thrown away.
+
+    Else the kernel goes on trying for minutes, and when the network is back, the server moves a
+    file aside in the name of an operation that another session has done again by then (tcp(7),
+    socket(7): SO_LINGER of no seconds).
+    """
+    if (own := connection.get_extra_info("socket")) is not None:
+        with contextlib.suppress(OSError):
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def _arguments(

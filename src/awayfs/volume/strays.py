@@ -6,8 +6,9 @@ only those whose operation is settled: no record of the journal has it for its o
 
 What a move had staged, or any operation set aside, when it was cut off, in a directory that
 somebody else then moved to where nobody looked, may be the only name of a file. It is removed only
-where the same content stands beside it or has other names; else it gets a name that is seen. Of one
-operation there may be both.
+where the same content stands beside it or has other names; else it gets a name that is seen: its own,
+where a session that woke up has just taken that from it, for an operation that was done again. Of
+one operation there may be both.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import logging
 
 from awayfs.core.errors import RemoteError
-from awayfs.core.types import ABSENT, Entry, Expected, Kind, Mismatch, OpId, RemotePath
+from awayfs.core.types import ABSENT, ROOT, Entry, Expected, Kind, Mismatch, OpId, RemotePath
 from awayfs.ports.remote import ASIDE_SUFFIX, STAGED_PREFIX, STAGED_SUFFIX, Listing
 from awayfs.remotes.names import conflict_name, is_own
 from awayfs.volume.context import Context
@@ -131,7 +132,9 @@ class Strays:
         """Give it a name that is free; the entry as it is listed then, none if it stays."""
         expected = Expected(entry.token, entry.file_id, entry.kind)
         names = (conflict_name(RECOVERED, op, attempt) for attempt in range(len(taken) + 1))
-        name = next(name for name in names if name not in taken)
+        name = self._own_name(path, entry, taken)
+        if name is None:
+            name = next(name for name in names if name not in taken)
         source, target = _join(path, entry.name), _join(path, name)
         naming = naming_op(self._client, op)
         outcome = await self._context.link.call(
@@ -143,10 +146,34 @@ class Strays:
         log.warning("%r had no other name: it is %r now", entry.name, name)
         return [await self._context.link.call(lambda remote: remote.stat(target))]
 
+    def _own_name(self, path: RemotePath, entry: Entry, taken: set[bytes]) -> bytes | None:
+        """The name in this directory that it was last seen under, if nothing stands there now."""
+        server, at = self._context.store.server, ROOT
+        for part in path.split(b"/") if path else ():
+            below = server.child(at, part)
+            if below is None:
+                return None
+            at = below
+        found = [
+            name
+            for name, seen in server.children_seen(at)
+            if name not in taken and _is_it(seen.entry(), entry)
+        ]
+        return found[0] if len(found) == 1 else None
+
     def _is_wanted(self, op: OpId) -> bool:
         """Whether the record of an operation is still to be sent, and will settle it."""
         seq = record_of(op, self._client)
         return seq is not None and self._context.store.journal.get(seq) is not None
+
+
+def _is_it(seen: Entry, entry: Entry) -> bool:
+    """The same revision; a move gives it another change time."""
+    if seen.file_id is not None and entry.file_id is not None:
+        return (seen.file_id, seen.size, seen.mtime_ns) == (
+            entry.file_id, entry.size, entry.mtime_ns
+        )  # fmt: skip
+    return (seen.kind, seen.token) == (entry.kind, entry.token)
 
 
 def _join(directory: RemotePath, name: bytes) -> RemotePath:
