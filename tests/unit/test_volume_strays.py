@@ -242,3 +242,31 @@ def test_what_is_another_revision_gets_no_name_of_what_is_gone(
         assert os.listdir(world.share / "d") == ["recovered (conflict testclient3)"]
 
     over_both(play)
+
+
+@pytest.mark.parametrize("change", ["edit", "rename", "mode"])
+def test_what_a_late_session_moved_aside_is_in_no_conflict_with_a_change_that_waits(
+    over_both: Callable[[Play], None], change: str
+) -> None:
+    async def play(world: World) -> None:
+        as_client(world)
+        changes = world.volume.changes
+        directory = changes.create(ROOT, b"d", Kind.DIRECTORY, 0o755, 0, 0)
+        node = changes.create(directory.id, b"f", Kind.FILE, 0o644, 0, 0)
+        world.write(node, 0, b"what was sent")
+        await world.drained()
+        os.rename(world.share / "d" / "f", world.share / "d" / ".awayfs-testclient3.old")
+        if change == "edit":
+            world.write(world.shown(node), 0, b"WHAT")
+        elif change == "rename":
+            changes.rename(directory.id, b"f", directory.id, b"h", 0)
+        else:
+            changes.set_attributes(node.id, Attributes(mode=0o600))
+        await world.drained()
+        assert not world.store.conflicts.count() and not world.store.journal.count()
+        name = "h" if change == "rename" else "f"
+        assert os.listdir(world.share / "d") == [name]
+        data = (world.share / "d" / name).read_bytes()
+        assert data == (b"WHAT was sent" if change == "edit" else b"what was sent")
+
+    over_both(play)

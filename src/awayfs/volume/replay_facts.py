@@ -202,10 +202,14 @@ class FactFinder:
     async def _look_for(
         self, record: Record, places: Places, current: Entry | None
     ) -> tuple[Places, Entry | None]:
-        """The node is not where it was: look for it by its id."""
+        """The node is not where it was: look for it by its id.
+
+        What stood nowhere is looked at again where it was, too: it may have been on its way from
+        one name to another, or be what a late session moved aside, which a listing puts back.
+        """
         await self._observer.search(record.node)
         again = self.places(record)
-        if again.path is None or again.path == places.path:
+        if again.path is None or (again.path == places.path and current is not None):
             return again, current
         return again, await self._stat(again.path)
 

@@ -6,8 +6,8 @@ only those whose operation is settled: no record of the journal has it for its o
 
 What a move had staged, or any operation set aside, when it was cut off, in a directory that
 somebody else then moved to where nobody looked, may be the only name of a file. It is removed only
-where the same content stands beside it or has other names; else it gets a name that is seen: its own,
-where a session that woke up has just taken that from it, for an operation that was done again. Of
+where the same content stands beside it or has other names; else it gets a name that is seen: its
+own, where a session that woke up has just taken that from it, for what was done again. Of
 one operation there may be both.
 """
 
