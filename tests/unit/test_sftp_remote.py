@@ -675,3 +675,40 @@ def test_each_file_gets_its_owner_and_ours_is_not_taken_for_another(
         assert (await remote.connect()).own_uid == 0
 
     run(server, root, test)
+
+
+def test_an_upload_that_went_on_is_not_cut_off_by_a_session_that_was_held_up(
+    server: Sshd, root: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a server has from a session that was given up it does late: behind a slow fsync."""
+    content, half, held = os.urandom(300_000), 100_000, list[tuple[int, int]]()
+
+    async def test(remote: SftpRemote) -> None:
+        parts = remote._open
+        assert parts is not None
+
+        def hold(_handle: bytes, attrs: packets.Attributes) -> asyncio.Future[None]:
+            assert attrs.size is not None
+            held.append((os.open(root + b"/.awayfs-op1.new", os.O_RDWR), attrs.size))
+            raise Unreachable("given up")
+
+        with file_with(content) as fd:
+            part = await remote.stage_part("op1", b"", fd, 0, half)
+            assert part is not None
+            with open(root + b"/.awayfs-op1.new", "ab") as file:
+                file.write(bytes(50_000))  # of a part that was cut off
+            with monkeypatch.context() as patched:
+                patched.setattr(parts.session.bulk, "fsetstat", hold)
+                with contextlib.suppress(Unreachable):
+                    await remote.stage_part("op1", b"", fd, half, 200_000, part.token)
+            other = remote_for(server, root)
+            await other.connect()
+            await other.stage("op1", b"", fd, len(content), Attributes(), half, part.token)
+            assert isinstance(await other.replace("op1", b"f", ABSENT), Committed)
+            await other.close()
+        for opened, size in held:
+            os.ftruncate(opened, size)
+            os.close(opened)
+        assert read(root + b"/f") == content
+
+    run(server, root, test)

@@ -180,7 +180,7 @@ class Transfer:
 
         private = attributes.mode is not None
         try:
-            if begun.length and (entry := await self._continue(staged, fd, begun, fill)):
+            if begun.length and (entry := await self._continue(staged, fd, size, begun, fill)):
                 return entry
             return await self._anew(staged, private, lambda handle: fill(handle, 0))
         except Failed as error:
@@ -194,7 +194,8 @@ class Transfer:
 
         try:
             if begun.length:
-                return await self._continue(staged, fd, begun, fill)
+                most = os.fstat(fd).st_size
+                return await self._continue(staged, fd, most, begun, fill)
             return await self._anew(staged, True, lambda handle: fill(handle, 0))
         except Failed as error:
             raise await self._why_not_written(staged, end - begun.length, error) from error
@@ -222,16 +223,18 @@ class Transfer:
         self,
         staged: RemotePath,
         fd: int,
+        most: int,
         begun: Begun,
         fill: Callable[[bytes, int], Awaitable[Entry]],
     ) -> Entry | None:
-        """Go on where an earlier try ended; None where what is there is not its."""
+        """Go on where an earlier try ended; None where what is there is not its, or is longer
+        than the ``most`` bytes that there will be."""
         flags, found = packets.FOR_READING | packets.FOR_WRITING, False
         try:
             await self._must_be_file(staged)
             async with self._channel.opened(staged, flags) as handle:
                 found = True
-                if not await self._cut_to(handle, staged, fd, begun):
+                if not await self._goes_on(handle, staged, fd, most, begun):
                     return None
                 return await fill(handle, begun.length)
         except (NotFound, Refused):
@@ -239,16 +242,20 @@ class Transfer:
                 raise
             return None  # an earlier try may have come as far as to give it a mode
 
-    async def _cut_to(self, handle: bytes, staged: RemotePath, fd: int, begun: Begun) -> bool:
-        """Whether what is staged begins as it should; it ends there then."""
+    async def _goes_on(
+        self, handle: bytes, staged: RemotePath, fd: int, most: int, begun: Begun
+    ) -> bool:
+        """Whether what is staged begins as it should.
+
+        What a part that was cut off left behind that is written over, never cut off: a server
+        that was held up would do that late, when another session has sent all of the file, and
+        has given it its name.
+        """
         there, start = await self._entry_of(handle, staged), begun.length
         count = min(TAIL, start)
         tail = await self._whole(handle, start - count, count)
-        if len(tail) != count or not continues(there, start, begun.token, fd, tail):
-            return False
-        if there.size > start:
-            await self._channel.fsetstat(handle, packets.Attributes(size=start))
-        return True
+        whole = len(tail) == count and there.size <= most
+        return whole and continues(there, start, begun.token, fd, tail)
 
     async def _fill_part(
         self, handle: bytes, staged: RemotePath, fd: int, start: int, end: int
