@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import tarfile
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
+from awayfs.cli import archive
 from awayfs.cli.ask import Failed
 from awayfs.cli.unpack import unpack
+from awayfs.control.client import MountInfo
+from awayfs.control.manifest import BaseFacts, NodeFacts, RecordFacts
+from awayfs.core.types import Kind
 
 LONG = 64 << 20
 
@@ -60,3 +67,52 @@ def test_names_are_not_kept_whatever_they_come_to(
             archive.addfile(link)
     with pytest.raises(Failed, match="names are too long"):
         unpack(os.fsencode(path), str(tmp_path))
+
+
+@pytest.mark.parametrize("then", ["shorter", "another", "gone", "the same"])
+def test_a_base_that_went_while_it_was_exported_spoils_no_archive(
+    then: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is sent meanwhile is the base from then on, and the one that was told of is not here."""
+    owned: dict[str, Any] = {"mode": 0o644, "uid": 0, "gid": 0, "mtime_ns": 0}
+    base = BaseFacts(path=b"f", kind=int(Kind.FILE), size=9, token=b"old", weak=False, **owned)
+    node = NodeFacts(
+        id=7, kind=int(Kind.FILE), rdev=0, size=3, path=b"f", stored=True, ranges=[(0, 3)],
+        base=base, **owned,
+    )  # fmt: skip
+    record = RecordFacts(seq=1, kind="store", node=7)
+    before, after = b"it was so", b"it " if then == "shorter" else b"was sent."
+
+    def request(
+        _mount: object, method: str, params: dict[str, Any] | None = None, *, on_progress: Any = None
+    ) -> dict[str, Any]:
+        if method == "session_read":
+            assert params is not None
+            data = before if then == "the same" else after
+            if params["which"] == "local":
+                data = b"new"
+            elif then == "gone":
+                raise Failed("f: its base is not here")
+            start, stop = params["offset"], params["offset"] + params["length"]
+            return {"data": base64.b64encode(data[start:stop]).decode(), "stamp": 1}
+        told = msgspec.to_builtins(node)
+        if params:  # asked again
+            told["base"]["token"] = msgspec.to_builtins(b"old" if then == "the same" else b"new")
+            on_progress({"nodes": [told]})
+            return {}
+        on_progress({"nodes": [{**told, "base_here": True}]})
+        on_progress({"records": [msgspec.to_builtins(record)]})
+        return {"volume": {"url": "dir:/x"}, "host": "here", "made_ns": 0}
+
+    monkeypatch.setattr(archive, "request", request)
+    mount = MountInfo("v", "dir:/x", b"/mnt", 1, 0, "", running=True, mounted=True)
+    done = archive.export(mount, os.fsencode(tmp_path / "work.tar"), [])
+    assert (done.records, done.files) == (1, 1)
+    place = tmp_path / "out"
+    place.mkdir()
+    unpack(os.fsencode(tmp_path / "work.tar"), str(place))
+    assert (place / "local-7").read_bytes() == b"new"
+    if then == "the same":
+        assert (place / "base-7").read_bytes() == before
+    else:
+        assert not (place / "base-7").exists()

@@ -36,6 +36,7 @@ from awayfs.control.manifest import (
     LOCAL,
     NAME,
     README,
+    BaseFacts,
     Manifest,
     NodeFacts,
     RecordFacts,
@@ -167,10 +168,10 @@ def _collect_content(
                 members.append((node.member, path, node))
             if node.base is not None and node.id in collected.with_base:
                 path = os.path.join(place, f"base-{node.id}")
-                digest = _read(mount, node.id, "base", [(0, node.base.size)], path)[0]
-                node.base.blake2b = digest
-                node.base.member = _member(BASE, node.base.path, node.id)
-                members.append((node.base.member, path, node))
+                node.base.blake2b = _read_base(mount, node.id, node.base, path)
+                if node.base.blake2b is not None:
+                    node.base.member = _member(BASE, node.base.path, node.id)
+                    members.append((node.base.member, path, node))
     return members
 
 
@@ -193,6 +194,21 @@ def _read_local(mount: MountInfo, node: NodeFacts, path: str) -> str:
         for again in fresh.nodes:
             node.size, node.mtime_ns, node.ranges = again.size, again.mtime_ns, again.ranges
     raise Failed(f"{text_of(node.path or b'')}: is being written all the time; close it first")
+
+
+def _read_base(mount: MountInfo, number: int, base: BaseFacts, path: str) -> str | None:
+    """A base's content as a file; its digest, None where it went while it was read.
+
+    What is sent meanwhile is the base from then on.
+    """
+    try:
+        digest, _ = _read(mount, number, "base", [(0, base.size)] if base.size else [], path)
+    except Failed:  # it is not here any more; if the daemon is not, either, the next request tells
+        return None
+    fresh = _Collected()
+    request(mount, "journal_export", {"node": number}, on_progress=fresh)
+    now = [again.base.token for again in fresh.nodes if again.base is not None]
+    return digest if digest and now == [base.token] else None
 
 
 def _read(
