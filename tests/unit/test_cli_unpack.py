@@ -84,7 +84,11 @@ def test_a_base_that_went_while_it_was_exported_spoils_no_archive(
     before, after = b"it was so", b"it " if then == "shorter" else b"was sent."
 
     def request(
-        _mount: object, method: str, params: dict[str, Any] | None = None, *, on_progress: Any = None
+        _mount: object,
+        method: str,
+        params: dict[str, Any] | None = None,
+        *,
+        on_progress: Any = None,
     ) -> dict[str, Any]:
         if method == "session_read":
             assert params is not None
@@ -116,3 +120,41 @@ def test_a_base_that_went_while_it_was_exported_spoils_no_archive(
         assert (place / "base-7").read_bytes() == before
     else:
         assert not (place / "base-7").exists()
+
+
+def test_what_grew_after_it_was_told_of_is_exported_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As much of it as there had been before is a content that nobody ever wrote."""
+    node = NodeFacts(
+        id=7, kind=int(Kind.FILE), mode=0o644, uid=0, gid=0, rdev=0, size=3, mtime_ns=0,
+        path=b"f", stored=True, ranges=[(0, 3)],
+    )  # fmt: skip
+    content = b"another content"
+
+    def request(
+        _mount: object,
+        method: str,
+        params: dict[str, Any] | None = None,
+        *,
+        on_progress: Any = None,
+    ) -> dict[str, Any]:
+        if method == "session_read":
+            assert params is not None
+            start, stop = params["offset"], params["offset"] + params["length"]
+            return {"data": base64.b64encode(content[start:stop]).decode(), "stamp": 5}
+        told = msgspec.to_builtins(node)
+        if params:
+            told |= {"size": len(content), "ranges": [(0, len(content))], "mtime_ns": 9}
+        on_progress({"nodes": [told]})
+        return {"volume": {"url": "dir:/x"}, "host": "here", "made_ns": 0}
+
+    monkeypatch.setattr(archive, "request", request)
+    mount = MountInfo("v", "dir:/x", b"/mnt", 1, 0, "", running=True, mounted=True)
+    done = archive.export(mount, os.fsencode(tmp_path / "work.tar"), [])
+    assert done.bytes == len(content)
+    place = tmp_path / "out"
+    place.mkdir()
+    manifest = unpack(os.fsencode(tmp_path / "work.tar"), str(place))
+    assert (place / "local-7").read_bytes() == content
+    assert manifest.nodes[0].mtime_ns == 9

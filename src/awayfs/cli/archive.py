@@ -186,13 +186,14 @@ def _member(place: str, path: bytes, number: int) -> str:
 def _read_local(mount: MountInfo, node: NodeFacts, path: str) -> str:
     """A file that is being written is read again until it stays as it is for so long."""
     for _ in range(_TRIES):
+        known = node.size, node.ranges
         digest, steady = _read(mount, node.id, "local", node.ranges, path)
-        if steady:
-            return digest
         fresh = _Collected()
         request(mount, "journal_export", {"node": node.id}, on_progress=fresh)
-        for again in fresh.nodes:
+        for again in fresh.nodes:  # it may have grown before any of it was read
             node.size, node.mtime_ns, node.ranges = again.size, again.mtime_ns, again.ranges
+        if steady and known == (node.size, node.ranges):
+            return digest
     raise Failed(f"{text_of(node.path or b'')}: is being written all the time; close it first")
 
 
