@@ -201,6 +201,19 @@ class TestMountPoints:
         client.mount()
         assert read(client.path("kept")) == b"x"
 
+    def test_what_could_not_be_begun_leaves_no_dead_mount(self, client: Client) -> None:
+        """Mounted already, but no command could find it: the runtime directory is full."""
+        client.mount()
+        client.umount()
+        (volume,) = os.listdir(f"{client.state}/awayfs/volumes")
+        in_the_way = f"{client.runtime}/awayfs/{volume}.json.new"
+        os.mkdir(in_the_way)
+        refused(client, "mount", client.server.url, client.mountpoint)
+        assert not client.is_mounted() and os.listdir(client.mountpoint) == []
+        os.rmdir(in_the_way)
+        client.mount()
+        assert client.status()["mode"] == "connected"
+
     def test_second_daemon_of_one_volume(self, client: Client) -> None:
         """Commands that cannot see the first one (another runtime directory) are kept out too."""
         client.mount()

@@ -95,13 +95,11 @@ async def _serve(request: StartRequest, manager: ServiceManager) -> int:
         volumes.note_mounted(request.volume, request.url)
         new = False
         await service.mount()
-        mounts.announce(request.volume, request.url, request.mountpoint)
-        await service.announced()
-        _end_on_signals(service, manager)
-        note = _salvage_note(store)
-        report_ready(request, str(service.mode), note)
-        if note and request.foreground:
-            print(f"awayfs: {note}", file=sys.stderr)
+        try:
+            await _begin(service, request, manager, _salvage_note(store))
+        except BaseException:
+            await service.take_down()
+            raise
         manager.ready(service.summary())
         telling = asyncio.ensure_future(manager.keep_telling(service.summary))
         with watched():
@@ -116,6 +114,18 @@ async def _serve(request: StartRequest, manager: ServiceManager) -> int:
     _note_unmounted(request, store, pending)
     mounts.withdraw(request.volume)
     return 0
+
+
+async def _begin(
+    service: Service, request: StartRequest, manager: ServiceManager, note: str
+) -> None:
+    """Let commands find the mount, and say that it can be used."""
+    mounts.announce(request.volume, request.url, request.mountpoint)
+    await service.announced()
+    _end_on_signals(service, manager)
+    report_ready(request, str(service.mode), note)
+    if note and request.foreground:
+        print(f"awayfs: {note}", file=sys.stderr)
 
 
 def _end_on_signals(service: Service, manager: ServiceManager) -> None:

@@ -161,7 +161,11 @@ class Service:
             await self._control.close()
             await self._remote.close()
             raise
-        await self._attach(options)
+        try:
+            await self._attach(options)
+        except BaseException:
+            await self.take_down()
+            raise
         self.volume.start()
 
     async def _attach(self, options: MountOptions) -> None:
@@ -206,6 +210,10 @@ class Service:
                 self._ending.clear()
                 await self._unmount(lazy=self._api.lazy)
         await self._end()
+
+    async def take_down(self) -> None:
+        """What could not be begun leaves no mount behind that nobody serves."""
+        await self._unmount(lazy=True)
 
     def ask_to_end(self) -> None:
         """Unmount soon: by command (which has unmounted already) or by signal."""
