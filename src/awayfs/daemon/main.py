@@ -20,7 +20,7 @@ import sys
 
 from awayfs.control import mounts, paths, volumes
 from awayfs.control.handshake import StartRequest, receive, report_error, report_ready
-from awayfs.core.errors import AwayfsError, StoreError
+from awayfs.core.errors import AwayfsError, StoreError, StoreInUse
 from awayfs.daemon.loop_watch import watched
 from awayfs.daemon.service import Service
 from awayfs.daemon.service_manager import ServiceManager
@@ -110,7 +110,7 @@ async def _serve(request: StartRequest, manager: ServiceManager) -> int:
     finally:
         store.close()
         if new:
-            _remove_unborn(directory)
+            _remove_unborn(request.volume)
     _note_unmounted(request, store, pending)
     mounts.withdraw(request.volume)
     return 0
@@ -171,13 +171,17 @@ def _salvage_note(store: Store) -> str:
     )
 
 
-def _remove_unborn(directory: str) -> None:
-    """A first mount that did not come about leaves nothing but its log behind."""
-    for name in os.listdir(directory):
-        path = os.path.join(directory, name)
-        if name == "daemon.log":
-            continue
-        if os.path.isdir(path) and not os.path.islink(path):
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            os.unlink(path)
+def _remove_unborn(volume: str) -> None:
+    """A first mount that did not come about leaves nothing but its log behind; what another daemon
+    has begun meanwhile stays.
+    """
+    directory = paths.volume_dir(volume)
+    with contextlib.suppress(StoreInUse), volumes.unused(volume):
+        for name in os.listdir(directory):
+            path = os.path.join(directory, name)
+            if name == "daemon.log":
+                continue
+            if os.path.isdir(path) and not os.path.islink(path):
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                os.unlink(path)
