@@ -181,6 +181,33 @@ def test_what_was_not_sent_does_not_arrive_once_the_connection_is_given_up(tmp_p
     run(tmp_path, body)
 
 
+@pytest.mark.parametrize("what", ["stage", "fetch", "digest", "sync"])
+def test_what_is_under_way_when_the_session_is_closed_has_lost_its_server(tmp_path, what):
+    """Going offline amid a transfer; nobody cancelled it, and none waits for ever."""
+
+    async def body(remote: SftpRemote, server: Sshd, root: bytes) -> None:
+        with open(root + b"/there", "wb") as file:
+            file.truncate(SIZE)
+        parts = remote._open
+        assert parts is not None
+        with big_file() as fd:
+            if what == "stage":
+                call = remote.stage("op", b"", fd, SIZE, Attributes())
+            elif what == "fetch":
+                call = remote.fetch(b"there", 0, SIZE, fd)
+            elif what == "digest":
+                call = remote.digest(b"there")
+            else:
+                call = parts.syncs.sync(b"")
+            running = asyncio.ensure_future(call)
+            await asyncio.sleep(0 if what == "sync" else 0.05)
+            await remote.close()
+            with pytest.raises(Unreachable):
+                await asyncio.wait_for(running, 30)
+
+    run(tmp_path, body)
+
+
 def test_idle_black_hole_is_noticed_too(tmp_path):
     async def body(remote: SftpRemote, server: Sshd, root: bytes) -> None:
         server.freeze()

@@ -286,9 +286,9 @@ class Channel:
         return asked.future
 
     async def end(self) -> None:
-        """Forget what still runs in the background; the connection is going."""
-        for task in list(self._tasks):
-            task.cancel()
+        """The connection is going: what is under way ends with ``Unreachable``, in the background
+        as well. Who waits for a part of it would take a cancellation for its own.
+        """
         self.wire.close()
 
 
