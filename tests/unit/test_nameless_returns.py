@@ -10,7 +10,7 @@ from tests.unit.test_volume_review import World, played
 
 from awayfs.core.conflicts import Resolution
 from awayfs.core.errors import Refused
-from awayfs.core.types import ROOT
+from awayfs.core.types import ROOT, Attributes
 from awayfs.volume.discard import Discarder
 
 
@@ -107,6 +107,33 @@ def test_a_removal_that_is_discarded_shows_the_base(tmp_path: Path) -> None:
         plan = await discarder.planner.plan({file.id})
         assert [group async for group in discarder.discard(plan)]
         assert await shown(world, "f") == b"old content"
+
+    played(tmp_path, play)
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_discarding_a_removal_has_the_rights_show_that_were_set_before(
+    tmp_path: Path, kind: str
+) -> None:
+    """The change of rights is not in the journal any more, as what it is about was to go."""
+
+    async def play(world: World) -> None:
+        place = world.share / "f"
+        place.write_bytes(b"content") if kind == "file" else place.mkdir()
+        place.chmod(0o750)
+        node = await world.find("f")
+        await world.volume.observer.directory(node.id if kind == "directory" else ROOT)
+        world.volume.link.offline_by_hand()
+        changes = world.volume.changes
+        changes.set_attributes(node.id, Attributes(mode=0o700, uid=4, mtime_ns=4_000_000_000))
+        changes.unlink(ROOT, b"f") if kind == "file" else changes.rmdir(ROOT, b"f")
+        await world.volume.replay._optimiser.run()
+        discarder = Discarder(world.volume.context, changes, world.volume.replay)
+        plan = await discarder.planner.plan({node.id})
+        assert [group async for group in discarder.discard(plan)]
+        back = world.shown(node)
+        assert not world.store.journal.count()
+        assert (back.mode, back.uid, back.mtime_ns) == (node.mode, node.uid, node.mtime_ns)
 
     played(tmp_path, play)
 

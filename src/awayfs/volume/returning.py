@@ -47,7 +47,7 @@ class Returning:
         nodes.add_name(parent, name, node)
         self._context.kernel.forget_entry(parent, name)
         self.content(node)
-        self._attributes(node)
+        self.attributes(node)
 
     def leads_nowhere(self, node: NodeId, parent: NodeId, coming: Collection[NodeId] = ()) -> bool:
         """Whether a name in a directory would take a node out of everybody's sight: inside itself,
@@ -132,7 +132,7 @@ class Returning:
             self._context.kernel.forget_entry(directory, name)
             self._context.kernel.forget_node(node)
 
-    def _attributes(self, node: NodeId) -> None:
+    def attributes(self, node: NodeId) -> None:
         """What was set before is not sent any more, since the node was to go: the base's shows."""
         store = self._store
         base = store.server.get(node)
