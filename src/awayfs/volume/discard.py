@@ -176,10 +176,10 @@ class Discarder:
                 mine = [r for r in records.values() if r.node == node]
                 if node in known:
                     self._put_back.properties(node, mine)
-                    self._put_back.content(node, mine)
-                    self._returning.content(node)
                     if node != ROOT and not local[node]:  # what was set may be out of the journal
                         self._returning.attributes(node)
+                    self._put_back.content(node, mine)
+                    self._returning.content(node)
                 for conflict in store.conflicts.of_node(node):
                     if not any(store.journal.get(seq) for seq in conflict.record_seqs):
                         store.conflicts.remove(conflict.id)

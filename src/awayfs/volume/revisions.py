@@ -70,6 +70,8 @@ class Revision:
         self._sources: list[_Source] = []
         self._landing: _Source | None = None
         self._lock = asyncio.Lock()
+        self._readers = 0
+        self._closed = False
         try:
             for one in found:
                 self._sources.append(_opened(context, one))
@@ -83,11 +85,17 @@ class Revision:
         if end <= offset:
             return b""
         if self._missing(offset, end):
+            self._readers += 1  # from now on: it may be closed before the read begins
             return self._read_fetched(offset, end)
         return self._assembled(offset, end)
 
     def close(self) -> None:
-        """Let go of all files."""
+        """Let go of all files; the last read under way does, as it writes to one by its number."""
+        self._closed = True
+        if not self._readers:
+            self._let_go()
+
+    def _let_go(self) -> None:
         for source in self._sources:
             if source.held is not None:
                 self._context.held.close(source.held)
@@ -96,13 +104,18 @@ class Revision:
         self._sources.clear()
 
     async def _read_fetched(self, offset: int, end: int) -> bytes:
-        async with self._lock:
-            for gap in self._missing(offset, end):
-                wide = min(max(gap.end, gap.start + WINDOW), self.size)
-                wanted = self._missing(gap.start, wide)
-                if wanted and wanted[0].start == gap.start:
-                    await self._fetch(wanted[0])
-        return self._assembled(offset, end)
+        try:
+            async with self._lock:
+                for gap in self._missing(offset, end):
+                    wide = min(max(gap.end, gap.start + WINDOW), self.size)
+                    wanted = self._missing(gap.start, wide)
+                    if wanted and wanted[0].start == gap.start:
+                        await self._fetch(wanted[0])
+            return self._assembled(offset, end)
+        finally:
+            self._readers -= 1
+            if self._closed and not self._readers:
+                self._let_go()
 
     def _missing(self, offset: int, end: int) -> list[Range]:
         gaps = [Range(offset, end)]
