@@ -46,3 +46,23 @@ def test_no_base_is_deleted_once_another_daemon_may_make_one(
         world.store.close()
 
     asyncio.run(asyncio.wait_for(run(), 60))
+
+
+@pytest.mark.parametrize("woken", ["link", "culling", "both"])
+def test_who_was_woken_a_moment_ago_ends_too(tmp_path: Path, woken: str) -> None:
+    """The worker ends with us when a service is stopped: then the link has just been lost."""
+
+    async def run() -> None:
+        world = World(tmp_path)
+        await world.online()
+        world.volume.start()
+        await asyncio.sleep(0.1)
+        if woken != "culling":
+            world.volume.link.lost("the worker process ended")
+        if woken != "link":
+            world.volume.culling.wake()
+        await world.volume.stop()
+        assert not world.volume.context.tasks
+        world.store.close()
+
+    asyncio.run(asyncio.wait_for(run(), 60))

@@ -205,6 +205,10 @@ class Volume:
         if tasks:  # a cancelled upload waits for its worker, which may never answer
             await asyncio.wait(tasks, timeout=WORKERS_END_S)
         await self.link.remote.close()
+        while left := set(self.context.tasks):
+            await asyncio.wait(left, timeout=WORKERS_END_S)
+            for task in left:
+                task.cancel()  # again: wait_for of 3.11 may swallow a cancellation
         await asyncio.gather(*tasks, return_exceptions=True)
         self.store.insist(self.context.opened.save_all)
         self.context.opened.close_all()
