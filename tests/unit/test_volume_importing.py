@@ -287,6 +287,37 @@ def test_a_newer_version_is_not_replaced_whoever_has_it_open(way: str, tmp_path:
     played(tmp_path, play)
 
 
+@pytest.mark.parametrize("how", ["remove", "rename"])
+def test_an_imported_content_stays_when_another_of_its_names_goes(how: str, tmp_path: Path) -> None:
+    """Also where the server has moved on: what was imported is one side of the conflict."""
+
+    async def play(world: World) -> None:
+        for name in ("f", "other"):
+            (world.share / name).write_bytes(b"theirs")
+        os.link(world.share / "f", world.share / "g")
+        for name in ("f", "g", "other"):
+            await world.cached(name)
+        nodes, records = edit_of(b"f", b"mine, and longer")
+        nodes.append(node(3, base=base(b"other", Kind.FILE, size=6, token=b"older"), path=b"other"))
+        if how == "remove":
+            records.append(RecordFacts(seq=2, kind="remove", node=2, parent=1, name=b"g"))
+        else:
+            names = {"parent": 1, "name": b"other", "to_parent": 1, "to_name": b"g"}
+            records.append(RecordFacts(seq=2, kind="rename", node=3, replaced=2, **names))
+        place = archive(tmp_path / "archive", nodes, records)
+        (tmp_path / "archive/local-2").write_bytes(b"mine, and longer")
+        importer = await imported(world, place)
+        assert importer.report()["skipped"] == []
+        await world.drained()
+        assert (world.share / "f").read_bytes() == b"theirs"
+        handle = world.volume.files.open(await world.find("f"), writing=False)
+        assert await world.read(handle, 0, 100) == b"mine, and longer"
+        world.volume.files.close(handle)
+        assert world.store.conflicts.of_node((await world.find("f")).id)
+
+    played(tmp_path, play)
+
+
 def test_a_daemon_that_dies_in_an_import_sends_no_half_of_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -338,9 +338,12 @@ class Importer:
         """Have the base here be the archived one, where the server has moved on since.
 
         To be followed by the change, with nothing in between: what is observed then is left to
-        replay, which finds that the server has another revision.
+        replay, which finds that the server has another revision. Of a file with several names it
+        was done when the content was imported, which is to stay when one of them goes.
         """
         if base is None or not self._bases.moved_on(node, base):
+            return
+        if self._store.journal.has_store(node):
             return
         now = self._store.server.get(node)
         assert now is not None
