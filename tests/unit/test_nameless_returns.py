@@ -111,6 +111,33 @@ def test_a_removal_that_is_discarded_shows_the_base(tmp_path: Path) -> None:
     played(tmp_path, play)
 
 
+@pytest.mark.parametrize("how", ["rm and mv", "mv over"])
+def test_discarding_keeps_what_was_under_one_name_one_after_the_other(
+    tmp_path: Path, how: str
+) -> None:
+    """Both had changes: what is given up of one does not take the place of the other's."""
+
+    async def play(world: World) -> None:
+        for name in ("f", "g"):
+            (world.share / name).write_bytes(b"theirs")
+        nodes = {name: await world.cached(name) for name in ("f", "g")}
+        world.volume.link.offline_by_hand()
+        for name, node in nodes.items():
+            world.write(node, 0, b"mine in " + name.encode())
+        if how == "rm and mv":
+            world.volume.changes.unlink(ROOT, b"f")
+        world.volume.changes.rename(ROOT, b"g", ROOT, b"f", 0)
+        discarder = Discarder(world.volume.context, world.volume.changes, world.volume.replay)
+        plan = await discarder.planner.plan({node.id for node in nodes.values()})
+        assert [group async for group in discarder.discard(plan)]
+        history = world.store.history
+        kept = {Path(history.content_path(lost.id)).read_bytes() for lost in history.all()}
+        assert kept == {b"mine in f", b"mine in g"}
+        assert await shown(world, "f") == await shown(world, "g") == b"theirs"
+
+    played(tmp_path, play)
+
+
 @pytest.mark.parametrize("kind", ["file", "directory"])
 def test_discarding_a_removal_has_the_rights_show_that_were_set_before(
     tmp_path: Path, kind: str

@@ -86,13 +86,13 @@ class History:
     def add(self, lost: Lost, staged_path: str | None) -> Lost:
         """Keep a staged file (of the same file system) as this variant; None: it has no content.
 
-        One of the same conflict, path and kind is replaced: it was of a decision that was cut
-        off. A rollback moves the file back to ``staged_path``.
+        One of the same conflict, node, path and kind is replaced: it was of a decision that was
+        cut off. A rollback moves the file back to ``staged_path``.
         """
         with self._db.transaction():
             earlier = self._db.rows(
-                "SELECT id FROM history WHERE conflict = ? AND path = ? AND which = ?",
-                (lost.conflict, lost.path, lost.which),
+                "SELECT id FROM history WHERE conflict = ? AND node = ? AND path = ? AND which = ?",
+                (lost.conflict, lost.node, lost.path, lost.which),
             )
             self.remove([row[0] for row in earlier])
             marks = ", ".join("?" * len(_values(lost)))
