@@ -134,6 +134,11 @@ def test_discarding_keeps_what_was_under_one_name_one_after_the_other(
         kept = {Path(history.content_path(lost.id)).read_bytes() for lost in history.all()}
         assert kept == {b"mine in f", b"mine in g"}
         assert await shown(world, "f") == await shown(world, "g") == b"theirs"
+        await world.volume.undo.undo(b"f")
+        assert await shown(world, "f") == b"mine in f"
+        assert await shown(world, "g") == b"theirs"
+        await world.volume.undo.undo(b"g")
+        assert await shown(world, "g") == b"mine in g"
 
     played(tmp_path, play)
 

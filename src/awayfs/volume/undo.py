@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from awayfs.core.errors import EDISCONDATA, UsageError
-from awayfs.core.types import Kind
+from awayfs.core.types import Kind, NodeId
 from awayfs.store.files import unlink_quietly
 from awayfs.store.history import Lost
 from awayfs.store.nodes import Node
@@ -106,9 +106,10 @@ class Undo:
         found = self._store.history.of(path, node.id if node is not None else None)
         if not found:
             raise UsageError("nothing was decided about it, or what lost is culled by now")
-        together = _of_last(found, displaced=False) or _of_last(found, displaced=True)
+        itself = node.id if node is not None else 0
+        together = _of_last(found, itself) or _of_last(found, itself, displaced=True)
         if which is not None and which not in together:
-            together = _of_last(found, displaced=True) or together
+            together = _of_last(found, itself, displaced=True) or together
         if which is not None and which not in together:
             there = ", ".join(sorted(together))
             raise UsageError(f"the last decision did not give the {which} version up, but: {there}")
@@ -294,9 +295,12 @@ class Undo:
             node.size, node.mtime_ns = fresh.size, fresh.mtime_ns
 
 
-def _of_last(found: Sequence[Lost], *, displaced: bool) -> dict[str, Lost]:
+def _of_last(found: Sequence[Lost], itself: NodeId, *, displaced: bool = False) -> dict[str, Lost]:
     """What the last decision gave up, by which variant it was; or what was kept without one, as
     it was displaced: that is nothing that anybody decided.
+
+    Of two that had the name one after the other, the one of the node that has it now.
     """
     left = [one for one in found if (one.why == DISPLACED) is displaced]
-    return {one.which: one for one in left if one.conflict == left[-1].conflict}
+    last = [one for one in left if one.conflict == left[-1].conflict]
+    return {one.which: one for one in sorted(last, key=lambda one: one.node == itself)}
