@@ -108,6 +108,13 @@ def test_numbers_of_decisions_without_a_conflict_are_their_own(store: Store) -> 
 LIMITS = Limits(age_days=1, total=10)
 
 
+def test_two_decisions_that_are_under_way_have_a_number_each(store: Store) -> None:
+    """A discard that waits keeps nothing yet; what is kept meanwhile must not be replaced by it."""
+    waiting, other = store.history.new_decision(), store.history.new_decision()
+    kept = [keep(store, text, number) for text, number in ((b"a", other), (b"b", waiting))]
+    assert [bytes_of(store, one) for one in kept] == [b"a", b"b"]
+
+
 @pytest.mark.parametrize(
     ("kept", "gone"),
     [

@@ -82,6 +82,7 @@ class History:
     def __init__(self, db: Database, files: Files) -> None:
         self._db = db
         self._files = files
+        self._given = 0
 
     def add(self, lost: Lost, staged_path: str | None) -> Lost:
         """Keep a staged file (of the same file system) as this variant; None: it has no content.
@@ -165,9 +166,13 @@ class History:
         return [Weight(*row) for row in rows]
 
     def new_decision(self) -> int:
-        """A number that no conflict has or will have, for what no conflict was about."""
+        """A number that no conflict has or will have, for what no conflict was about.
+
+        Nobody else gets it, either, before anything is kept under it.
+        """
         lowest = self._db.value("SELECT coalesce(min(conflict), 0) FROM history")
-        return min(int(lowest), 0) - 1
+        self._given = min(int(lowest), self._given) - 1
+        return self._given
 
 
 def _values(lost: Lost) -> Row:
