@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,19 @@ from tests.unit.test_volume_review import World, played
 
 from awayfs.core.conflicts import Resolution
 from awayfs.core.types import ROOT
+from awayfs.daemon import fsck
 from awayfs.store.nodes import Node
+from awayfs.store.store import Store
 
 
-def cut_power(world: World, torn: Node) -> None:
+def cut_power(
+    world: World, torn: Node, before_start: Callable[[str], object] = lambda _state: None
+) -> None:
     """The machine goes down; the database came to the disk, and this file's bytes did not."""
     world.die()
     os.truncate(world.store.content.fd_path(torn.id).replace("/state/", "/state+/"), 0)
     Path(world.state, "running").write_text("another boot")
+    before_start(world.state)
     world.open()
 
 
@@ -51,6 +57,45 @@ def test_a_save_that_was_not_durable_replaces_nothing_unseen(
         kept = b"" if keep is Resolution.LOCAL else b"settled"
         assert (world.share / "f").read_bytes() == kept
         assert not world.store.conflicts.all() and not world.store.journal.count()
+
+    played(tmp_path, play)
+
+
+def checked(state: str) -> None:
+    fsck.main([state, "--repair"])
+
+
+def refused(state: str) -> None:
+    """A mount that does not come about, of another URL, say."""
+    Store.open(state, create=True).close()
+
+
+def killed(state: str) -> None:
+    """Before it has looked at what it found."""
+    store = Store.open(state, create=True)
+    store.db.close()
+    store._lock.release()
+
+
+@pytest.mark.parametrize("before_start", [checked, refused, killed])
+def test_who_opens_first_after_a_power_cut_need_not_be_who_sends(
+    tmp_path: Path, before_start: Callable[[str], object]
+) -> None:
+    """For the next one the machine was not down; what is torn must not replace anything still."""
+
+    async def play(world: World) -> None:
+        (world.share / "f").write_bytes(b"settled")
+        file = await world.cached("f")
+        world.volume.link.offline_by_hand()
+        world.write(file, 0, b"edited here")
+        cut_power(world, file, before_start)
+        await world.online()
+        await world.drained()
+        assert (world.share / "f").read_bytes() == b"settled"
+        assert world.store.conflicts.count() == 1
+        world.die()
+        world.open()
+        assert world.store.suspect == [] and world.store.conflicts.count() == 1
 
     played(tmp_path, play)
 

@@ -53,6 +53,8 @@ LOST_RECORDS: Final = 100_000
 _SIGNS: Final = ("volume.db", "volume.db.salvaged", "running")
 """One of these says that a directory holds a volume."""
 
+_SUSPECT: Final = "store.suspect"
+
 _SAME_TIME_NS: Final = 2_000_000_000
 """A server may keep times so coarsely."""
 _EDITED: Final = (
@@ -140,8 +142,9 @@ class Store:
             if report is not None:
                 store._after_salvage(report)
             if unclean and last_boot != boot_id:
-                store.suspect = store._after_power_cut()
+                store._after_power_cut()
                 store.journal.skip(LOST_RECORDS)
+            store.suspect = store._suspects()
             store.facts.set("store.boot_id", boot_id)
             _write_marker(directory, boot_id)
         except BaseException:
@@ -254,20 +257,31 @@ class Store:
         if base is not None and self.nodes.get(node) is not None:
             self.nodes.update(node, size=base.size, mtime_ns=base.mtime_ns)
 
-    def _after_power_cut(self) -> list[NodeId]:
-        """Drop clean content that may not have reached the disk; the dirty nodes concerned."""
-        suspect: list[NodeId] = []
+    def _after_power_cut(self) -> None:
+        """Drop clean content that may not have reached the disk; note the dirty nodes concerned.
+
+        On record, as who opens next may be somebody who only looks, or may not get far.
+        """
+        suspect = set(self._suspects())
         with self.transaction():
             self.nodes.skip_ids()
             for node in self.content.doubtful():
                 if self.journal.has_store(node):
                     self.content.mark_unsynced(node)
-                    suspect.append(node)
+                    suspect.add(node)
                 else:
                     self.content.drop(node)
             for node in self.content.bases.unsynced():
                 self.content.drop_base(node)
-        return suspect
+            self.facts.set(_SUSPECT, " ".join(map(str, sorted(suspect))))
+
+    def _suspects(self) -> list[NodeId]:
+        noted = map(int, (self.facts.get(_SUSPECT) or "").split())
+        return [node for node in noted if self.journal.has_store(node)]
+
+    def suspects_seen_to(self) -> None:
+        """None of them is sent unseen any more. In the transaction that has them wait."""
+        self.facts.set(_SUSPECT, "")
 
 
 def _boot_id() -> str:

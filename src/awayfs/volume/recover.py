@@ -27,8 +27,11 @@ def recover(store: Store, now_ns: int) -> None:
     _finish_cut(store)
     for node in {r.node for r in store.journal.all() if r.kind is RecordKind.STORE}:
         _adopt_witness(store, node)
-    for node in store.suspect:
-        _park_suspect(store, node, now_ns)
+    if store.suspect:
+        with store.transaction():
+            for node in store.suspect:
+                _park_suspect(store, node, now_ns)
+            store.suspects_seen_to()
     let_go_unreachable(store)
     for node in store.nodes.orphans():
         if not (
