@@ -157,6 +157,26 @@ def test_an_undo_is_guarded(plain: Client) -> None:
     in_step(plain, "f", "changed since\n")
 
 
+def test_a_hard_link_is_in_conflict_by_each_of_its_names(plain: Client) -> None:
+    for name in ("a", "d/b"):
+        plain.on_server(name).parent.mkdir(exist_ok=True)
+    plain.on_server("a").write_text(BASE)
+    os.link(plain.on_server("a"), plain.on_server("d/b"))
+    for name in ("a", "d/b"):
+        assert Path(plain.path(name)).read_text() == BASE
+    plain.offline()
+    Path(plain.path("a")).write_text(OURS)
+    plain.on_server("a").write_text(THEIRS)
+    plain.online()
+    plain.sync(check=False)
+    for path in ("a", "d/b", "d"):
+        told = json.loads(plain.awayfs("conflicts", plain.path(path), "--json"))["conflicts"]
+        assert [conflict["kind"] for conflict in told] == ["update/update"], path
+    plain.awayfs("resolve", plain.path("d/b"), "--keep", "local")
+    for name in ("a", "d/b"):
+        in_step(plain, name, OURS)
+
+
 def test_many_at_once(plain: Client) -> None:
     names = ["a.txt", "b.txt", "d/a.txt", "d/b.md", "d/e/c.txt"]
     in_conflict(plain, *names)

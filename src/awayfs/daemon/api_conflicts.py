@@ -31,8 +31,10 @@ class ConflictApi:
         volume, slices, prefix = self._volume(), Slices(), path + b"/"
         shown = volume.virtual.conflicts.shown_paths()
         found: list[dict[str, Any]] = []
+        named = volume.virtual.conflicts.named() if path else []
+        asked = {place.id for place, at in named if at == path or at.startswith(prefix)}
         for place, at in volume.virtual.conflicts.located():
-            if path and at != path and not at.startswith(prefix):
+            if path and place.id not in asked:
                 continue
             conflict = volume.store.conflicts.get(place.id)
             if conflict is not None:

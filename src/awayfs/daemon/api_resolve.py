@@ -63,18 +63,16 @@ class ResolveApi:
                 f"{unknown[0]}: no such kind; known are {', '.join(ConflictKind)}", "usage"
             )
         wanted = [path_param({"path": path}) for path in params.get("paths") or [""]]
-        found: dict[int, Chosen] = {}
-        all_of_them = [
-            (place, path)
-            for place, path in volume.virtual.conflicts.located()
-            if not kinds or place.kind in kinds
+        found: set[int] = set()
+        named = [
+            one for one in volume.virtual.conflicts.named() if not kinds or one[0].kind in kinds
         ]
         for path in wanted:
-            chosen = _chosen(path, all_of_them)
+            chosen = _chosen(path, named)
             if not chosen:
                 raise ControlError(_nothing(path, kinds), "not-found")
-            found |= {place.id: (place, at) for place, at in chosen}
-        return [found[number] for number in sorted(found)]
+            found |= {place.id for place, _ in chosen}
+        return [one for one in volume.virtual.conflicts.located() if one[0].id in found]
 
     # -- deciding -------------------------------------------------------------------------
 

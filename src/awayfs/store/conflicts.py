@@ -21,10 +21,11 @@ _FIELDS: Final = (
     " server_variant, server_complete, base_variant, note"
 )
 _SELECT: Final = f"SELECT id, {_FIELDS} FROM conflicts"  # noqa: S608
-_PLACES: Final = (
+_NAMES: Final = (
     "SELECT c.id, c.node, c.kind, ifnull(n.parent, c.parent), ifnull(n.name, c.name)"
-    " FROM conflicts c LEFT JOIN names n ON n.node = c.node GROUP BY c.id ORDER BY c.id"
+    " FROM conflicts c LEFT JOIN names n ON n.node = c.node"
 )
+_PLACES: Final = f"{_NAMES} GROUP BY c.id ORDER BY c.id"
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Entry).decode
 
@@ -117,6 +118,10 @@ class Conflicts:
     def places(self) -> list[Place]:
         """Where each is shown, oldest first: the node's first name, else where it was found."""
         return [Place(*row) for row in self._db.rows(_PLACES)]
+
+    def places_by_name(self) -> list[Place]:
+        """The same, but one for each name of a node that has several."""
+        return [Place(*row) for row in self._db.rows(_NAMES)]
 
     def nodes(self) -> set[NodeId]:
         """The nodes that have one."""

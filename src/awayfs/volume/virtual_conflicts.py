@@ -123,10 +123,17 @@ class ConflictTree:
 
     def located(self) -> list[tuple[Place, bytes]]:
         """Every conflict's place with the path it is about, oldest first: quick for many."""
+        return self._with_paths(self._store.conflicts.places())
+
+    def named(self) -> list[tuple[Place, bytes]]:
+        """The same under each name of what is in conflict: a hard link is, by any of them."""
+        return self._with_paths(self._store.conflicts.places_by_name())
+
+    def _with_paths(self, places: Iterable[Place]) -> list[tuple[Place, bytes]]:
         above: dict[NodeId, Path] = {}
         return [
             (place, b"/".join((*self._directory(place.parent, above), place.name)))
-            for place in self._store.conflicts.places()
+            for place in places
         ]
 
     def shown_paths(self) -> dict[int, Path]:
