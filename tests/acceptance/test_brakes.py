@@ -118,6 +118,38 @@ def test_an_emptied_root(client: Client) -> None:
     assert read(client.path("work/deep/f7")) == "content 7"
 
 
+@pytest.mark.parametrize("kind", ["dir", "sftp"])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_an_emptied_root_that_something_was_sent_to(
+    kind: str, restarted: bool, tmp_path: object
+) -> None:
+    """With nothing in it but what went out since, it is as empty as before."""
+    with mounted(kind, str(tmp_path), "fresh=60") as client:
+        write(f"{client.server.root}/f", "one")
+        write(f"{client.server.root}/g", "two")
+        client.umount()
+        client.mount("fresh=60")
+        assert [read(client.path(name)) for name in look(client.mountpoint)] == ["one", "two"]
+        for name in ("f", "g"):
+            os.unlink(client.on_server(name))
+        write(client.path("sent"), "made meanwhile")
+        client.sync(check=False)
+        if restarted:
+            client.kill()
+            client.mount("fresh=60")
+        else:
+            client.offline()
+            client.online()
+        assert_stopped(client, "the volume is empty", seen_at=client.mountpoint)
+        assert read(client.path("f")) == "one"
+        client.awayfs("sync", "--accept-deletions", "--wait", client.mountpoint)
+        eventually(lambda: look(client.mountpoint) == ["sent"], "what is left")
+        os.unlink(client.on_server("sent"))  # one thing alone may go on purpose
+        client.offline()
+        client.online()
+        eventually(lambda: look(client.mountpoint) == [], "nothing is left")
+
+
 def test_most_of_the_volume_became_something_else(client: Client) -> None:
     root = f"{client.server.root}/work/deep"
     for name in os.listdir(root):

@@ -67,10 +67,10 @@ def test_the_pause_is_bounded(failures: int, jitter: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("known", "listed", "stops"), [(0, 0, False), (1, 0, False), (2, 0, True), (9, 1, False)]
+    ("gone", "others", "stops"), [(0, 0, False), (1, 0, False), (2, 0, True), (9, 1, False)]
 )
-def test_an_emptied_root_stops(known: int, listed: int, stops: bool) -> None:
-    assert safety.emptied_root(known, listed) is stops
+def test_an_emptied_root_stops(gone: int, others: int, stops: bool) -> None:
+    assert safety.emptied_root(gone, others) is stops
 
 
 @pytest.mark.parametrize(

@@ -27,12 +27,13 @@ MOST_ZONES_NS = 26 * 3600 * SECOND_NS
 by no more than the third."""
 
 
-def emptied_root(known_children: int, listed: int) -> bool:
+def emptied_root(gone: int, others: int) -> bool:
     """The root held several things and now holds nothing (an export that is not mounted).
 
-    A root with a single child may well have been emptied on purpose.
+    What we have put there ourselves since it was last listed is nothing: ``others`` is what else
+    it holds. A root with a single child may well have been emptied on purpose.
     """
-    return listed == 0 and known_children >= EMPTIED_ROOT_AT_LEAST
+    return others == 0 and gone >= EMPTIED_ROOT_AT_LEAST
 
 
 def root_replaced(known_file_id: bytes | None, seen_file_id: bytes | None) -> bool:

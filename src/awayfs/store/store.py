@@ -26,6 +26,7 @@ from typing import Final, TypeVar
 from awayfs.core.errors import StoreError
 from awayfs.core.types import NodeId
 from awayfs.store import fsck, sync
+from awayfs.store.brought import Brought
 from awayfs.store.conflicts import Conflicts
 from awayfs.store.content import Content
 from awayfs.store.db import Database
@@ -80,6 +81,7 @@ class Store:
         self.journal = Journal(db)
         self.intents = Intents(db)
         self.saves = Saves(db)
+        self.brought = Brought(db)
         self.journal.on_remove += (self.intents.clear, self.saves.clear)
         self.pins = Pins(db, self.nodes)
         self.node_settings = NodeSettings(db, self.nodes)

@@ -18,7 +18,7 @@ from awayfs.core.safety import (
     mass_change_of_type,
     mass_deletion,
 )
-from awayfs.core.types import ROOT, NodeId
+from awayfs.core.types import ROOT, Entry, NodeId
 from awayfs.volume.context import Context
 
 Rule = Callable[[int, int], bool]
@@ -43,17 +43,39 @@ class Brakes:
         return gone
 
     def check(
-        self, directory: NodeId, listed: int, changes: Sequence[diff.Change], known: int
+        self,
+        directory: NodeId,
+        changes: Sequence[diff.Change],
+        known: int = 0,
+        listed: Sequence[Entry] | None = None,
     ) -> None:
-        """Stop the volume, and raise ``Implausible``, where a person has to look first."""
+        """Stop the volume, and raise ``Implausible``, where a person has to look first.
+
+        ``listed``: all that the directory holds, if it was listed.
+        """
         if self._context.deletions_accepted:
             return
-        if directory == ROOT and emptied_root(len(self._server.children(ROOT)), listed):
+        if directory == ROOT and listed is not None and self._is_emptied(listed):
             self._stop("the volume is empty on the server, and was not before")
         if self._is_most(self._changed_type(changes), known, mass_change_of_type):
             self._stop("more than half of the volume became another kind of thing on the server")
         if self.missing(changes, known):
             self._stop("more than half of the volume is gone on the server")
+
+    def believed(self, directory: NodeId) -> None:
+        """A listing was adopted: the next one of the root is judged by what is there now.
+
+        Needs a transaction around it.
+        """
+        if directory == ROOT:
+            self._context.store.brought.clear()
+
+    def _is_emptied(self, listed: Sequence[Entry]) -> bool:
+        """Whether the root holds nothing, but for what we have put there since."""
+        known, brought = dict(self._server.children(ROOT)), self._context.store.brought
+        here = {entry.name for entry in listed}
+        others = sum(name not in known or known[name] not in brought for name in here)
+        return emptied_root(len(known.keys() - here), others)
 
     def _changed_type(self, changes: Sequence[diff.Change]) -> list[NodeId]:
         return [

@@ -110,8 +110,7 @@ class Observer:
         directory = self._store.server.path(parent)
         if directory is None:
             return
-        commits = self._commits.get(parent, 0)
-        path = join(directory, name)
+        commits, path = self._commits.get(parent, 0), join(directory, name)
         try:
             entry = await self._context.link.call(lambda remote: remote.stat(path))
         except NotFound:
@@ -123,7 +122,7 @@ class Observer:
                 return
             changes = self._compared.name(parent, name, entry)
             if alone or not _takes_away(changes):
-                self._brakes.check(parent, len(changes), changes, 0)
+                self._brakes.check(parent, changes)
                 self._adopter.adopt(parent, changes)
                 break
             if await self._has_listed(parent):
@@ -382,7 +381,7 @@ class Observer:
             listed, listed_ns = await self.listed(node), self._context.now()
             found = None
             changes = await self._compared.listing(node, listed, slices)
-        self._brakes.check(node, len(listed), changes, known)
+        self._brakes.check(node, changes, known, listed)
         came = self._come_from(changes)
         newer: set[Seen] = set()
         unchanged: list[NodeId] = []
@@ -397,6 +396,7 @@ class Observer:
                     ended = next(steps, END) is END
                 if ended:
                     server.set_listed(node, listed_ns)
+                    self._brakes.believed(node)
             noted.clear()  # that was ourselves
             await slices.pause()
         fingerprint = None

@@ -200,6 +200,8 @@ class Committer:
         self, record: Record, facts: Facts, entry: Entry, by_others: bool, digest: bytes | None
     ) -> None:
         self._name_there(record.parent, record.name, record.node)
+        if record.parent == ROOT:
+            self._store.brought.add(record.node)
         if facts.kind is Kind.DIRECTORY:
             self._server.set(record.node, entry, seen_ns=self._context.now())
             self._server.set_listed(record.node, 0 if by_others else self._context.now())
