@@ -407,6 +407,31 @@ def test_both_of_a_removal_and_an_edit(plain: Client) -> None:
     assert os.listdir(plain.server.root) == ["f"]
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_directory_that_stayed_for_an_edit_is_removed_after_all(
+    at_once: bool, client: Client
+) -> None:
+    """The edit was decided about first, and nothing holds the directory any more."""
+    client.on_server("d").mkdir()
+    client.on_server("d/f").write_text(BASE)
+    assert os.listdir(client.path("d")) == ["f"]
+    client.offline()
+    os.unlink(client.path("d/f"))
+    os.rmdir(client.path("d"))
+    client.on_server("d/f").write_text(THEIRS)
+    client.online()
+    client.sync(check=False)
+    assert sorted(c["path"] for c in client.conflicts()) == ["d", "d/f"]
+    if not at_once:
+        client.awayfs("resolve", client.path("d/f"), "--keep", "local")
+    client.awayfs("resolve", client.path("d"), "--keep", "local")
+    client.sync()
+    assert client.conflicts() == []
+    assert not client.on_server("d").exists() and os.listdir(client.mountpoint) == []
+    client.awayfs("resolve", "--undo", client.path("d/f"))
+    in_step(client, "d/f", THEIRS)
+
+
 @pytest.mark.parametrize("keep", ["both", "local", "server"])
 def test_a_directory_renamed_over_one_that_was_filled(keep: str, plain: Client) -> None:
     for name in ("ours", "place"):

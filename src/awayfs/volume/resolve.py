@@ -146,11 +146,14 @@ class Resolver:
         saving()
         for parent, name in self._names_meant(conflict):
             node = self._store.nodes.get(conflict.node)
-            if node is not None and node.kind is Kind.DIRECTORY:
+            if node is None or node.kind is not Kind.DIRECTORY:
+                self._changes.unlink(parent, name)
+            elif self._store.nodes.has_children(node.id):
                 raise UsageError(
                     "the directory holds files of the server's; remove them with rm -r"
                 )
-            self._changes.unlink(parent, name)
+            else:  # what made it stay went by a decision of its own
+                self._changes.rmdir(parent, name)
             self._context.kernel.forget_entry(parent, name)
 
 
