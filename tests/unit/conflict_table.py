@@ -303,6 +303,8 @@ KEPT = [
             "twins, rename by case alone: another file",
             "store: never there, taken",
             "rename: taken by a stranger",
+            "rename retried: not done, edited there since, and a stranger at the target, no ids",
+            "rename retried: not done, and a copy of it at the target, no ids",
             "rename over: a stranger where ours never was",
         ),
     ),

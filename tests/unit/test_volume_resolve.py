@@ -543,6 +543,34 @@ def test_keeping_both_where_the_servers_went_with_its_directory(
     played(tmp_path, play)
 
 
+def test_keeping_both_where_a_file_has_the_name_of_the_directory_it_was_moved_to(
+    tmp_path: Path,
+) -> None:
+    """The file goes aside, and the directory is made anew with what was moved there."""
+
+    async def play(world: World) -> None:
+        for name in ("d", "e"):
+            (world.share / name).mkdir()
+        (world.share / "e/f").write_bytes(b"moved")
+        await world.cached("e/f")
+        directory = await world.find("d")
+        await world.volume.observer.directory(directory.id)
+        world.volume.changes.rename(ROOT, b"e", directory.id, b"e", 0)
+        (world.share / "d").rmdir()
+        (world.share / "d").write_bytes(b"theirs")
+        await world.drained()
+        assert [one.kind for one in world.store.conflicts.all()] == ["type"]
+        for conflict in world.store.conflicts.all():
+            await world.volume.deciding.keep(conflict.id, "both")
+        await world.drained()
+        assert not world.store.conflicts.all() and not world.store.journal.count()
+        assert (world.share / "d/e/f").read_bytes() == b"moved"
+        (aside,) = world.share.glob("d (conflict*")
+        assert aside.read_bytes() == b"theirs"
+
+    played(tmp_path, play)
+
+
 SINCE: dict[str, list[tuple[str, str, int]]] = {
     "renamed": [("d/a", "d/b", 0)],
     "both renamed": [("d/a", "d/b", 0), ("f", "g", 0)],

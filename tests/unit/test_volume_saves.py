@@ -63,6 +63,26 @@ def test_nothing_is_left_of_it(restarted: bool, tmp_path: Path) -> None:
     played(tmp_path, play)
 
 
+@pytest.mark.parametrize("what", ["directory", "symlink"])
+def test_nor_where_the_server_has_another_kind_of_thing(what: str, tmp_path: Path) -> None:
+    async def play(world: World) -> None:
+        there = world.share / "f"
+        there.write_bytes(b"base\n")
+        await world.cached("f")
+        made(world, b".tmp")
+        world.volume.changes.rename(ROOT, b".tmp", ROOT, b"f", 0)
+        there.unlink()
+        there.mkdir() if what == "directory" else there.symlink_to("elsewhere")
+        await world.drained()
+        assert [one.kind for one in world.store.conflicts.all()] == ["type"]
+        assert await given_up(world) == ["f"]
+        assert there.is_dir() or there.is_symlink()
+        kept = [world.store.history.content_path(one.id) for one in world.store.history.all()]
+        assert OURS in [Path(path).read_bytes() for path in kept]
+
+    played(tmp_path, play)
+
+
 def test_what_another_wrote_to_it_meanwhile_is_not_lost(tmp_path: Path) -> None:
     async def play(world: World) -> None:
         await saved(world)

@@ -60,11 +60,8 @@ class KeepBoth:
             return await self._local.keep(conflict, record)
         if kind in CREATING:
             record = self._local.as_creation(record)
-            copy = (
-                await self._strangers.free_directory(record, record.parent)
-                if record.parent
-                else None
-            )
+            directory = record.to_parent if record.kind is RecordKind.RENAME else record.parent
+            copy = await self._strangers.free_directory(record, directory) if directory else None
             if copy:
                 self._steps.release(record)
                 return copy

@@ -20,6 +20,8 @@ from awayfs.volume.resolve_other_names import set_apart
 from awayfs.volume.resolve_steps import Steps
 from awayfs.volume.returning import Returning
 
+ABOUT_CONTENT = (ConflictKind.UPDATE_UPDATE, ConflictKind.TYPE)
+"""Conflicts of which the history keeps what is here (``core.deciding``)."""
 TAKING = (RecordKind.RENAME, RecordKind.REMOVE)
 
 
@@ -139,7 +141,7 @@ class KeepServer:
             self._check_home(record.node, names)
         elif not await self._stands(record.node):
             names = []
-        is_save = conflict.kind == ConflictKind.UPDATE_UPDATE and record.seq in self._store.saves
+        is_save = conflict.kind in ABOUT_CONTENT and record.seq in self._store.saves
         with self._store.transaction():
             if not names or is_save:
                 saving()
