@@ -10,7 +10,7 @@ import sys
 import time
 
 from tests.model.limits import bound_memory
-from tests.model.machine import BOTH, MACHINES
+from tests.model.machines import BOTH, MACHINES
 from tests.model.script import generate, play, shown, shrink
 from tests.model.world import done
 

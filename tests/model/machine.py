@@ -1,8 +1,8 @@
 """The rules: what may happen, and how often.
 
-``Apart`` lets everybody work beside everybody else. In ``InTurns`` all is synchronised whenever
-another one begins to work, so that there is never a conflict; in ``Parts``, too, but before that
-single subtrees are sent.
+``Apart`` lets everybody work beside everybody else (``decided`` goes further). In ``InTurns`` all
+is synchronised whenever another one begins to work, so that there is never a conflict; in
+``Parts``, too, but before that single subtrees are sent.
 
 Hypothesis's state machines were tried first: most of their sequences hold hardly an operation
 that does something, let alone two that clash. A plain generator finds in seconds what they did
@@ -56,43 +56,48 @@ def some(chooser: Chooser, most: int) -> Chooser:
     return lambda rng: [chooser(rng) for _ in range(rng.randint(1, most))]
 
 
-def _op(name: str, *arguments: Chooser) -> Chooser:
+def operation(name: str, *arguments: Chooser) -> Chooser:
     return lambda rng: (name, *(choose(rng) for choose in arguments))
 
 
 anywhere, files, directories = one(*PATHS), one(*FILES), one(*DIRECTORIES)
 CHANGES = (
-    _op("write", files, one("new", "append", "middle", "truncate")),
-    _op("write", files, one("append", "new")),
-    _op("write", files, one("append", "new")),
-    _op("write", files, one("create")),
-    _op("save", files, one("over", "backup")),
-    _op("save", files, one("over")),
-    _op("mkdir", directories),
-    _op("unlink", files),
-    _op("unlink", files),
-    _op("rmdir", directories),
-    _op("remove", directories),
-    _op("retype", anywhere),
-    _op("rename", files, files),
-    _op("rename", directories, directories),
-    _op("rename", anywhere, anywhere),
-    _op("exchange", anywhere, anywhere),
-    _op("link", files, files),
-    _op("symlink", files, one("a", "x")),
-    _op("chmod", anywhere, one(0o600, 0o640)),
-    _op("utime", files),
-    _op("xattr", anywhere, one("x", "y")),
+    operation("write", files, one("new", "append", "middle", "truncate")),
+    operation("write", files, one("append", "new")),
+    operation("write", files, one("append", "new")),
+    operation("write", files, one("create")),
+    operation("save", files, one("over", "backup")),
+    operation("save", files, one("over")),
+    operation("mkdir", directories),
+    operation("unlink", files),
+    operation("unlink", files),
+    operation("rmdir", directories),
+    operation("remove", directories),
+    operation("retype", anywhere),
+    operation("rename", files, files),
+    operation("rename", directories, directories),
+    operation("rename", anywhere, anywhere),
+    operation("exchange", anywhere, anywhere),
+    operation("link", files, files),
+    operation("symlink", files, one("a", "x")),
+    operation("chmod", anywhere, one(0o600, 0o640)),
+    operation("utime", files),
+    operation("xattr", anywhere, one("x", "y")),
 )
-HELD = (_op("hold", files), _op("scribble"), _op("release"), _op("read", files))
+HELD = (
+    operation("hold", files),
+    operation("scribble"),
+    operation("release"),
+    operation("read", files),
+)
 
 
-def _any_of(*choosers: Chooser) -> Chooser:
+def any_of(*choosers: Chooser) -> Chooser:
     return lambda rng: rng.choice(choosers)(rng)
 
 
-changes = some(_any_of(*CHANGES), 4)
-own_changes = some(_any_of(*CHANGES, *HELD), 4)
+changes = some(any_of(*CHANGES), 4)
+own_changes = some(any_of(*CHANGES, *HELD), 4)
 clients = one("a", "b")
 cuts = one("before", "after", "inside1", "inside2", "inside3")
 
@@ -222,7 +227,7 @@ class Apart(Machine):
             self.sync(by)
         self.sync(who)
 
-    @rule(4, who=clients, calls=upto(20), op=_any_of(*CHANGES))
+    @rule(4, who=clients, calls=upto(20), op=any_of(*CHANGES))
     def sync_amid(self, who: str, calls: int, op: Op) -> None:
         """Somebody works on the server while a client synchronises."""
         client = self.world.client(who)
@@ -307,8 +312,3 @@ class Parts(InTurns):
             self.world.do(client, what, client.sync_part(path))
         finally:
             client.disarm()
-
-
-MACHINES: dict[str, type[Machine]] = {"apart": Apart, "in-turns": InTurns, "parts": Parts}
-BOTH = ("apart", "in-turns")
-"""Those that are played in turn if nothing else is asked for."""

@@ -10,7 +10,8 @@ from typing import Any
 
 from awayfs.core.conflicts import Resolution
 from tests.model import limits
-from tests.model.machine import MACHINES, PATHS, Machine
+from tests.model.machine import PATHS, Machine
+from tests.model.machines import MACHINES
 from tests.model.world import Broken
 
 Step = tuple[str, dict[str, Any]]

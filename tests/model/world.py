@@ -9,6 +9,7 @@ import random
 import shutil
 import stat
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import replace
@@ -16,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from awayfs.core.conflicts import Resolution
-from awayfs.core.errors import RemoteError, UsageError
+from awayfs.core.errors import AwayfsError, RemoteError
+from awayfs.core.records import RecordState
 from awayfs.remotes.directory_facts import FileSystem
 from awayfs.store import store as store_module
 from awayfs.store.fsck import check
@@ -24,12 +26,16 @@ from awayfs.volume import fault as fault_module
 from awayfs.volume import observe, slices
 from awayfs.volume.resolve_partial import NOTE, PART
 from tests.model.acknowledged import Acknowledged
-from tests.model.client import Client, Died, OneFan, make_folders
+from tests.model.beside import Beside
+from tests.model.client import Client
+from tests.model.daemon import Died
+from tests.model.disk import OneFan, make_folders
 from tests.model.ledger import Ledger, is_whole
 from tests.model.remote import InlineExecutor
 from tests.model.share import Share, Tree
 
 ROUNDS = 12
+WAITED_S = 12.0
 done: Counter[str] = Counter()
 """What happened in all runs of this process, and how often it went well."""
 MEMORY = "/dev/shm"
@@ -58,6 +64,7 @@ class World:
         self.log: list[str] = []
         self.amid: tuple[int, tuple[Any, ...]] | None = None
         self.busy = False
+        self.beside = Beside(self._begin_beside)
         self._replaced = [
             _replace(observe, "JUST_NOW_NS", 0),
             _replace(slices, "SLICE_S", math.inf),  # else others' turns depend on the clock
@@ -66,6 +73,10 @@ class World:
             *([] if ids else [_replace(FileSystem, "file_id", lambda *_: None)]),
             _replace(store_module, "make_folders", make_folders),
         ]
+
+    def have_instead(self, *values: tuple[Any, str, Any]) -> None:
+        """Have other values in modules, as long as this lasts."""
+        self._replaced += [_replace(*one) for one in values]
 
     def close(self) -> None:
         """Take everything away."""
@@ -89,7 +100,13 @@ class World:
         if name not in self.clients:
             self.share.note_versions()
             self.clients[name] = Client(
-                name, self.base, self.share, self.loop, self._on_call, self._seen
+                name,
+                self.base,
+                self.share,
+                self.loop,
+                self._on_call,
+                self._seen,
+                self.beside.turn,
             )
             self.loop.run_until_complete(self.clients[name].sync())
             self.quiet(self.clients[name])
@@ -117,14 +134,15 @@ class World:
         outcome, well = "", False
         index = len(self.log)
         self.log.append(what)
+        began = time.monotonic(), time.process_time()
         try:
-            self.loop.run_until_complete(work)
+            self.loop.run_until_complete(self.beside.through(client, work))
             self.quiet(client)
             well = client.left is None
             done[_kind(what)] += 1
         except Died:
             pass
-        except (OSError, RemoteError, UsageError) as error:
+        except (OSError, AwayfsError) as error:
             outcome = f": {getattr(error, 'strerror', None) or error!r}"
         if client.left is not None:
             outcome += ": died"
@@ -132,18 +150,40 @@ class World:
             self.loop.run_until_complete(client.die())
         self.log[index] += outcome
         self.share.note_versions()
+        self._check_not_waiting(*began)
+        self._check_parked(client)
         return well
 
     def quiet(self, client: Client) -> None:
         self.loop.run_until_complete(client.quiet())
 
     def _on_call(self) -> None:
+        self.beside.turn()
         if self.amid is None:
             return
         left, op = self.amid
         self.amid = (left - 1, op) if left > 1 else None
         if self.amid is None:
             self.serve(op, " (amid)")
+
+    def _begin_beside(self, who: str, op: tuple[Any, ...]) -> asyncio.Task[None] | None:
+        """What is done while a client does something else; None where it is done already."""
+        if who == "s":
+            self.serve(op, " (amid)")
+            return None
+        return self.loop.create_task(self._done_beside(self.client(who), op))
+
+    async def _done_beside(self, client: Client, op: tuple[Any, ...]) -> None:
+        outcome, index = "", len(self.log)
+        self.log.append(f"{client.name}: {op} (amid)")
+        try:
+            await client.act(op)
+            done[f"amid {op[0]}"] += 1
+        except Died:
+            pass  # whoever waits for it sees that
+        except (OSError, AwayfsError) as error:
+            outcome = f": {getattr(error, 'strerror', None) or error!r}"
+        self.log[index] += outcome
 
     def _seen(self) -> None:
         """Somebody looked at the server while others may be at work there."""
@@ -168,7 +208,7 @@ class World:
         self.amid = None
         for client in self.clients.values():
             client.disarm()
-            client.way.cut = None
+            client.way.cut = client.way.refusal = None
             if client.held is not None:
                 self.do(client, f"{client.name}: release", client.act(("release",)))
         self.check_kept("before the end")
@@ -248,6 +288,19 @@ class World:
                 partial = os.fsdecode(PART) in path
                 if isinstance(rest[1], bytes) and not is_whole(rest[1], partial=partial):
                     raise Broken(f"torn in {where}: {path} {rest[1]!r}")
+
+    def _check_not_waiting(self, began: float, worked: float) -> None:
+        """Nobody waits for what does not come: all that takes time here is work."""
+        waited = time.monotonic() - began, time.process_time() - worked
+        if waited[0] > WAITED_S and waited[1] < WAITED_S / 4:
+            raise Broken(f"waited for {waited[0]:.0f} s" + self._pending())
+
+    def _check_parked(self, client: Client) -> None:
+        """What waits for a decision is shown to whoever is to decide."""
+        shown = {seq for c in client.store.conflicts.all() for seq in c.record_seqs}
+        for record in client.store.journal.all():
+            if record.state is RecordState.PARKED and record.seq not in shown:
+                raise Broken(f"parked without a conflict: {record}")
 
     def check_no_conflict(self) -> None:
         """Nobody acted beside anybody else, so nothing may be in conflict, and all is sent."""
