@@ -6,14 +6,10 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from awayfs.control.messages import text_of
-from awayfs.core.conflicts import ConflictKind, Resolution
 from awayfs.core.errors import UsageError
-from awayfs.core.types import Kind
 from awayfs.daemon.api_session import SessionApi
 from awayfs.store.conflicts import Conflict
 from tests.model.programs import Programs
-
-WITHOUT_LOSS = (ConflictKind.RENAME_RENAME, ConflictKind.ATTRIBUTE)
 
 T = TypeVar("T")
 
@@ -21,20 +17,13 @@ T = TypeVar("T")
 class Client(Programs):
     """A client named by one letter, with a state that outlives its daemons."""
 
-    async def resolve(self, conflict: Conflict, keep: Resolution) -> None:
-        """Decide; what the decision may cost is given up."""
-        cost = self._cost(conflict, keep)
-        with self._taking(cost, f"resolve {conflict.kind} --keep {keep}"):
-            async with self.sending():  # what moved on is met anew
-                await self.volume.resolve(conflict, keep)
-
-    async def decide(self, conflict: Conflict, choice: str) -> None:
-        """Decide where nothing is given up: what loses is in the history."""
-        async with self.sending():
-            await self.volume.deciding.keep(conflict.id, choice)
+    async def resolve(self, conflict: Conflict, keep: str) -> None:
+        """Decide. That gives nothing up: what loses is in the history."""
+        async with self.sending():  # what moved on is met anew
+            await self.volume.deciding.keep(conflict.id, str(keep))
 
     async def _decide(self, number: int, choice: str) -> None:
-        await self.decide(self._one_of(self.store.conflicts.all(), number), choice)
+        await self.resolve(self._one_of(self.store.conflicts.all(), number), choice)
 
     async def _discard(self, number: int) -> None:
         """``awayfs discard`` of something that was changed, or of all; it goes to the history."""
@@ -68,16 +57,3 @@ class Client(Programs):
         if not found:
             raise UsageError("there is none")
         return found[number % len(found)]
-
-    def _cost(self, conflict: Conflict, keep: Resolution) -> set[bytes]:
-        if conflict.kind in WITHOUT_LOSS or keep is Resolution.BOTH:
-            return set()
-        if keep is Resolution.SERVER:
-            return self.tokens(conflict.node)
-        cost: set[bytes] = set()
-        entry = conflict.server_entry
-        if entry is not None and entry.kind is Kind.FILE:
-            cost |= self.share.versions.get(entry.token, frozenset())
-        if conflict.kind == ConflictKind.REMOVE_UPDATE:
-            cost |= self.tokens(conflict.node)
-        return cost

@@ -1023,3 +1023,18 @@ def test_an_exchange_of_directories_whose_answer_was_lost_is_not_taken_back(
         ("sync_and_cut", {"who": "b", "calls": calls, "how": "after"}),
     ]
     assert play("in-turns", steps) is None
+
+
+@pytest.mark.parametrize("always", list(map(str, Resolution)))
+def test_what_a_decision_gave_up_stays_in_the_history_where_it_was_cut_off_at_its_end(
+    always: str,
+) -> None:
+    """All was done but for the conflict, about which it was decided once more."""
+    ours, theirs = [("write", "a", "new")], [("save", "a", "over")]
+    die = {"who": "a", "number": 1, "keep": "server", "name": "resolve.decided"}
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 1, "always": always}),
+        ("clash", {"who": "a", "ours": ours, "by": "a", "theirs": theirs}),
+        ("resolve_and_die", die),
+    ]
+    assert play("apart", steps) is None

@@ -99,14 +99,10 @@ class Deciding:
                 await self._have_pages(conflict)
                 conflict = self._again(conflict)
             unchanged = self._unchanged(conflict)
-            lost = await self._losing.keep(
-                conflict,
-                path,
-                given_up,
-                f"--keep {choice}",
-                all_of_it,
-                choice,
-            )
+            lost: list[str] = []
+            if not self._is_carried_out(conflict):
+                why = f"--keep {choice}"
+                lost = await self._losing.keep(conflict, path, given_up, why, all_of_it, choice)
             result = await self._digest_of_winner(conflict, choice)
             copy = await self._resolve(conflict, choice, copy_name, unchanged)
             self._losing.decided(conflict, path, result, copy)
@@ -266,6 +262,13 @@ class Deciding:
     def _again(self, conflict: Conflict) -> Conflict:
         """The conflict as it is after a wait."""
         return self._get(conflict.id)
+
+    def _is_carried_out(self, conflict: Conflict) -> bool:
+        """Whether an earlier decision was cut off when all but the conflict was gone.
+
+        What it gave up is in the history; what is here now must not take its place there.
+        """
+        return bool(conflict.record_seqs) and self._record(conflict) is None
 
     def _record(self, conflict: Conflict) -> Record | None:
         for seq in conflict.record_seqs:
