@@ -79,13 +79,13 @@ class Refusal:
     code: int
     inside: int = 0
     times: int = 1
+    of: tuple[str, ...] = CHANGING + LOOKING
 
     def hits(self, name: str) -> bool:
         """Whether this call is to be refused; counts it."""
         self.calls -= 1
-        may_be = name in CHANGING or (
-            name in LOOKING and self.code not in FOR_CHANGES and not self.inside
-        )
+        of_changes = self.code in FOR_CHANGES or self.inside
+        may_be = name in self.of and (name in CHANGING or not of_changes)
         if self.calls > 0 or self.times <= 0 or not may_be:
             return False
         self.times -= 1

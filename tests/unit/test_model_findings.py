@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Iterator
 
 import pytest
 from tests.model.limits import bounded_time
+from tests.model.remote import Refusal
 from tests.model.script import Step, play
 from tests.model.world import World
 
@@ -1038,3 +1040,20 @@ def test_what_a_decision_gave_up_stays_in_the_history_where_it_was_cut_off_at_it
         ("resolve_and_die", die),
     ]
     assert play("apart", steps) is None
+
+
+@pytest.mark.parametrize("gone", [("unlink", "a"), ("retype", "a")])
+def test_an_edit_is_kept_where_rights_were_refused_and_the_file_went(
+    world: World, gone: tuple[str, str]
+) -> None:
+    """To give the rights up is a decision about no more than that."""
+    client = world.client("a")
+    offline(world, "a", ("chmod", "a", 0o600), ("write", "a", "append"))
+    client.way.refusal = Refusal(0, errno.EACCES, of=("set_attributes",))
+    world.do(client, "a: sync", client.sync())
+    client.way.refusal = None
+    world.serve(gone)
+    [conflict] = client.store.conflicts.all()
+    world.do(client, "a: decide", client.resolve(conflict, Resolution.SERVER))
+    world.check_kept("after the decision")
+    world.converge()

@@ -346,6 +346,8 @@ class Deciding:
             return lost | {LOCAL}  # what came back was worked on
         if conflict.kind == ConflictKind.UPDATE_REMOVE:
             return lost  # with all that was done to it since, whatever was the first of it
+        if conflict.kind == ConflictKind.TYPE:
+            return lost  # the node goes, whatever was the first that was done to it
         if record is not None and record.kind in (RecordKind.SETATTR, RecordKind.SETXATTR):
             return frozenset()
         if record is not None and record.kind is RecordKind.LINK:

@@ -22,6 +22,9 @@ from awayfs.volume.returning import Returning
 
 ABOUT_CONTENT = (ConflictKind.UPDATE_UPDATE, ConflictKind.TYPE)
 """Conflicts of which the history keeps what is here (``core.deciding``)."""
+ABOUT_ATTRIBUTES = (ConflictKind.ATTRIBUTE, ConflictKind.REFUSED)
+"""Conflicts that are about no more than that, where it is what waits: an edit meets by itself what
+the server has in the meantime."""
 TAKING = (RecordKind.RENAME, RecordKind.REMOVE)
 
 
@@ -75,7 +78,7 @@ class KeepServer:
         found = self._store.nodes.get(node)
         if entry is not None and found is not None and found.kind is not entry.kind:
             entry = None
-        of_attributes = entry is not None or conflict.kind == ConflictKind.ATTRIBUTE
+        of_attributes = entry is not None or conflict.kind in ABOUT_ATTRIBUTES
         if of_attributes and record.kind in ATTRIBUTES:
             self._giving_up.attributes(record, entry)
             return
