@@ -32,6 +32,9 @@ from tests.model.machine import (
 )
 from tests.model.remote import Refusal
 
+Beside = tuple[int, str, Op]
+"""After so many turns, the client itself or somebody else (``s``) does something."""
+Contest = tuple[str, Op]
 SHORT_S = 0.002
 CODES = (errno.EACCES, errno.EROFS, errno.EDQUOT, errno.ENOSPC, errno.ENAMETOOLONG, errno.EIO)
 choices = one("local", "server", "both", "base")
@@ -62,7 +65,7 @@ OF_A_PATH = (
 )
 
 
-def _beside(rng: Random) -> tuple[int, str, Op]:
+def _beside(rng: Random) -> Beside:
     turns = rng.choice((rng.randint(1, 6), rng.randint(1, 20), rng.randint(1, 50)))
     kind = rng.random()
     if kind < 0.15:
@@ -70,9 +73,9 @@ def _beside(rng: Random) -> tuple[int, str, Op]:
     return turns, "", any_of(*(DECISIONS if kind < 0.6 else (*CHANGES, *HELD)))(rng)
 
 
-def _contest(rng: Random) -> list[tuple[str, Op]]:
+def _contest(rng: Random) -> list[Contest]:
     """What is done to one file or two, here and there."""
-    found: list[tuple[str, Op]] = []
+    found: list[Contest] = []
     for path in rng.sample(FILES, rng.choice((1, 1, 2))):
         found += [("", rng.choice(OF_A_PATH)(path)), ("s", rng.choice(OF_A_PATH)(path))]
         if rng.random() < 0.2:
@@ -97,14 +100,14 @@ class Decided(Apart):
         )
 
     @rule(20, who=clients, contest=_contest)
-    def contend(self, who: str, contest: list[tuple[str, Op]]) -> None:
+    def contend(self, who: str, contest: list[Contest]) -> None:
         """Both do something to one file, so that there is something to decide."""
         self.work_offline(who, [op for by, op in contest if by != "s"])
         self.server([op for by, op in contest if by == "s"])
         self.sync(who)
 
     @rule(10, who=clients, contest=_contest, choice=choices, force=one(False, True))
-    def take_back(self, who: str, contest: list[tuple[str, Op]], choice: str, force: bool) -> None:
+    def take_back(self, who: str, contest: list[Contest], choice: str, force: bool) -> None:
         self.contend(who, contest)
         self.world.act(who, ("decide", 1, choice))
         self.world.act(who, ("undo", -1, force))
@@ -113,23 +116,28 @@ class Decided(Apart):
         client = self.world.client(who)
         self.world.do(client, f"{who}: sync beside{what}", client.sync_beside())
 
-    @rule(20, who=clients, ours=own_changes, beside=asides)
-    def sync_beside(self, who: str, ours: list[Op], beside: list[tuple[int, str, Op]]) -> None:
-        """What was done offline goes out, while more is done here and there."""
+    @rule(20, who=clients, contest=_contest, ours=own_changes, beside=asides)
+    def sync_beside(
+        self, who: str, contest: list[Contest], ours: list[Op], beside: list[Beside]
+    ) -> None:
+        """What was done offline goes out, while more is done here and there.
+
+        There may be something to decide from before, or there will be.
+        """
+        if contest:
+            self.contend(who, contest)
         self.work_offline(who, ours)
         self._have(who, beside)
         self._sync(who)
 
     @rule(20, who=clients, contest=_contest, op=decisions, beside=asides)
-    def decide_beside(
-        self, who: str, contest: list[tuple[str, Op]], op: Op, beside: list[tuple[int, str, Op]]
-    ) -> None:
+    def decide_beside(self, who: str, contest: list[Contest], op: Op, beside: list[Beside]) -> None:
         self._begin_with(who, contest, op)
         self._have(who, beside)
         self.world.act(who, op)
 
     @rule(16, who=clients, contest=_contest, op=decisions)
-    def decide(self, who: str, contest: list[tuple[str, Op]], op: Op) -> None:
+    def decide(self, who: str, contest: list[Contest], op: Op) -> None:
         self._begin_with(who, contest, op)
         self.world.act(who, op)
 
@@ -157,7 +165,7 @@ class Decided(Apart):
     def decide_refused(
         self,
         who: str,
-        contest: list[tuple[str, Op]],
+        contest: list[Contest],
         op: Op,
         calls: int,
         code: str,
@@ -171,9 +179,7 @@ class Decided(Apart):
         self.world.client(who).way.refusal = None
 
     @rule(8, who=clients, contest=_contest, op=decisions, calls=upto(8), how=cuts)
-    def decide_cut(
-        self, who: str, contest: list[tuple[str, Op]], op: Op, calls: int, how: str
-    ) -> None:
+    def decide_cut(self, who: str, contest: list[Contest], op: Op, calls: int, how: str) -> None:
         self._begin_with(who, contest, op)
         client = self.world.client(who)
         client.way.cut = (calls, how)
@@ -181,7 +187,7 @@ class Decided(Apart):
         client.way.cut = None
 
     @rule(3, who=clients, contest=_contest, op=decisions, name=one(*DECIDING, *SENDING))
-    def decide_and_die(self, who: str, contest: list[tuple[str, Op]], op: Op, name: str) -> None:
+    def decide_and_die(self, who: str, contest: list[Contest], op: Op, name: str) -> None:
         self._begin_with(who, contest, op)
         client = self.world.client(who)
         client.arm(name, 1)
@@ -196,7 +202,7 @@ class Decided(Apart):
         self.work_offline(who, ours)
         self.world.act(who, ("cull",))
 
-    def _begin_with(self, who: str, contest: list[tuple[str, Op]], op: Op) -> None:
+    def _begin_with(self, who: str, contest: list[Contest], op: Op) -> None:
         """Have something to decide, or that was decided."""
         client = self.world.client(who)
         if contest:
@@ -206,7 +212,7 @@ class Decided(Apart):
         elif not client.online:
             self.world.do(client, f"{who}: online", client.go_online())
 
-    def _have(self, who: str, beside: list[tuple[int, str, Op]]) -> None:
+    def _have(self, who: str, beside: list[Beside]) -> None:
         self.world.beside.have([(turns, by or who, op) for turns, by, op in beside])
 
     def _refuse(self, who: str, calls: int, code: str, inside: int, times: int) -> None:

@@ -18,6 +18,7 @@ PROCESSES = 2
 SEQUENCES = 1010
 """Of each process: more than 2,000 together."""
 PARTS = 150
+DECIDED = 60
 STEPS = 6
 """Fewer than the command takes by itself: this is what ninety seconds of two cores allow."""
 
@@ -42,6 +43,15 @@ def test_no_promise_is_broken() -> None:
 def test_sending_single_subtrees_makes_no_conflict() -> None:
     """Whatever is sent before the rest, and however often the daemon dies of it."""
     running = _begun(1, "--machine", "parts", sequences=PARTS)
+    output = running.communicate()[0]
+    assert re.search(r"^\d+ sequences, 0 failures", output, re.M), output
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_decisions_at_any_time_lose_nothing() -> None:
+    """Amid a synchronisation, while the server refuses, and taken back."""
+    running = _begun(1, "--machine", "decided", sequences=DECIDED)
     output = running.communicate()[0]
     assert re.search(r"^\d+ sequences, 0 failures", output, re.M), output
 
