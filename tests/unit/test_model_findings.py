@@ -1057,3 +1057,66 @@ def test_an_edit_is_kept_where_rights_were_refused_and_the_file_went(
     world.do(client, "a: decide", client.resolve(conflict, Resolution.SERVER))
     world.check_kept("after the decision")
     world.converge()
+
+
+@pytest.mark.parametrize("keep", ["local", "both"])
+@pytest.mark.parametrize("op", [("discard", 2), ("drop", 1)])
+def test_what_is_to_be_made_anew_is_kept_where_it_is_discarded(
+    keep: str, op: tuple[str, int]
+) -> None:
+    """One record stands for the creation and for the content then."""
+    contest = [("", ("write", "d/b", "middle")), ("s", ("retype", "d/b"))]
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 1}),
+        (
+            "decide_beside",
+            {"who": "b", "contest": contest, "op": ("decide", 1, keep), "beside": [(1, "", op)]},
+        ),
+    ]
+    assert play("decided", steps) is None
+
+
+@pytest.mark.parametrize("turns", range(11, 17))
+def test_a_content_decides_nothing_about_what_is_removed_meanwhile(turns: int) -> None:
+    """An edit of it would wait for ever."""
+    contest = [("", ("unlink", "a")), ("s", ("write", "a", "middle"))]
+    beside, ours = [(turns, "", ("decide", 2, "base"))], [("save", "a", "over")]
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 3819, "always": "server"}),
+        ("sync_beside", {"who": "b", "contest": contest, "ours": ours, "beside": beside}),
+    ]
+    assert play("decided", steps) is None
+
+
+def test_a_content_decides_nothing_about_a_save_that_was_removed_meanwhile() -> None:
+    contest = [("", ("save", "d/a", "over")), ("s", ("save", "d/a", "backup"))]
+    removed = {"who": "b", "contest": contest, "ours": [("unlink", "d/a")], "beside": []}
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 1, "always": "both"}),
+        ("sync_beside", removed),
+        ("decide", {"who": "b", "contest": [], "op": ("decide", 2, "base")}),
+    ]
+    assert play("decided", steps) is None
+
+
+@pytest.mark.parametrize("turns", range(12, 18))
+def test_what_is_removed_while_a_decision_is_taken_back_stays_removed(turns: int) -> None:
+    contest = [("", ("rename", "b", "d/c")), ("s", ("exchange", "b", "d/a"))]
+    beside = [(turns, "", ("remove", "d")), (1, "", ("undo", 5, True))]
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 33177, "always": "server"}),
+        ("sync_beside", {"who": "a", "contest": contest, "ours": [], "beside": beside}),
+    ]
+    assert play("decided", steps) is None
+
+
+def test_what_comes_back_by_discarding_its_removal_has_the_rights_of_the_base(
+    world: World,
+) -> None:
+    """They were set before it was removed, and so were not to be sent any more."""
+    client = world.client("a")
+    offline(world, "a", ("chmod", "a", 0o600), ("unlink", "a"))
+    world.loop.run_until_complete(client.volume.replay.tidy())
+    world.act("a", ("discard", -1))
+    assert client.tree() == world.share.tree()
+    world.converge()

@@ -24,7 +24,7 @@ from awayfs.volume.changes import Changes
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
 from awayfs.volume.planning import Plan, Planner
-from awayfs.volume.put_back import PutBack
+from awayfs.volume.put_back import BRINGING, PutBack
 from awayfs.volume.replay import Replay
 from awayfs.volume.returning import Returning
 from awayfs.volume.session import StoreTrees
@@ -163,10 +163,7 @@ class Discarder:
         known = {node for node in nodes if node == ROOT or store.server.names(node)}
         with store.transaction():
             for node in nodes:
-                touches_content = any(
-                    r.kind is RecordKind.STORE and r.node == node for r in records.values()
-                )
-                if touches_content:
+                if any(r.kind in BRINGING and r.node == node for r in records.values()):
                     self._put_back.keep(node, decision)
             fault("discard.kept")
             if Aspect.NAMES in aspects:
@@ -180,6 +177,8 @@ class Discarder:
                         self._returning.attributes(node)
                     self._put_back.content(node, mine)
                     self._returning.content(node)
+                    if Aspect.NAMES in aspects and node != ROOT and not local[node]:
+                        self._returning.attributes(node)
                 for conflict in store.conflicts.of_node(node):
                     if not any(store.journal.get(seq) for seq in conflict.record_seqs):
                         store.conflicts.remove(conflict.id)

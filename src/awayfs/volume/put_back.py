@@ -17,6 +17,9 @@ from awayfs.volume.opened import OpenNode
 from awayfs.volume.shapes import shape_of
 
 WHY = "discarded"
+BRINGING = (RecordKind.STORE, RecordKind.CREATE)
+"""Records that something which is here only is to be sent with. A creation may stand for both: what
+the server has no more is made anew by one record, with its content."""
 
 
 class PutBack:
@@ -31,13 +34,16 @@ class PutBack:
         limit = self._context.options.base_limit
         for node in nodes:
             opened = self._context.opened.get(node)
-            if opened is None or not opened.writers or not self._store.journal.has_store(node):
+            if opened is None or not opened.writers or not self._brings_content(node):
                 continue
             self._context.opened.save(opened)
             if sum(r.end - r.start for r in self._store.content.ranges(node)) > limit:
                 probe = self._store.content.stage_path()
                 self._copy(opened, probe, (), -1)
                 unlink_quietly(probe)
+
+    def _brings_content(self, node: NodeId) -> bool:
+        return any(r.kind in BRINGING and r.node == node for r in self._store.journal.of_node(node))
 
     def keep(self, node: NodeId, decision: int) -> None:
         """The local content goes to the history, if there is any.

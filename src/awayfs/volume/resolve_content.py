@@ -22,6 +22,7 @@ from awayfs.volume.replacing import Replacing
 from awayfs.volume.resolve_local import KeepLocal
 
 ONLY_KEEP = "this is not about what a file holds: decide it with --keep local, server or both"
+REMOVED = "it was removed here meanwhile; decide it with --keep local, server or both"
 
 
 class TakeContent:
@@ -44,7 +45,14 @@ class TakeContent:
         files = entry is None or entry.kind is Kind.FILE
         if not files or not takes_content(conflict.kind, record.kind if record else None):
             raise UsageError(ONLY_KEEP)
+        if record is None or record.kind is RecordKind.RENAME:
+            self._check_there(conflict.node)
         self._replacing.check(conflict.node)
+
+    def _check_there(self, node: NodeId) -> None:
+        """An edit of what was removed meanwhile would wait for ever."""
+        if self._store.nodes.path(node) is None:
+            raise UsageError(REMOVED)
 
     def take(
         self,
@@ -73,6 +81,7 @@ class TakeContent:
 
     def _as_edit(self, node: NodeId, staged: str) -> None:
         """A change like any other, of what stands here and there."""
+        self._check_there(node)
         self._journaling.store(node)
         self._replacing.replace(node, staged, self._store.content.token(node))
 
@@ -111,6 +120,7 @@ class TakeContent:
         self._store.server.set(about, seen, seen_ns=self._context.now(), digest=digest)
         self._release(record)
         if renamed_over:
+            self._check_there(record.node)
             self._journaling.store(record.node)
         else:
             self._new_base(conflict, seen)

@@ -252,7 +252,7 @@ class Undo:
         copy: Node | None,
     ) -> None:
         current = self._context.node(node.id)
-        if current is None:
+        if current is None or self._store.nodes.path(node.id) is None:
             raise UsageError("it was removed at this moment")
         self._check(node)
         with self._store.transaction():
