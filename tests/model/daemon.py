@@ -26,6 +26,9 @@ from tests.model.ledger import Ledger
 from tests.model.remote import Way
 from tests.model.share import Share
 
+TICK_S = 0.001
+TICKS = 300
+
 
 class Died(BaseException):
     """The daemon was killed at a named place."""
@@ -167,10 +170,21 @@ class Daemon:
             yield
         finally:
             self._senders -= 1
-            if not self._senders:
-                replay, self._replay = self._replay, None
+            await self._drained()
+            replay = self._replay
+            if not self._senders and replay is not None:
+                self._replay = None
                 replay.cancel()
                 await asyncio.gather(replay, return_exceptions=True)
+
+    async def _drained(self) -> None:
+        """Only a daemon that ends breaks off a drain, or what comes after it."""
+        idle = 0
+        for _ in range(TICKS):  # what waits is tried again and again
+            if idle == 3 or self.way.dead:
+                break
+            idle = 0 if self.volume.replay.active else idle + 1
+            await asyncio.sleep(TICK_S)
 
     # -- the link -------------------------------------------------------------------------
 

@@ -283,7 +283,8 @@ class World:
             raise Broken(f"lost {when}: {sorted(lost)}")
         for where, tree in self._trees().items():
             for path, (kind, *rest) in tree.items():
-                if kind != "file" or path.endswith(os.fsdecode(NOTE)):
+                staged = os.path.basename(path).startswith(STAGED)
+                if kind != "file" or staged or path.endswith(os.fsdecode(NOTE)):
                     continue
                 partial = os.fsdecode(PART) in path
                 if isinstance(rest[1], bytes) and not is_whole(rest[1], partial=partial):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from tests.model.script import Step, play
 from tests.model.world import World
 
 from awayfs.core.conflicts import Resolution
+from awayfs.core.types import NodeId
 
 SETTLED_S = 0.03
 """After so long, a token of a local file system is strong."""
@@ -1119,4 +1121,38 @@ def test_what_comes_back_by_discarding_its_removal_has_the_rights_of_the_base(
     world.loop.run_until_complete(client.volume.replay.tidy())
     world.act("a", ("discard", -1))
     assert client.tree() == world.share.tree()
+    world.converge()
+
+
+def test_two_that_had_one_path_by_turns_are_both_kept_when_they_are_discarded() -> None:
+    contest = [("", ("write", "b", "middle")), ("s", ("retype", "b"))]
+    later = [("", ("rename", "a", "b")), ("", ("write", "b", "middle"))]
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 53698, "always": "server", "ids": False}),
+        ("contend", {"who": "b", "contest": contest}),
+        ("decide", {"who": "b", "contest": later, "op": ("discard", 3)}),
+    ]
+    assert play("decided", steps) is None
+
+
+def test_a_discard_waits_for_a_decision_that_looked_at_the_server(world: World) -> None:
+    """It has the server's revision of that moment for the base, of which nothing is here then."""
+    client = world.client("a")
+    world.act("a", ("write", "a", "new"))
+    offline(world, "a", ("write", "a", "append"))
+    world.serve(("save", "a", "over"))
+    world.do(client, "a: sync", client.sync())
+    [conflict] = client.store.conflicts.all()
+    seen: list[NodeId] = []
+
+    async def decide_and_discard() -> None:
+        async with client.volume.deciding._locked(conflict.id):
+            discarding = asyncio.ensure_future(client.act(("discard", -1)))
+            await asyncio.sleep(0.2)
+            seen.extend(r.node for r in client.store.journal.all())
+        await discarding
+
+    assert world.do(client, "a: discard", decide_and_discard()), world.log
+    assert seen == [conflict.node]
+    assert not client.store.journal.count()
     world.converge()

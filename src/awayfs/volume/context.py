@@ -6,6 +6,7 @@ Everything here is used on the event-loop thread only; that is why there are no 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -133,6 +134,8 @@ class Context:
     accept_deletions_until_ns: int = 0
     seen_elsewhere: dict[NodeId, Slot] = field(default_factory=dict)
     """Where the server was last seen to have a node whose new name was not adopted here."""
+    deciding: Counter[NodeId] = field(default_factory=Counter)
+    """Nodes about which a decision is being carried out: how many of them."""
 
     def __post_init__(self) -> None:
         given = self.options.given()

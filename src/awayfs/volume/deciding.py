@@ -204,7 +204,14 @@ class Deciding:
         """One decision about a conflict at a time; it is looked up when the turn has come."""
         lock = self._locks.setdefault(number, asyncio.Lock())
         async with lock:
-            yield self._get(number)
+            conflict, deciding = self._get(number), self._context.deciding
+            deciding[conflict.node] += 1
+            try:
+                yield conflict
+            finally:
+                deciding[conflict.node] -= 1
+                if not deciding[conflict.node]:
+                    del deciding[conflict.node]
 
     def _get(self, number: int) -> Conflict:
         conflict = self._store.conflicts.get(number)

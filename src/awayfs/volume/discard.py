@@ -44,13 +44,16 @@ class _Patience:
 
     async def wait(self, seq: int) -> None:
         """A moment; UsageError when it makes no sense, or no sense any more."""
-        if not self._context.link.usable:
+        record, why = self._context.store.journal.get(seq), "is on its way to the server"
+        if record is not None and self._context.deciding[record.node]:
+            why = "is being decided about"
+        elif not self._context.link.usable:
             raise UsageError(
                 f"record {seq} may be on the server already, and the server is away; "
                 "go online first (awayfs online)"
             )
         if asyncio.get_running_loop().time() > self._until:
-            raise UsageError(f"record {seq} is on its way to the server; try again soon")
+            raise UsageError(f"record {seq} {why}; try again soon")
         self._replay.wake()
         await asyncio.sleep(LOOK_S)
 
@@ -151,6 +154,9 @@ class Discarder:
         return found
 
     def _is_flying(self, record: Record) -> bool:
+        """Whether somebody works on it: who has looked at the server goes on from that."""
+        if self._context.deciding[record.node]:
+            return True
         if self._replay.is_flying(record.seq) or record.state is RecordState.FROZEN:
             return True
         return self._store.intents.get(record.seq) is not None
