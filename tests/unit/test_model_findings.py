@@ -1156,3 +1156,32 @@ def test_a_discard_waits_for_a_decision_that_looked_at_the_server(world: World) 
     assert seen == [conflict.node]
     assert not client.store.journal.count()
     world.converge()
+
+
+def test_a_rename_that_arrived_by_what_was_decided_about_its_target_is_done() -> None:
+    """What it was to displace was its own file by then, which stood under the new name."""
+
+    def contend(who: str, *contest: tuple[str, tuple[str, ...]]) -> Step:
+        return "contend", {"who": who, "contest": list(contest)}
+
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 9112, "ids": True}),
+        contend("a", ("s", ("rename", "d/b", "d/c")), ("", ("retype", "d/a"))),
+        contend("b", ("", ("save", "e/a", "over")), ("s", ("write", "e/a", "new"))),
+        contend("a", ("", ("rename", "b", "d/c")), ("s", ("exchange", "b", "d/a"))),
+        contend(
+            "b",
+            ("", ("rename", "b", "a")),
+            ("s", ("exchange", "b", "d/a")),
+            ("s", ("write", "e/a", "append")),
+        ),
+        (
+            "decide",
+            {
+                "who": "b",
+                "contest": [("", ("rename", "a", "b")), ("", ("rename", "b", "d/c"))],
+                "op": ("decide", 1, "base"),
+            },
+        ),
+    ]
+    assert play("decided", steps) is None

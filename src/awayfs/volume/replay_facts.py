@@ -11,7 +11,7 @@ from awayfs.core.errors import NotFound
 from awayfs.core.facts import Facts, Parent, may_assume_free
 from awayfs.core.naming import folded
 from awayfs.core.records import Record, RecordKind
-from awayfs.core.sameness import may_be_another, same_object
+from awayfs.core.sameness import may_be_another, proved_same, same_object
 from awayfs.core.types import Entry, Kind, NodeId, Range
 from awayfs.ports.remote import Crossing, Intent
 from awayfs.store.nodes import Node
@@ -64,6 +64,8 @@ class FactFinder:
         node = self._context.node(record.node)
         base = self._store.server.get(record.node)
         replaced = self._store.server.get(record.replaced) if record.replaced else None
+        if _has_arrived(record, places, base, target_current):
+            current = None
         kind = node.kind if node else base.kind if base else Kind.FILE
         facts = Facts(
             record=record,
@@ -395,6 +397,15 @@ def _is_inside(places: Places) -> bool:
     if places.path is None or places.target is None:
         return False
     return places.target.startswith(places.path + b"/")
+
+
+def _has_arrived(
+    record: Record, places: Places, base: ServerNode | None, there: Entry | None
+) -> bool:
+    """Whether what is to be renamed is known, and stands, under its new name, and no other."""
+    if record.kind is not RecordKind.RENAME or places.path != places.target:
+        return False
+    return base is not None and there is not None and proved_same(base.entry(), there)
 
 
 def _moved_with_directory(then: bytes, now: bytes | None) -> bytes:
