@@ -183,8 +183,6 @@ class Discarder:
                         self._returning.attributes(node)
                     self._put_back.content(node, mine)
                     self._returning.content(node)
-                    if Aspect.NAMES in aspects and node != ROOT and not local[node]:
-                        self._returning.attributes(node)
                 for conflict in store.conflicts.of_node(node):
                     if not any(store.journal.get(seq) for seq in conflict.record_seqs):
                         store.conflicts.remove(conflict.id)
