@@ -630,7 +630,10 @@ def test_a_cut_move_whose_directory_went_out_of_reach(run, kind, over):
         await place.remote.connect()
         await place.remote.settle(Intent(op, b"b/g", target, b"a/f", source))
         context = SimpleNamespace(
-            store=SimpleNamespace(journal=SimpleNamespace(get=lambda _seq: None)),
+            store=SimpleNamespace(
+                journal=SimpleNamespace(get=lambda _seq: None),
+                server=SimpleNamespace(child=lambda *_: None),
+            ),
             link=SimpleNamespace(call=lambda operation: call(operation, place), find=place.find),
         )
         shown = await Strays(context, CLIENT).listed(b"c")

@@ -64,15 +64,18 @@ class ResolveApi:
             )
         wanted = [path_param({"path": path}) for path in params.get("paths") or [""]]
         found: set[int] = set()
-        named = [
-            one for one in volume.virtual.conflicts.named() if not kinds or one[0].kind in kinds
-        ]
+        tree = volume.virtual.conflicts
+        located, named = (
+            [one for one in places if not kinds or one[0].kind in kinds]
+            for places in (tree.located(), tree.named())
+        )
         for path in wanted:
-            chosen = _chosen(path, named)
+            chosen = {place.id for place, at in named if path and at == path}
+            chosen |= {place.id for place, _ in _chosen(path, located)}
             if not chosen:
                 raise ControlError(_nothing(path, kinds), "not-found")
-            found |= {place.id for place, _ in chosen}
-        return [one for one in volume.virtual.conflicts.located() if one[0].id in found]
+            found |= chosen
+        return [one for one in located if one[0].id in found]
 
     # -- deciding -------------------------------------------------------------------------
 
@@ -245,7 +248,11 @@ class ResolveApi:
 
 
 def _chosen(path: bytes, conflicts: list[Chosen]) -> list[Chosen]:
-    """Those at the path; else below it; else those whose path fits it as a pattern."""
+    """Those at the path and below it; else those whose path fits it as a pattern.
+
+    A hard link below it alone is none of them: who decides about a directory has said nothing of a
+    file that is shown elsewhere as well.
+    """
     if not path:
         return conflicts
     prefix = path + b"/"
