@@ -1185,3 +1185,52 @@ def test_a_rename_that_arrived_by_what_was_decided_about_its_target_is_done() ->
         ),
     ]
     assert play("decided", steps) is None
+
+
+def test_what_an_exchange_put_in_a_renames_place_has_a_way_home_before_it_leaves() -> None:
+    """The rename was decided against, and its file's name on the server is another's here."""
+    steps: list[Step] = [
+        ("begin", {"without": [], "decisions": 61505, "always": None, "ids": False}),
+        (
+            "decide_beside",
+            {
+                "who": "b",
+                "contest": [
+                    ("", ("chmod", "b", 384)),
+                    ("s", ("rename", "b", "d/c")),
+                    ("", ("exchange", "d/b", "d/a")),
+                    ("s", ("retype", "d/b")),
+                ],
+                "op": ("decide", 2, "base"),
+                "beside": [],
+            },
+        ),
+        (
+            "decide",
+            {"who": "a", "contest": [("s", ("retype", "e/a"))], "op": ("decide", 1, "server")},
+        ),
+        ("decide", {"who": "a", "contest": [("", ("retype", "d/b"))], "op": ("cull",)}),
+        ("work_offline", {"who": "b", "ops": [("exchange", "d/a", "e/a")]}),
+        (
+            "sync_refused",
+            {
+                "who": "b",
+                "ours": [("utime", "d/a")],
+                "calls": 10,
+                "code": "EACCES",
+                "inside": 0,
+                "times": 1,
+            },
+        ),
+        (
+            "decide_beside",
+            {
+                "who": "a",
+                "contest": [("s", ("exchange", "e/a", "d/a"))],
+                "op": ("drop", 3),
+                "beside": [],
+            },
+        ),
+        ("take_back", {"who": "b", "contest": [], "choice": "local", "force": True}),
+    ]
+    assert play("decided", steps) is None

@@ -181,6 +181,8 @@ class KeepServer:
         leaves = standing and self._store.nodes.child_id(*place) == standing
         if leaves and names:
             leaves = not self._returning.leads_nowhere(standing, names[0][0], coming)
+        if leaves and names and standing != node:  # of which the decision says nothing
+            self._check_home(standing, names)
         if leaves:
             self._giving_up.name(*place, standing)
         for displaced in coming:
