@@ -181,6 +181,29 @@ def test_what_was_not_sent_does_not_arrive_once_the_connection_is_given_up(tmp_p
     run(tmp_path, body)
 
 
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_session_with_nothing_under_way_ends_in_order(tmp_path, asked, monkeypatch):
+    """The server hears of it, and has no connection reset; there is nothing that could be late."""
+
+    async def body(remote: SftpRemote, server: Sshd, root: bytes) -> None:
+        assert remote._open is not None
+        session, lingers = remote._open.session, []
+        own, ends = session.connection.get_extra_info("socket"), session.connection.close
+
+        def close() -> None:
+            told = own.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)
+            lingers.append(struct.unpack("ii", told)[0])
+            ends()
+
+        monkeypatch.setattr(session.connection, "close", close)
+        if asked:
+            session.bulk.wire._waiting[1 << 30] = lambda *_: None
+        await remote.close()
+        assert lingers == [int(asked)]
+
+    run(tmp_path, body)
+
+
 @pytest.mark.parametrize("what", ["stage", "fetch", "digest", "sync"])
 def test_what_is_under_way_when_the_session_is_closed_has_lost_its_server(tmp_path, what):
     """Going offline amid a transfer; nobody cancelled it, and none waits for ever."""

@@ -160,6 +160,8 @@ class Session:
         """Drop it all, within a second."""
         self.witness.waits_for_end = False
         self.watch.cancel()
+        if not any(channel.wire.waits for channel in self.channels):
+            _linger(self.connection, on=False)  # the server hears of the end like of any other
         for channel in self.channels:
             await channel.end()
         self.connection.close()
@@ -199,7 +201,7 @@ async def open_session(url: Location, options: Mapping[str, str]) -> Session:
                 "a captive portal, or another machine?"
             ) from error
         raise from_connecting(error, where(url)) from error
-    _send_nothing_late(connection)
+    _linger(connection, on=True)
     try:
         starting = _start(connection, url, options, witness)
         return await asyncio.wait_for(starting, LOGIN_TIMEOUT_S)
@@ -214,8 +216,8 @@ async def open_session(url: Location, options: Mapping[str, str]) -> Session:
         raise
 
 
-def _send_nothing_late(connection: asyncssh.SSHClientConnection) -> None:
-    """What was not sent when the connection ends, or this process is killed, is thrown away.
+def _linger(connection: asyncssh.SSHClientConnection, *, on: bool) -> None:
+    """``on``: what was not sent when the connection ends, or this process is killed, never is.
 
     Else the kernel goes on trying for minutes, and when the network is back, the server moves a
     file aside in the name of an operation that another session has done again by then (tcp(7),
@@ -223,7 +225,7 @@ def _send_nothing_late(connection: asyncssh.SSHClientConnection) -> None:
     """
     if (own := connection.get_extra_info("socket")) is not None:
         with contextlib.suppress(OSError):
-            own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", int(on), 0))
 
 
 def _arguments(

@@ -91,6 +91,11 @@ class Wire(asyncssh.SSHClientSession[bytes]):
         await told
 
     @property
+    def waits(self) -> bool:
+        """Whether something that was asked has no answer yet."""
+        return bool(self._waiting)
+
+    @property
     def ended(self) -> RemoteError | None:
         """Why the session is over, as an error to raise; None while it is not."""
         return None if self._ended is None else type(self._ended)(str(self._ended))
