@@ -48,6 +48,7 @@ class InlineExecutor(ThreadPoolExecutor):
 
 
 CHANGING = (
+    "put",
     "stage",
     "stage_part",
     "replace",

@@ -101,6 +101,13 @@ def known_after(facts: Facts, after: Entry, set_here: Collection[str]) -> Entry:
     return replace(after, **{name: getattr(base, name) for name in theirs})
 
 
+def digest_seen(facts: Facts, entry: Entry | None) -> bytes | None:
+    """The digest of what stands on the server as ``entry``, where it was taken."""
+    if entry is None:
+        return None
+    return facts.current_digest if entry is facts.current else facts.target_digest
+
+
 def may_assume_free(record: Record, kind: Kind, size: int, retried: bool) -> bool:
     """Whether a CREATE may be decided as if nothing stood at its name, without a look there.
 

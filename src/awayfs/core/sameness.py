@@ -18,7 +18,7 @@ from __future__ import annotations
 import enum
 
 from awayfs.core.facts import LOOK_FIRST, Facts
-from awayfs.core.types import Entry, Expected, Kind
+from awayfs.core.types import NEVER_SEEN, Entry, Expected, Kind
 
 WORTH_READING = 1 << 20
 """Bytes that may be read to learn whether a try of ours, of which no answer came, arrived."""
@@ -137,6 +137,10 @@ def came_through(f: Facts, seen: Entry, digest: bytes | None) -> bool | None:
         return ours.file_id == seen.file_id  # whatever was done to it since it came there
     if f.ours_digest is None:
         return is_ours(f, seen)
+    if ours.token == NEVER_SEEN:
+        if ours.size != seen.size or seen.size == 0:
+            return ours.size == seen.size
+        return None if digest is None else digest == f.ours_digest
     is_known = ours.token == seen.token
     if not is_known and not looks_same(ours, seen):
         return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import stat
 from dataclasses import dataclass, field
+from typing import Final
 
 from msgspec import Struct
 
@@ -62,6 +63,10 @@ class Entry:
     ctime_ns: int | None = None
     btime_ns: int | None = None
     access: int | None = field(default=None, compare=False)
+
+
+NEVER_SEEN: Final = b""
+"""The token of an entry that nobody has seen on the server: what is to stand there."""
 
 
 @dataclass(frozen=True, slots=True)

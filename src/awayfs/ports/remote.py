@@ -72,6 +72,7 @@ class Capabilities:
     largest_io: int
     in_flight: int  # requests worth having on the way at once
     sending: int = 0  # steps of our changes beside those; 0: they count among the others
+    put: int = 0  # bytes of content that go by ``put`` at most; 0: all by ``stage``
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +276,20 @@ class Remote(Protocol):
 
         On ``Mismatch`` the staged file is still there. Extended attributes, owner and ACLs
         of the replaced file are carried over where the protocol can.
+        """
+        ...
+
+    async def put(
+        self,
+        op: OpId,
+        path: RemotePath,
+        content: bytes,
+        attributes: Attributes,
+        expected: Expected,
+    ) -> Outcome:
+        """``stage`` and ``replace`` in one, for a content of at most ``capabilities.put`` bytes.
+
+        On ``Mismatch`` there may be something staged still, which ``settle`` removes.
         """
         ...
 

@@ -54,6 +54,7 @@ from awayfs.remotes.directory_moves import Mover, satisfies
 from awayfs.remotes.directory_settle import Settler
 from awayfs.remotes.directory_tree import Tree, translate
 from awayfs.remotes.fingerprint import listing
+from awayfs.remotes.putting import put_in_steps
 
 METADATA_THREADS = 16
 BULK_THREADS = 4
@@ -155,6 +156,17 @@ class DirectoryRemote:
     async def replace(self, op: OpId, path: RemotePath, expected: Expected) -> Outcome:
         """See the port; ``NotFound`` also when nothing is staged."""
         return await self._run(self._guarded.replace, op, path, expected)
+
+    async def put(
+        self,
+        op: OpId,
+        path: RemotePath,
+        content: bytes,
+        attributes: Attributes,
+        expected: Expected,
+    ) -> Outcome:
+        """See the port."""
+        return await put_in_steps(self, op, path, content, attributes, expected)
 
     async def discard_staged(self, op: OpId, directory: RemotePath) -> None:
         """See the port."""

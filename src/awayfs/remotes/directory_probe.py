@@ -20,6 +20,7 @@ from awayfs.remotes import linux
 from awayfs.remotes.directory_facts import FileSystem, is_well_known
 from awayfs.remotes.directory_tree import Tree
 from awayfs.remotes.names import aside_name, staged_name
+from awayfs.remotes.putting import LARGEST_PUT
 
 LARGEST_IO = 4 << 20
 IN_FLIGHT = 16
@@ -61,6 +62,7 @@ def probe(tree: Tree, facts: FileSystem) -> Capabilities:
         name_max=vfs.f_namemax or 255,
         largest_io=LARGEST_IO,
         in_flight=IN_FLIGHT,
+        put=0 if stable else LARGEST_PUT,  # an id tells more of what arrived than its content
     )
 
 

@@ -36,8 +36,9 @@ import errno
 import os
 from dataclasses import replace
 
-from awayfs.core.types import Entry, Expected, Kind, RemotePath
+from awayfs.core.types import NEVER_SEEN, Entry, Expected, Kind, RemotePath
 from awayfs.ports.remote import Intent
+from awayfs.remotes.directory_content import digest_content
 from awayfs.remotes.directory_moves import (
     NO_SUCH_WAY,
     Mover,
@@ -121,7 +122,7 @@ class Settler:
     ) -> None:
         """Decide where ``left``, found at ``.old``, belongs. See the table above."""
         mover, standing = self._mover, self._mover.look(target)
-        brought = other[1] if other else _revision_or_none(intent.staged)
+        brought = other[1] if other else self._staged(intent, aside, left, target, standing)
         if self._stands(left, standing) or (other and self._stands(left, self._at(other[0]))):
             mover.drop(aside)
         elif brought is not None and came_out(left, brought):
@@ -135,6 +136,23 @@ class Settler:
         else:
             mover.keep(aside, target, intent.op)
         reach("settle.placed")
+
+    @staticmethod
+    def _staged(
+        intent: Intent, aside: Place, left: Entry, target: Place, standing: Entry | None
+    ) -> Expected | None:
+        """What was to be brought in. Of a ``put`` no more than its content is known.
+
+        Where nothing stands at the target, what lies aside is what was there, equal or not.
+        """
+        wanted, digest = intent.staged, intent.staged_digest
+        if wanted is None or wanted.token != NEVER_SEEN:
+            return _revision_or_none(wanted)
+        if _with_content(target, standing, wanted, digest):
+            return _revision_or_none(standing)
+        if standing is not None and _with_content(aside, left, wanted, digest):
+            return _revision_or_none(left)
+        return None
 
     @staticmethod
     def _stands(left: Entry, standing: Entry | None) -> bool:
@@ -211,6 +229,21 @@ class Settler:
         else:
             self._mover.drop(staged)
         reach("settle.discarded")
+
+
+def _with_content(place: Place, there: Entry | None, wanted: Entry, digest: bytes | None) -> bool:
+    """Whether a regular file stands there that has this content."""
+    if there is None or there.kind is not Kind.FILE or there.size != wanted.size:
+        return False
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open(place.name, flags, dir_fd=place.directory)
+    except OSError:
+        return False
+    try:
+        return digest_content(fd) == digest
+    finally:
+        os.close(fd)
 
 
 def _revision_or_none(entry: Entry | None) -> Expected | None:

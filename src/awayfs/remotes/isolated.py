@@ -380,6 +380,17 @@ class IsolatedRemote:
         """See the port."""
         return await self._mutate(p.ReplaceCall(op, path, expected))
 
+    async def put(
+        self,
+        op: OpId,
+        path: RemotePath,
+        content: bytes,
+        attributes: Attributes,
+        expected: Expected,
+    ) -> Outcome:
+        """See the port."""
+        return await self._mutate(p.PutCall(op, path, content, attributes, expected))
+
     async def discard_staged(self, op: OpId, directory: RemotePath) -> None:
         """See the port."""
         await self._call(p.DiscardCall(op, directory))

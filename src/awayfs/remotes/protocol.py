@@ -226,6 +226,20 @@ class ReplaceCall(_Sending, frozen=True, tag="replace"):
         return Ended.of(await remote.replace(self.op, self.path, self.expected))
 
 
+class PutCall(_Sending, frozen=True, tag="put"):
+    op: str
+    path: bytes
+    content: bytes
+    attributes: Attributes
+    expected: Expected
+    Result = Ended
+    bulk = True
+
+    async def run(self, remote: Remote, fds: list[int]) -> Ended:
+        given = self.path, self.content, self.attributes, self.expected
+        return Ended.of(await remote.put(self.op, *given))
+
+
 class DiscardCall(_Sending, frozen=True, tag="discard_staged"):
     op: str
     directory: bytes
@@ -358,6 +372,7 @@ AnyCall = (
     | StageCall
     | StagePartCall
     | ReplaceCall
+    | PutCall
     | DiscardCall
     | MakeCall
     | LinkCall

@@ -52,6 +52,7 @@ from awayfs.ports.remote import (
 from awayfs.remotes import progress
 from awayfs.remotes.fingerprint import listing
 from awayfs.remotes.names import staged_name
+from awayfs.remotes.putting import LARGEST_PUT, put_in_steps
 from awayfs.remotes.sftp_changes import Changes
 from awayfs.remotes.sftp_channel import Channel
 from awayfs.remotes.sftp_connection import (
@@ -277,6 +278,17 @@ class SftpRemote:
         async with self._at(path) as parts:
             return await parts.guarded.replace(op, path, expected)
 
+    async def put(
+        self,
+        op: OpId,
+        path: RemotePath,
+        content: bytes,
+        attributes: Attributes,
+        expected: Expected,
+    ) -> Outcome:
+        """See the port."""
+        return await put_in_steps(self, op, path, content, attributes, expected)
+
     async def discard_staged(self, op: OpId, directory: RemotePath) -> None:
         """See the port."""
         staged = join(directory, staged_name(op))
@@ -454,4 +466,5 @@ def _capabilities(session: Session) -> Capabilities:
         largest_io=session.quick.largest_read,
         in_flight=IN_FLIGHT,
         sending=SENDING_IN_FLIGHT,
+        put=LARGEST_PUT,
     )

@@ -45,7 +45,7 @@ class Placed(enum.IntEnum):
 
 
 class Moves:
-    """Moves on one server. ``digest`` reads a whole file; only ``same`` uses it."""
+    """Moves on one server. ``digest`` reads a whole file; only ``same`` and ``has`` use it."""
 
     def __init__(
         self,
@@ -199,6 +199,15 @@ class Moves:
         except (NotFound, Refused, Implausible):
             return False
         return digests[0].blake2b == digests[1].blake2b
+
+    async def has(self, path: RemotePath, digest: bytes | None) -> bool:
+        """Whether a file there has the content of this digest."""
+        try:
+            return (await self._digest(path)).blake2b == digest
+        except Unreachable:
+            raise
+        except (NotFound, Refused, Implausible):
+            return False
 
 
 def own_names(op: OpId, path: RemotePath) -> tuple[RemotePath, RemotePath]:

@@ -32,7 +32,7 @@ from collections.abc import Awaitable, Callable
 from msgspec import Struct
 
 from awayfs.core.errors import NotFound
-from awayfs.core.types import Entry, Expected, RemotePath
+from awayfs.core.types import NEVER_SEEN, Entry, Expected, RemotePath
 from awayfs.ports.remote import ASIDE_SUFFIX, STAGED_SUFFIX, Intent
 from awayfs.remotes.faults import reach
 from awayfs.remotes.names import aside_name, staged_name
@@ -139,7 +139,7 @@ class Settler:
         aside = own_names(intent.op, path)[1]
         there = await self._view.find(path)
         if there is not None:
-            staged = intent.staged is not None and there.token == intent.staged.token
+            staged = await self._is_staged(intent, there, path)
             done = matches(left, target.expected) and (staged or not left.weak)
             if done or await self._moves.same(aside, path):
                 await self._moves.drop(aside)
@@ -147,6 +147,13 @@ class Settler:
         await self._moves.put_back(aside, path, intent.op)
         reach("settle.aside")
         await self._sync(parent(path))
+
+    async def _is_staged(self, intent: Intent, there: Entry, path: RemotePath) -> bool:
+        """Whether what was to be brought has its name. Of a ``put`` only its content is known."""
+        if intent.staged is None or intent.staged.token != NEVER_SEEN:
+            return intent.staged is not None and there.token == intent.staged.token
+        known = intent.staged_digest
+        return there.size == intent.staged.size and await self._moves.has(path, known)
 
     async def _which(self, sides: list[_Side], own: RemotePath) -> tuple[_Side, _Side | None]:
         """Target and source of the operation that made N, by what stands at its paths.

@@ -28,6 +28,7 @@ from awayfs.remotes.opening import build_adapter
 MODULE = "awayfs.testing.faulty"
 HOLD_STEP_S = 0.02
 MUTATIONS = (
+    "put",
     "stage",
     "replace",
     "make",
@@ -39,7 +40,11 @@ MUTATIONS = (
     "set_xattr",
 )
 
-SAME_AS = {"list_unless": "list", "fetch_many": "fetch"}
+SAME_AS = {
+    "list_unless": ("list",),
+    "fetch_many": ("fetch",),
+    "put": ("put", "stage", "replace"),
+}
 """What a plan need not tell apart."""
 
 
@@ -148,8 +153,9 @@ class Faulty:
         paths += [arg.path for arg in args if isinstance(arg, Intent)]
         if call == "fetch_many":  # content comes by whatever way it takes
             paths = [piece.path for piece in args[0]]
-        name = SAME_AS.get(call, call)
-        return next((t for t in self._plan.read() if t.is_about(name, paths)), None)
+        names = SAME_AS.get(call, (call,))
+        plan = self._plan.read()
+        return next((t for t in plan if any(t.is_about(name, paths) for name in names)), None)
 
     async def _before(self, trouble: Trouble) -> None:
         if trouble.what in ("hang", "hold"):

@@ -36,6 +36,7 @@ from awayfs.core.decide import (
 )
 from awayfs.core.decide import Refused as RefusedDecision
 from awayfs.core.errors import NotFound, Refused, RemoteError, Unreachable
+from awayfs.core.facts import digest_seen
 from awayfs.core.pace import Estimate
 from awayfs.core.records import Record, RecordState
 from awayfs.core.types import Committed, Kind, NodeId
@@ -48,14 +49,15 @@ from awayfs.volume.flying import Flying
 from awayfs.volume.left_names import LeftNames
 from awayfs.volume.observe import Observer
 from awayfs.volume.parking import Parking
-from awayfs.volume.replay_act import Actor, Torn, Version
-from awayfs.volume.replay_commit import Committer
+from awayfs.volume.replay_act import Actor
+from awayfs.volume.replay_commit import Committer, Found
 from awayfs.volume.replay_facts import FactFinder
 from awayfs.volume.replay_optimise import Optimiser
 from awayfs.volume.replay_progress import Progress
 from awayfs.volume.replay_queue import Queue
 from awayfs.volume.replay_waits import Waits
 from awayfs.volume.revive import Reviver
+from awayfs.volume.versions import Torn, Version, Versions
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +93,7 @@ class Replay:
         self._parking = parking
         self._reviver = reviver
         self._left_names = LeftNames(context)
+        self._versions = Versions(context)
         self._woken = asyncio.Event()
         self._queue = Queue(context.store.journal, self._is_directory)
         self._optimiser = Optimiser(context.store, committer.discard_if_unused, self._is_directory)
@@ -369,19 +372,19 @@ class Replay:
         for _ in range(ROUNDS):
             await self._actor.relinker.follow_earlier(record, settled)
             revived = not unsure_of_parent or await self._reviver.revive_for(record)
-            before = None if free else self._actor.version(record.node)
+            before = None if free else self._versions.of(record.node)
             facts = await self._finder.gather(record, earlier, free=free)
             if settled is not None and self._finder.where_now(record, settled) != settled:
                 settled = await self._tidy(seq)  # the look around found its directory elsewhere
                 continue
             if not revived:
                 facts = replace(facts, parent=Parent.REPLACED)
-            decision = await self._decide(facts)
+            seen, decision = await self._decide(facts)
             log.debug("%s: %s", record, decision)
             fault("replay.decided")
             if not isinstance(decision, Apply):
                 await self._tidy(seq)
-                await self._without_acting(record, facts, decision, before)
+                await self._without_acting(record, facts, decision, before, seen)
                 return
             try:
                 outcome = await self._actor.act(record, facts, decision)
@@ -415,15 +418,16 @@ class Replay:
         await self._actor.relinker.settle(record, intent, started[1])
         return intent
 
-    async def _decide(self, facts: Facts) -> Decision:
+    async def _decide(self, facts: Facts) -> tuple[Facts, Decision]:
+        """The decision, and the facts with all digests that it took."""
         decision = decide(facts)
         while isinstance(decision, NeedDigest):
             facts = await self._finder.with_digest(facts, decision.which)
             decision = decide(facts)
-        return decision
+        return facts, decision
 
     async def _without_acting(
-        self, record: Record, facts: Facts, decision: Decision, before: Version | None
+        self, record: Record, facts: Facts, decision: Decision, before: Version | None, seen: Facts
     ) -> None:
         match self._finder.meanwhile.again(record), decision:
             case _, Wait():  # perhaps for what waits for a decision, after it in the journal
@@ -435,7 +439,8 @@ class Replay:
                 self._actor.freeze_as_sent(record, before)
                 entry = await self._actor.complete(record, facts, entry)
                 left = await self._left_names.look(record, facts, acted=False)
-                await self._committer.commit(record, facts, entry, by_others=True, left=left)
+                found = Found(digest_seen(seen, decision.entry))
+                await self._committer.commit(record, facts, entry, found=found, left=left)
             case _, Conflict() as conflict:
                 await self._parking.conflict(record, facts, conflict)
             case _, RefusedDecision(code, reason):

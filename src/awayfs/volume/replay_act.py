@@ -11,7 +11,7 @@ import asyncio
 import errno
 import logging
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from msgspec import structs
 
@@ -43,26 +43,15 @@ from awayfs.volume.relinking import Relinker
 from awayfs.volume.replay_facts import FactFinder
 from awayfs.volume.rest import gaps_come_from
 from awayfs.volume.sent_attributes import SentAttributes
+from awayfs.volume.small_contents import Small, SmallContents
 from awayfs.volume.suspects import digest_soon
 from awayfs.volume.together import Together
 from awayfs.volume.uploading import Uploads, is_begun
+from awayfs.volume.versions import Torn, Version, Versions
 
 log = logging.getLogger(__name__)
 
 PARTED = "they keep the content from before"
-
-
-class Torn(Exception):
-    """The file changed while it was being uploaded, or was decided about; later again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """What tells whether a cache file changed: our count of edits, and the file's own witness."""
-
-    edits: int
-    mtime_ns: int
-    size: int
 
 
 class Actor:
@@ -87,6 +76,8 @@ class Actor:
         self._attributes = SentAttributes(context)
         self._displaced = Displaced(context, finder.meanwhile.is_decided)
         self._uploads = Uploads(context.link, context.store.intents)
+        self._versions = Versions(context)
+        self._small = SmallContents(context, self._attributes)
 
     def op_id(self, record: Record) -> str:
         """The operation id of a record: the same at every try, unlike any other client's."""
@@ -131,7 +122,7 @@ class Actor:
         fault("replay.frozen")
 
     def _freeze(self, record: Record, intent: Intent, stage: str, sent: Version | None) -> None:
-        torn = sent is not None and self.version(record.node) != sent
+        torn = sent is not None and self._versions.of(record.node) != sent
         if torn or self._finder.meanwhile.is_decided(record):
             raise Torn
         with self._store.transaction():
@@ -159,7 +150,7 @@ class Actor:
         known = self._store.journal.get(record.seq)
         if known is None or known.state is RecordState.FROZEN:
             return
-        if self.version(record.node) != before:
+        if self._versions.of(record.node) != before:
             raise Torn
         with self._store.transaction():
             for one in (record, *self._stores(record)):
@@ -228,6 +219,8 @@ class Actor:
             raise OSError(errno.ESTALE, "nothing to send: the node is gone")
         if not self._store.content.covers(node.id, 0, node.size):
             await self._fetcher.whole_to_send(node.id)
+        if self._small.goes_at_once(record.seq, node):
+            return await self._put(record, path, expected, mode)
         op, directory = self.op_id(record), path.rpartition(b"/")[0]
         intent = Intent(op=op, path=path, expected=expected, sent=await self._sent(record, path))
         stage = REFUSED if self._store.intents.is_refused(record.seq) else "staging"
@@ -245,6 +238,29 @@ class Actor:
         outcome = await self._context.link.call(lambda remote: remote.replace(op, path, expected))
         if isinstance(outcome, Mismatch):  # what we know, seen elsewhere, has moved (``adopt``)
             self._store.intents.set(record.seq, full, REFUSED)
+        return outcome
+
+    async def _put(
+        self, record: Record, path: bytes, expected: Expected, mode: int | None
+    ) -> Outcome:
+        """Content, attributes and name go in one call. What goes is what is there as it freezes."""
+        op = self.op_id(record)
+
+        def freeze() -> tuple[Small, Intent]:
+            self._save_open(record.node)
+            small = self._small.read(record.node, mode)
+            intent = Intent(op, path, expected, staged=small.entry, staged_digest=small.digest)
+            self._freeze(record, intent, "putting", small.version)
+            return small, intent
+
+        small, intent = await self._together.do(freeze)
+        fault("replay.frozen")
+        given = small.content, small.attributes, expected
+        with self._context.link.meter.moving(Way.UP) as moved:
+            outcome = await self._context.link.call(lambda r: r.put(op, path, *given))
+            moved.bytes = len(small.content)
+        if isinstance(outcome, Mismatch):
+            self._store.intents.set(record.seq, intent, REFUSED)
         return outcome
 
     def resumes(self, record: Record, intent: Intent) -> bool:
@@ -274,10 +290,10 @@ class Actor:
         assert node is not None
         fd = self._store.content.open(node_id)
         try:
-            before, path = self.version(node_id, fd), self._store.content.fd_path(node_id)
+            before, path = self._versions.of(node_id, fd), self._store.content.fd_path(node_id)
 
             async def still_same() -> None:
-                if self.version(node_id) != before:
+                if self._versions.of(node_id) != before:
                     self._uploads.forget(seq)
                     await self._context.link.call(lambda r: r.discard_staged(op, directory))
                     raise Torn
@@ -314,15 +330,6 @@ class Actor:
         """Size, time and ranges of a file that is open, as they are at this moment."""
         if (opened := self._context.opened.get(node)) is not None:
             self._context.opened.save(opened)
-
-    def version(self, node: NodeId, fd: int | None = None) -> Version:
-        """Which content a node has at this moment; ``fd`` is its file, if open."""
-        edits = self._context.opened.edits(node)
-        try:
-            status = os.stat(self._store.content.fd_path(node) if fd is None else fd)
-        except FileNotFoundError:
-            return Version(edits, 0, 0)
-        return Version(edits, status.st_mtime_ns, status.st_size)
 
     async def complete(self, record: Record, facts: Facts, entry: Entry | None) -> Entry | None:
         """What remains to be done where the content, or the object, stands there already.

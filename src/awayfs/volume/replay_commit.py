@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from msgspec import Struct
+
 from awayfs.core.decide import Facts
 from awayfs.core.diff import Content, compare_entries
 from awayfs.core.facts import known_after
 from awayfs.core.records import Record, RecordKind, RecordState, fields_set
-from awayfs.core.types import ROOT, Entry, Kind, NodeId
+from awayfs.core.types import NEVER_SEEN, ROOT, Entry, Kind, NodeId
 from awayfs.ports.remote import Intent
 from awayfs.volume import known_xattrs
 from awayfs.volume.adopt import SUSPECT, Adopter
@@ -29,6 +31,12 @@ from awayfs.volume.together import Together
 
 LEAVING = (RecordKind.REMOVE, RecordKind.RENAME)
 """What is taken from a directory may have been the last that was in it."""
+
+
+class Found(Struct, frozen=True):
+    """What a record wanted stood on the server already: a file with this content, if read."""
+
+    digest: bytes | None
 
 
 class Committer:
@@ -65,20 +73,26 @@ class Committer:
         facts: Facts,
         entry: Entry | None,
         *,
-        by_others: bool = False,
+        found: Found | None = None,
         left: Left | None = None,
     ) -> None:
         """The record's change stands on the server; ``entry`` is the node there.
 
-        ``by_others``: it stood there already, made by an earlier try or by somebody else.
+        ``found``: it stood there already, made by an earlier try or by somebody else.
         ``left``: a file that lost a name to it and has others.
         """
-        await self._together.do(lambda: self._commit(record, facts, entry, by_others, left))
+        await self._together.do(lambda: self._commit(record, facts, entry, found, left))
         fault("replay.committed")
 
     def _commit(
-        self, record: Record, facts: Facts, entry: Entry | None, by_others: bool, left: Left | None
+        self,
+        record: Record,
+        facts: Facts,
+        entry: Entry | None,
+        found: Found | None,
+        left: Left | None,
     ) -> None:
+        by_others = found is not None
         if self._meanwhile.again(record):
             self._observer.committed(*{record.parent, record.to_parent, ROOT} - {0})
             return
@@ -88,7 +102,7 @@ class Committer:
             self._store.intents.clear(record.seq)
             self._store.journal.remove([record.seq, *(r.seq for r in carried)])
             self._outdate_times(carried)
-            self._apply(record, facts, entry, by_others, _digest_of(entry, started))
+            self._apply(record, facts, entry, by_others, _digest_of(entry, started, found))
             if left is not None:
                 self._left_names.adopt(left)
             elif record.kind is RecordKind.REMOVE:
@@ -412,12 +426,17 @@ class Committer:
         self._server.add_name(parent, name, node)
 
 
-def _digest_of(entry: Entry | None, started: tuple[Intent, str] | None) -> bytes | None:
+def _digest_of(
+    entry: Entry | None, started: tuple[Intent, str] | None, found: Found | None
+) -> bytes | None:
     """What was sent is known byte by byte, whatever becomes of the file here."""
     sent = started[0].staged if started is not None else None
-    if started is None or sent is None or entry is None or sent.token != entry.token:
+    if started is None or sent is None or entry is None:
         return None
-    return started[0].staged_digest
+    digest = started[0].staged_digest
+    if sent.token == NEVER_SEEN:
+        return digest if found is None or found.digest == digest else None
+    return digest if sent.token == entry.token else None
 
 
 def _as_sent(staged: Entry | None, entry: Entry) -> Entry:
