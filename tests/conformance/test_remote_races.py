@@ -16,7 +16,7 @@ import pytest
 from case import Case
 
 from awayfs.core.errors import Implausible, NotFound, Refused
-from awayfs.core.types import ABSENT, Committed, Entry, Expected
+from awayfs.core.types import ABSENT, Attributes, Committed, Entry, Expected
 
 SECONDS = float(os.environ.get("AWAYFS_STRESS_SECONDS", "2.5"))
 WIDTH = 16
@@ -111,13 +111,27 @@ async def _replace(case: Case, account: Account, number: int) -> None:
         await case.remote.discard_staged(f"op{number}", b"")
 
 
+async def _put(case: Case, account: Account, number: int) -> None:
+    seen = await observe(case, b"f")
+    if seen is None:
+        return
+    op, new = f"op{number}", f"p{number:0{WIDTH - 1}d}"
+    outcome = await case.remote.put(op, b"f", new.encode(), Attributes(), seen[1])
+    if isinstance(outcome, Committed):
+        account.ours.append(new)
+        account.displaced_by_us.add(seen[0])
+    else:
+        await case.remote.discard_staged(op, b"")
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("act", [_replace, _put])
 @pytest.mark.parametrize("mode", ["rename", "inplace"])
-def test_replace_against_a_writer(run, mode):
+def test_replace_against_a_writer(run, mode, act):
     async def body(case: Case) -> None:
         case.write(b"f", b"start".ljust(WIDTH, b"."))
-        account = await against(case, mode, _replace)
-        judge(case, account, f"replace/{mode}")
+        account = await against(case, mode, act)
+        judge(case, account, f"{act.__name__}/{mode}")
 
     run(body)
 

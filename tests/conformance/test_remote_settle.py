@@ -11,12 +11,22 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import pytest
 from case import Case, cache_file
 
 from awayfs.core.errors import NotFound, Unreachable
-from awayfs.core.types import ABSENT, Attributes, Committed, Entry, Expected, Kind, Outcome
+from awayfs.core.types import (
+    ABSENT,
+    NEVER_SEEN,
+    Attributes,
+    Committed,
+    Entry,
+    Expected,
+    Kind,
+    Outcome,
+)
 from awayfs.ports.remote import Intent
 from awayfs.remotes.faults import Cut
 
@@ -49,6 +59,24 @@ async def _create(case: Case, op: str, intents: list[Intent]) -> Outcome:
         staged = await case.remote.stage(op, b"", fd, 4, Attributes())
     intents.append(Intent(op, b"f", ABSENT, staged=staged))
     return await case.remote.replace(op, b"f", ABSENT)
+
+
+def _put_intent(op: str, expected: Expected) -> Intent:
+    """What the server will show of it is not known; its content is."""
+    size, digest = len(b"ours"), blake2b(b"ours", digest_size=32).digest()
+    unseen = Entry(b"", Kind.FILE, 0o644, 0, 0, size, 0, NEVER_SEEN, weak=True)
+    return Intent(op, b"f", expected, staged=unseen, staged_digest=digest)
+
+
+async def _put(case: Case, op: str, intents: list[Intent]) -> Outcome:
+    expected = await case.expected(b"f")
+    intents.append(_put_intent(op, expected))
+    return await case.remote.put(op, b"f", b"ours", Attributes(), expected)
+
+
+async def _put_new(case: Case, op: str, intents: list[Intent]) -> Outcome:
+    intents.append(_put_intent(op, ABSENT))
+    return await case.remote.put(op, b"f", b"ours", Attributes(), ABSENT)
 
 
 async def _remove(case: Case, op: str, intents: list[Intent]) -> Outcome:
@@ -94,6 +122,9 @@ async def _exchange(case: Case, op: str, intents: list[Intent]) -> Outcome:
 SCENARIOS = {
     "replace": Scenario({b"f": b"old"}, {b"f": b"ours"}, _replace),
     "create": Scenario({}, {b"f": b"ours"}, _create),
+    "put": Scenario({b"f": b"old"}, {b"f": b"ours"}, _put),
+    "put-equal": Scenario({b"f": b"ours", b"g": b"x"}, {b"f": b"ours", b"g": b"x"}, _put),
+    "put-new": Scenario({}, {b"f": b"ours"}, _put_new),
     "remove": Scenario({b"f": b"old", b"g": b"x"}, {b"g": b"x"}, _remove),
     "rename": Scenario({b"f": b"old"}, {b"g": b"old"}, _rename),
     "rename-over": Scenario({b"f": b"new", b"g": b"old"}, {b"g": b"new"}, _rename_over),
@@ -181,7 +212,7 @@ async def cut_settling(case: Case, intent: Intent, nth: int) -> bool:
         await case.remote.connect()
 
 
-@pytest.mark.parametrize("name", ["replace", "remove", "rename-over"])
+@pytest.mark.parametrize("name", ["replace", "put", "put-equal", "remove", "rename-over"])
 def test_settling_may_be_cut_off_as_well(run, factory, name):
     """A link that dies again and again: twice at the same place, and then it holds."""
     scenario, every = SCENARIOS[name], 9 if factory.isolated else 1  # each cut takes a process
@@ -204,7 +235,7 @@ def test_settling_may_be_cut_off_as_well(run, factory, name):
     run(body)
 
 
-@pytest.mark.parametrize("name", ["replace", "remove", "rename-over"])
+@pytest.mark.parametrize("name", ["replace", "put", "put-equal", "remove", "rename-over"])
 def test_without_the_staged_entry_nothing_is_lost(run, name):
     """The caller may not have stored what ``stage`` answered before it was cut itself."""
     scenario = SCENARIOS[name]
@@ -226,7 +257,7 @@ def test_without_the_staged_entry_nothing_is_lost(run, name):
     run(body)
 
 
-@pytest.mark.parametrize("name", ["replace", "remove", "rename-over"])
+@pytest.mark.parametrize("name", ["replace", "put", "put-equal", "remove", "rename-over"])
 def test_a_stranger_who_comes_after_the_cut_is_kept(run, name):
     """Between cut and settle, another client saves the target: both revisions stay."""
     scenario = SCENARIOS[name]
@@ -251,7 +282,7 @@ def test_a_stranger_who_comes_after_the_cut_is_kept(run, name):
     run(body)
 
 
-@pytest.mark.parametrize("name", ["replace", "remove", "rename-over"])
+@pytest.mark.parametrize("name", ["replace", "put", "put-equal", "remove", "rename-over"])
 def test_a_lost_answer_is_settled_as_done(run, name):
     """The operation went through and only the answer is missing."""
     scenario = SCENARIOS[name]

@@ -227,6 +227,8 @@ KEPT = [
             "store: token differs, never read",
             "store retried: somebody's edit within the same second",
             "store retried: somebody's edit under another change time",
+            "store retried: somebody's edit, whatever its time",
+            "store retried: of another size than what went by one call",
             "rename over: the displaced one was edited",
         ),
     ),

@@ -25,7 +25,7 @@ from awayfs.core.decide import (
 from awayfs.core.facts import INTO_ITSELF
 from awayfs.core.records import Record, RecordKind
 from awayfs.core.sameness import WORTH_READING
-from awayfs.core.types import ABSENT, Attributes, Entry, Expected, Kind
+from awayfs.core.types import ABSENT, NEVER_SEEN, Attributes, Entry, Expected, Kind
 
 K, C = RecordKind, ConflictKind
 
@@ -83,6 +83,7 @@ DIR, NEW_DIR = directory(), directory(1, file_id=b"2")
 STRANGER = entry("else", file_id=b"2")
 SENT = entry("sent!", weak=True, file_id=None)
 PLACED = replace(SENT, token=b"placed", weak=False)
+UNSEEN = replace(SENT, token=NEVER_SEEN, mtime_ns=1)
 KEPT = entry("base", version=2, file_id=None)  # a size and a time that may have been kept
 LINKED = entry("base", nlink=2)
 NO_ID, LATER = entry("base", file_id=None), entry("later on", version=3, file_id=None)
@@ -406,6 +407,50 @@ CASES: dict[str, tuple[Facts, Answer]] = {
     "store retried: a strong token is enough where the base shows another": (
         store(current=KEPT, ours=KEPT, ours_digest=digest("edit"), retried=True),
         AlreadyDone(KEPT),
+    ),
+    "store retried: what went by one call is known by its content": (
+        store(current=SENT, ours=UNSEEN, ours_digest=digest("sent!"), retried=True),
+        NeedDigest("current"),
+    ),
+    "store retried: ours by that, whatever time the server gave it": (
+        store(
+            current=PLACED,
+            current_digest=digest("sent!"),
+            ours=UNSEEN,
+            ours_digest=digest("sent!"),
+            local_size=7,
+            retried=True,
+        ),
+        AlreadyDone(PLACED),
+    ),
+    "store retried: somebody's edit, whatever its time": (
+        store(
+            current=PLACED,
+            current_digest=digest("other"),
+            ours=UNSEEN,
+            ours_digest=digest("sent!"),
+            local_size=7,
+            retried=True,
+        ),
+        C.UPDATE_UPDATE,
+    ),
+    "store retried: of another size than what went by one call": (
+        store(
+            current=entry("longer", weak=True, file_id=None),
+            ours=UNSEEN,
+            ours_digest=digest("sent!"),
+            retried=True,
+        ),
+        C.UPDATE_UPDATE,
+    ),
+    "store retried: what went by one call was empty": (
+        store(
+            current=entry("", weak=True, file_id=None),
+            ours=replace(UNSEEN, size=0),
+            ours_digest=digest(""),
+            retried=True,
+        ),
+        DONE,
     ),
     "store retried: by digest": (
         store(current=entry("local"), current_digest=digest("local"), retried=True),
