@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from awayfs.core.facts import LOOK_FIRST, Facts, known_after, may_assume_free, mode_set_there
 from awayfs.core.records import Record, RecordKind

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from awayfs.core.namespace import Invalid, Namespace
 from awayfs.core.records import Record, RecordKind, RecordState

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Generator
-from dataclasses import replace
 from typing import TypeVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from test_core_namespace import History, K, histories
 
 from awayfs.core import optimise as optimising

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from awayfs.core import safety
 from awayfs.core.backoff import CAP_NS, FIRST_NS, delay_ns

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-
 import pytest
+from msgspec.structs import replace
 
 from awayfs.core.types import Entry, Kind
 from awayfs.remotes.fingerprint import listing
@@ -30,7 +29,7 @@ def test_the_order_of_entries_does_not_matter() -> None:
     assert listing([B, A], of(A, B)).entries is None
 
 
-@pytest.mark.parametrize("name", [f.name for f in fields(Entry) if f.name != "weak"])
+@pytest.mark.parametrize("name", [name for name in Entry.__struct_fields__ if name != "weak"])
 def test_every_field_matters(name: str) -> None:
     changed = replace(A, **{name: OTHER.get(name, 77)})
     found = listing([changed, B], of(A, B))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from awayfs.core.errors import StoreError, StoreInUse
 from awayfs.core.records import Record, RecordKind, RecordState

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from test_volume_review import World, played
 
 from awayfs.core.types import ROOT, Attributes, Kind
@@ -217,7 +218,7 @@ def test_a_directory_shows_the_servers_time_but_for_what_that_cannot_hold(
             here = there + 499_384
             world.store.nodes.update(node.id, mtime_ns=here)
             with world.store.transaction():
-                attributes.directory_time(node.id, replace(base.entry(), mtime_ns=there))
+                attributes.directory_time(node.id, structs.replace(base.entry(), mtime_ns=there))
             is_cut_off = grain_ns > 1 and there % grain_ns == 0
             assert world.shown(node).mtime_ns == (here if is_cut_off else there)
 

@@ -10,11 +10,11 @@ import hashlib
 import os
 import signal
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from tests.unit.test_volume_review import World, parked, played
 
 from awayfs.core.conflicts import ConflictKind

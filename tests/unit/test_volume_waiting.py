@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from tests.unit.test_volume_review import World, played
 
 from awayfs.core.records import RecordState

@@ -9,8 +9,9 @@ given to it as frozen.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import replace
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from awayfs.core.positions import STRUCTURAL, slots_of
 from awayfs.core.records import Record, RecordKind, RecordState

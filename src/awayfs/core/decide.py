@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Literal
+
+from msgspec.structs import replace
 
 from awayfs.core.conflicts import ConflictKind
 from awayfs.core.facts import (

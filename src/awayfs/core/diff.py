@@ -25,9 +25,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import replace
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from awayfs.core.types import Entry, Kind, NodeId
 

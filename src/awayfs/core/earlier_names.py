@@ -7,7 +7,8 @@ the names that the node had then, not from those that it has now.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from awayfs.core.namespace import Slot
 from awayfs.core.records import Record, RecordKind

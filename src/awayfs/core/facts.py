@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from awayfs.core.conflicts import ConflictKind
 from awayfs.core.records import Record, RecordKind
@@ -23,8 +23,7 @@ class Parent(enum.StrEnum):
     REPLACED = "replaced"  # something that is no directory has its place on the server
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(Struct, frozen=True):
     """Everything a decision may look at.
 
     ``current`` stands at the node's own path on the server (for REMOVE the path of the name,
@@ -147,8 +146,7 @@ class NeedDigest(Struct, frozen=True):
     which: Literal["current", "target", "local"]
 
 
-@dataclass(frozen=True, slots=True)
-class Conflict:
+class Conflict(Struct, frozen=True):
     """Park the record and keep all variants. ``on_target``: it is about the displaced node."""
 
     kind: ConflictKind

@@ -11,8 +11,11 @@ about that no longer holds.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass
 from types import MappingProxyType
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from awayfs.core.records import Record, RecordKind
 from awayfs.core.types import ROOT, Attributes, Kind, NodeId
@@ -25,14 +28,13 @@ class Invalid(Exception):
     """The record does not apply to this tree (parent missing, name taken, not empty, ...)."""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelNode:
+class ModelNode(Struct, frozen=True):
     """A node: kind, content token, attributes that were set, extended attributes."""
 
     kind: Kind = Kind.FILE
     content: object = None
-    attributes: Attributes = field(default_factory=Attributes)
-    xattrs: Mapping[bytes, bytes] = field(default_factory=lambda: MappingProxyType({}))
+    attributes: Attributes = Attributes()
+    xattrs: Mapping[bytes, bytes] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -183,8 +185,8 @@ _APPLY: Mapping[RecordKind, Callable[[Namespace, Record], Namespace]] = {
 def merge_attributes(earlier: Attributes, later: Attributes) -> Attributes:
     """Both set one after the other: the later value wins, field by field."""
     changes = {
-        f.name: getattr(later, f.name)
-        for f in fields(Attributes)
-        if getattr(later, f.name) is not None
+        name: getattr(later, name)
+        for name in Attributes.__struct_fields__
+        if getattr(later, name) is not None
     }
     return replace(earlier, **changes)

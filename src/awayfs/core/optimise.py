@@ -25,9 +25,9 @@ one that concerns the same node, nothing is moved across one that uses the same 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from awayfs.core.namespace import Slot, merge_attributes
 from awayfs.core.positions import STRUCTURAL, NodeTest, Positions, between, slots_of

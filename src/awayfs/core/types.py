@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final
 
 from msgspec import Struct
@@ -33,8 +34,7 @@ class Kind(enum.IntEnum):
     BLOCK = stat.S_IFBLK
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True, eq=False):
     """One object as a server shows it at one moment.
 
     ``token`` is the version token: opaque, equal as long as the server shows no sign of a
@@ -62,15 +62,24 @@ class Entry:
     target: bytes | None = None
     ctime_ns: int | None = None
     btime_ns: int | None = None
-    access: int | None = field(default=None, compare=False)
+    access: int | None = None
+
+    def __eq__(self, other: object) -> bool:
+        """All but ``access``: two looks at one object may have asked for it or not."""
+        return isinstance(other, Entry) and _but_access(self) == _but_access(other)
+
+    def __hash__(self) -> int:
+        return hash(_but_access(self))
+
+
+_but_access = attrgetter(*(name for name in Entry.__struct_fields__ if name != "access"))
 
 
 NEVER_SEEN: Final = b""
 """The token of an entry that nobody has seen on the server: what is to stand there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
+class Attributes(Struct, frozen=True):
     """Attributes to set; None leaves one as it is."""
 
     mode: int | None = None
@@ -83,8 +92,7 @@ class Attributes:
         return self != Attributes()
 
 
-@dataclass(frozen=True, slots=True)
-class Expected:
+class Expected(Struct, frozen=True):
     """A precondition on one path of the server.
 
     ``token`` None means that nothing must be there. Otherwise what is there must be the

@@ -165,8 +165,7 @@ class Crossing(enum.StrEnum):
     OVER = "over"  # to each other's
 
 
-@dataclass(frozen=True, slots=True)
-class Intent:
+class Intent(Struct, frozen=True):
     """What a mutation that may have been cut off wanted to do; enough to tidy up after it.
 
     ``staged`` is what ``stage`` answered; ``staged_digest`` is the BLAKE2b-256 of its content,

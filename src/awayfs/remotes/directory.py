@@ -16,8 +16,9 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import ParamSpec, TypeVar
+
+from msgspec.structs import replace
 
 from awayfs.core.errors import Implausible, NotFound, Refused, Unreachable
 from awayfs.core.types import (

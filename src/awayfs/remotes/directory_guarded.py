@@ -40,7 +40,9 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from awayfs.core.errors import NotFound, Refused
 from awayfs.core.types import Committed, Entry, Expected, Kind, Mismatch, OpId, Outcome, RemotePath
@@ -76,8 +78,7 @@ def _kernel_is_multigrain() -> bool:
 MULTIGRAIN_KERNEL = _kernel_is_multigrain()
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
+class Incoming(Struct, frozen=True):
     """What an operation brings to a public name, pinned so that it stays what it was."""
 
     place: Place

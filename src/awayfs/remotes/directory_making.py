@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from awayfs.core.errors import Refused
 from awayfs.core.types import (

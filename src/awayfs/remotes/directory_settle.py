@@ -34,7 +34,8 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from awayfs.core.types import NEVER_SEEN, Entry, Expected, Kind, RemotePath
 from awayfs.ports.remote import Intent

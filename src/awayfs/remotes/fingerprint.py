@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import fields
 from operator import attrgetter, itemgetter
 
 import msgspec
@@ -21,7 +20,9 @@ from awayfs.ports.remote import Listing
 
 SIZE = 16
 _encode = msgspec.msgpack.Encoder().encode
-_but_weak = attrgetter("name", *(f.name for f in fields(Entry) if f.name not in ("name", "weak")))
+_but_weak = attrgetter(
+    "name", *(name for name in Entry.__struct_fields__ if name not in ("name", "weak"))
+)
 
 
 def fingerprint_of(entries: Iterable[Entry]) -> bytes:

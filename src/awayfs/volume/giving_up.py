@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Container, Iterator
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from awayfs.core.diff import compare_entries
 from awayfs.core.earlier_names import name_after, without

@@ -15,8 +15,9 @@ import errno
 import os
 import stat
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from awayfs.control.manifest import NAME, BaseFacts, Manifest, NodeFacts, RecordFacts, read
 from awayfs.control.messages import text_of

@@ -8,8 +8,9 @@ a killed daemon loses nothing that was acknowledged.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.types import NodeId

@@ -9,9 +9,8 @@ is left, and what stands there becomes the base, if nothing but that can have ha
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from msgspec import Struct
+from msgspec.structs import replace
 
 from awayfs.core.facts import Facts
 from awayfs.core.records import Record, RecordKind

@@ -14,8 +14,9 @@ import errno
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import chain
+
+from msgspec.structs import replace
 
 from awayfs.core.diff import (
     Change,

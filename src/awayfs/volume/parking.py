@@ -8,7 +8,8 @@ either side.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from awayfs.core.conflicts import ConflictKind
 from awayfs.core.decide import Conflict, Facts

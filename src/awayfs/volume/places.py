@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from awayfs.core.earlier_names import name_after
 from awayfs.core.namespace import Slot
@@ -15,8 +15,7 @@ CHANGING = (RecordKind.STORE, RecordKind.SETATTR, RecordKind.SETXATTR)
 MOVING = (RecordKind.RENAME, RecordKind.EXCHANGE)
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
+class Places(Struct, frozen=True):
     """Where a record works on the server; None where there is no such place (yet)."""
 
     path: bytes | None = None  # the node, or the name to be removed

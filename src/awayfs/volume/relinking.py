@@ -12,9 +12,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from awayfs.core.errors import NotFound
 from awayfs.core.facts import Facts

@@ -21,7 +21,8 @@ import errno
 import logging
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, suppress
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from awayfs.core.decide import (
     AlreadyDone,

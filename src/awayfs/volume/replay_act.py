@@ -11,9 +11,9 @@ import asyncio
 import errno
 import logging
 import os
-from dataclasses import replace
 
 from msgspec import structs
+from msgspec.structs import replace
 
 from awayfs.core.decide import Apply, Facts
 from awayfs.core.errors import NotFound, Refused, Unreachable

@@ -7,9 +7,8 @@ with oneself.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from msgspec import Struct
+from msgspec.structs import replace
 
 from awayfs.core.decide import Facts
 from awayfs.core.diff import Content, compare_entries

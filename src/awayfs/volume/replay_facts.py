@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal
+
+from msgspec.structs import replace
 
 from awayfs.core.errors import NotFound
 from awayfs.core.facts import Facts, Parent, may_assume_free

@@ -10,7 +10,8 @@ anew with the next pass.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from awayfs.core.concerned import concerned
 from awayfs.core.optimise import Plan, optimise

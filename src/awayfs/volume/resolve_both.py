@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from awayfs.core.conflicts import ConflictKind
 from awayfs.core.errors import NotFound, UsageError

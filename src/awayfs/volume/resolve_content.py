@@ -8,7 +8,8 @@ before the record is out, replay finds the conflict anew.
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from awayfs.core.deciding import takes_content
 from awayfs.core.errors import UsageError

@@ -6,9 +6,8 @@ decision that looked at one alone would leave the other one under different name
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from msgspec import Struct
+from msgspec.structs import replace
 
 from awayfs.core.conflicts import Resolution
 from awayfs.core.earlier_names import rest_of

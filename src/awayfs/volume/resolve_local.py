@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from awayfs.core.conflicts import ConflictKind
 from awayfs.core.earlier_names import name_after, names_before, taken_out, without

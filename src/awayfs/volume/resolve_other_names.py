@@ -8,7 +8,8 @@ goes out over the revision that was removed, and no other.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from awayfs.core.earlier_names import name_after, taken_out
 from awayfs.core.namespace import Slot

@@ -7,7 +7,8 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from awayfs.core.errors import UsageError
 from awayfs.core.namespace import Slot

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from awayfs.core.parts import SMALLEST_PART, first_part, next_part
 from awayfs.core.types import Entry

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from awayfs.core.types import NodeId
 from awayfs.volume.context import Context
@@ -13,8 +14,7 @@ class Torn(Exception):
     """The file changed while it was being uploaded, or was decided about; later again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class Version(Struct, frozen=True):
     """What tells whether a cache file changed: our count of edits, and the file's own witness."""
 
     edits: int
