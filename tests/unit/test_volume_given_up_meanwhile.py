@@ -6,6 +6,7 @@ Nobody gets zeros for it, or an error that is none, and nobody looks for room wi
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import os
 import signal
@@ -338,9 +339,9 @@ def test_what_was_read_while_the_token_was_weak_is_read_again_once_it_is_strong(
                 if asked == 1:  # on its way, it is changed and seen again
                     with open(world.share / "f", "r+b") as file:
                         file.write(b"later")
-                    found = replace(found, entry=base.entry()) if size > 1000 else found
+                    found = dataclasses.replace(found, entry=base.entry()) if size > 1000 else found
                     if size == 1000:
-                        found = [replace(one, token=base.token) for one in found]
+                        found = [dataclasses.replace(one, token=base.token) for one in found]
                     seen(weak=False)
                 return found
 
