@@ -1,7 +1,8 @@
 """A TCP proxy that makes a link long: each byte arrives a while after it was sent.
 
 ``python -m bench.delay LISTEN-PORT TARGET-PORT SECONDS`` delays each way by so much, on
-127.0.0.1. Bandwidth is not limited: what was sent together arrives together.
+127.0.0.1. Bandwidth is not limited: what was sent together arrives together. It runs on the
+processors of what is measured, so it does little: one timer for each piece that arrives.
 """
 
 from __future__ import annotations
@@ -12,49 +13,70 @@ import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
+from typing import cast
 
-READ = 1 << 20
-HELD = 512
-"""Pieces on the way at once, each of up to READ bytes."""
+HELD = 64 << 20
+"""Bytes on the way at once; then the sender has to wait."""
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay_s: float) -> None:
-    loop = asyncio.get_running_loop()
-    way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(HELD)
+class _End(asyncio.Protocol):
+    """One end of a connection; what comes in goes out at the other, later."""
 
-    async def arrive() -> None:
-        while True:
-            at, data = await way.get()
-            await asyncio.sleep(max(0.0, at - loop.time()))
-            if not data:
-                writer.close()
-                return
-            writer.write(data)
-            await writer.drain()
+    def __init__(self, delay_s: float) -> None:
+        self._delay_s = delay_s
+        self._loop = asyncio.get_running_loop()
+        self._on_way: deque[bytes] = deque()
+        self._held = 0
+        self._waits = False
+        self.other: _End | None = None
+        self.transport: asyncio.Transport
 
-    arriving = asyncio.ensure_future(arrive())
-    data = b"-"
-    while data:
-        try:
-            data = await reader.read(READ)
-        except ConnectionError:
-            data = b""
-        await way.put((loop.time() + delay_s, data))
-    with contextlib.suppress(ConnectionError):
-        await arriving
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        connected = transport.get_extra_info("socket")
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def data_received(self, data: bytes) -> None:
+        self._held += len(data)
+        if self._held > HELD and not self._waits:
+            self._waits = True
+            self.transport.pause_reading()
+        self._on_way.append(data)
+        self._loop.call_later(self._delay_s, self._arrive)
+
+    def _arrive(self) -> None:
+        """The first piece on the way: timers of one moment may come in any order."""
+        assert self.other is not None
+        data = self._on_way.popleft()
+        self.other.transport.write(data)
+        self._held -= len(data)
+        if self._waits and self._held <= HELD:
+            self._waits = False
+            self.transport.resume_reading()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self.other is not None:
+            self._loop.call_later(self._delay_s, self.other.transport.close)
 
 
 async def serve(port: int, target: int, delay_s: float) -> None:
     """Pass connections to ``port`` on to ``target``, for ever."""
+    loop = asyncio.get_running_loop()
 
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", target)
-        for end in (writer, back):
-            end.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await asyncio.gather(_pump(reader, back, delay_s), _pump(there, writer, delay_s))
+    class Near(_End):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            self.transport.pause_reading()
+            self._joining = loop.create_task(self._join())
 
-    server = await asyncio.start_server(connected, "127.0.0.1", port, limit=READ)
+        async def _join(self) -> None:
+            _, self.other = await loop.create_connection(lambda: _End(delay_s), "127.0.0.1", target)
+            self.other.other = self
+            self.transport.resume_reading()
+
+    server = await loop.create_server(lambda: Near(delay_s), "127.0.0.1", port)
     await server.serve_forever()
 
 
