@@ -39,7 +39,7 @@ def content_cases(base: str) -> Iterator[Result]:
     with open(f"{server.root}/big", "wb") as file:
         for _ in range(BIG >> 20):
             file.write(os.urandom(1 << 20))
-    client = Client(base, server)
+    client = Client(base, server, anew=True)
     try:
         client.mount()
         client.awayfs("pin", client.mountpoint, timeout=300)
@@ -69,7 +69,7 @@ def metadata_cases(base: str) -> Iterator[Result]:
     """Names and attributes once known, against the native file system."""
     server = DirServer(base)
     paths = make_tree(server.root, TREE, 100)
-    client = Client(base, server)
+    client = Client(base, server, anew=True)
     try:
         client.mount()
         timing.find(client.mountpoint)
@@ -97,7 +97,7 @@ def small_file_cases(base: str) -> Iterator[Result]:
     """Small files, against sshfs on the same server."""
     server = SftpServer(base)
     paths = make_tree(server.root, SMALL, 4096)
-    client = Client(base, server)
+    client = Client(base, server, anew=True)
     try:
         client.mount()
         client.awayfs("pin", client.mountpoint, timeout=300)
@@ -135,7 +135,7 @@ def large_volume_case(base: str) -> Iterator[str]:
     """How soon a known volume of 100,000 nodes answers, and what its daemon takes."""
     server = DirServer(base)
     make_tree(server.root, NODES, 0)
-    client = Client(base, server)
+    client = Client(base, server, anew=True)
     try:
         client.mount()
         timing.find(client.mountpoint)

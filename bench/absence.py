@@ -36,7 +36,7 @@ def absence_cases(base: str) -> Iterator[str]:
         server = kind(f"{base}/{kind.scheme}")
         os.makedirs(f"{base}/{server.scheme}", exist_ok=True)
         paths = make_tree(server.root, NODES, 0)
-        client = Client(f"{base}/{server.scheme}", server)
+        client = Client(f"{base}/{server.scheme}", server, anew=True)
         try:
             client.mount()
             timing.find(client.mountpoint)

@@ -25,7 +25,7 @@ def culling_case(base: str) -> Iterator[str]:
     limit = total // 10
     seconds: dict[str, float] = {}
     for name, options in (("all", "fresh=3600"), ("tenth", f"fresh=3600,cache-size={limit}")):
-        client = Client(base, server, name)
+        client = Client(base, server, name, anew=True)
         try:
             client.mount(options)
             with Watch(client) as watch:

@@ -41,7 +41,7 @@ def hoarding_cases(base: str) -> Iterator[Result]:
     """The walk against both peers."""
     port = free_port()
     far = Far(base, port)
-    client = Client(base, far.server)
+    client = Client(base, far.server, anew=True)
     tree, numbers = "", itertools.count()
 
     def fresh() -> None:

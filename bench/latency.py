@@ -105,7 +105,10 @@ def latency_cases(base: str, many: int = 20_000, seconds: float = 30.0) -> Itera
         with open(f"{server.root}/many/{number}", "wb"):
             pass
     client = Client(
-        base, server, environment={"AWAYFS_LOG": "INFO", "AWAYFS_LOOP_WATCH": str(WATCH_MS)}
+        base,
+        server,
+        environment={"AWAYFS_LOG": "INFO", "AWAYFS_LOOP_WATCH": str(WATCH_MS)},
+        anew=True,
     )
     try:
         client.mount()

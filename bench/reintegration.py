@@ -1,6 +1,8 @@
 """Bringing many small changes to a server over a long link, against ``rsync -a --delete`` over ssh.
 
-The same difference both times: files made, edited, renamed and removed in a tree that both ends
+Also against rsync with ``--fsync``, which like awayfs makes each file durable over there.
+
+The same difference each time: files made, edited, renamed and removed in a tree that both ends
 have. awayfs made it offline; what is measured is from going online, connecting included, until the
 journal is empty. rsync has a copy of the tree in which the same was done. After each run the
 server's tree must be the wanted one.
@@ -92,7 +94,7 @@ def _contents(root: str) -> dict[str, bytes]:
 
 
 class _Sides:
-    """Both ways, each in a directory of its own on the server for each run."""
+    """All ways, each in a directory of its own on the server for each run."""
 
     def __init__(self, base: str, far: Far, client: Client) -> None:
         self._base = base
@@ -129,15 +131,16 @@ class _Sides:
         assert _contents(there) == _contents(here)
         return seconds
 
-    def rsync(self, name: str) -> float:
-        """Seconds for rsync."""
+    def rsync(self, name: str, *more: str) -> float:
+        """Seconds for rsync with ``more`` options, which it gives to the receiving side, too."""
         there, here = f"{self._far.server.root}/{name}", f"{self._base}/{name}"
         _make_tree(there)
         subprocess.run(["cp", "-a", there, here], check=True)
         _difference().apply(here)
         os.sync()
         target = f"{self._far.login}:{there}/"
-        order = ["rsync", "-a", "--delete", "-e", shlex.join(self._far.ssh), f"{here}/", target]
+        ssh = shlex.join(self._far.ssh)
+        order = ["rsync", "-a", "--delete", *more, "-e", ssh, f"{here}/", target]
         started = time.perf_counter()
         subprocess.run(order, check=True)
         seconds = time.perf_counter() - started
@@ -147,27 +150,36 @@ class _Sides:
 
 
 def reintegration_cases(base: str) -> Iterator[Result]:
-    """Both in turn: the first of a daemon, and the median of the ratios of ``RUNS`` after that."""
+    """All in turn: the first of a daemon, and the median of the ratios of ``RUNS`` after that."""
     port = free_port()
     far = Far(base, port)
-    client = Client(base, far.server, environment={"AWAYFS_LOG": "INFO"})
+    client = Client(base, far.server, environment={"AWAYFS_LOG": "INFO"}, anew=True)
     sides = _Sides(base, far, client)
-    times: list[tuple[float, float]] = []
+    times: list[tuple[float, ...]] = []
     with delayed(port, far.server.sshd.port, ONE_WAY_S):
         try:
             names = [f"ours{number}" for number in range(RUNS + 1)]
             sides.prepare(names)
             client.mount("fresh=3600")
-            times = [(sides.ours(name), sides.rsync(f"peer-of-{name}")) for name in names]
+            times = [
+                (
+                    sides.ours(name),
+                    sides.rsync(f"peer-of-{name}"),
+                    sides.rsync(f"durable-peer-of-{name}", "--fsync"),
+                )
+                for name in names
+            ]
         finally:
             client.close()
             far.server.close()
     what = f"{NEW} new, {EDITED} edited, {RENAMED} renamed, {REMOVED} removed"
-    yield _result(f"{what}: first", times[:1], None)
-    yield _result(what, times[1:], 1.0)
+    for column, peer in enumerate(("rsync", "rsync --fsync"), 1):
+        pairs = [(one[0], one[column]) for one in times]
+        yield _result(f"{what}: first", peer, pairs[:1], None)
+        yield _result(what, peer, pairs[1:], 1.0 if peer == "rsync" else None)
 
 
-def _result(name: str, times: list[tuple[float, float]], wanted: float | None) -> Result:
+def _result(name: str, peer: str, times: list[tuple[float, float]], wanted: float | None) -> Result:
     ours, theirs = zip(*times, strict=True)
     ratio = statistics.median(theirs / ours for ours, theirs in times)
-    return Result(name, "rsync", statistics.median(ours), statistics.median(theirs), ratio, wanted)
+    return Result(name, peer, statistics.median(ours), statistics.median(theirs), ratio, wanted)
