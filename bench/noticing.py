@@ -102,14 +102,11 @@ class Accident:
 
 
 def _freeze(server: WiredServer) -> None:
-    for pid in _processes(server):
-        os.kill(pid, signal.SIGSTOP)
+    server.sshd.freeze(_processes(server))
 
 
 def _thaw(server: WiredServer) -> None:
-    for pid in _processes(server):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
+    server.sshd.thaw()
 
 
 def _processes(server: WiredServer) -> list[int]:

@@ -16,7 +16,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -58,6 +58,7 @@ class Sshd:
         self.user = pwd.getpwuid(os.geteuid()).pw_name
         self.port = free_port()
         self.command: list[str] = []
+        self._frozen: list[int] = []  # descriptors (pidfd_open(2)): a pid may be another's by then
         self.identity = self._path("user_key")
         self.known_hosts = self._path("known_hosts")
         self._process: subprocess.Popen[bytes] | None = None
@@ -118,12 +119,12 @@ class Sshd:
     def kill(self) -> None:
         """Kill the server and all its sessions at once, as a crash does."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        for pid in [process.pid, *descendants(process.pid)]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        process.wait()
+        if process is not None:
+            for pid in [process.pid, *descendants(process.pid)]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.wait()
+        self._signal_frozen(signal.SIGKILL)
 
     stop = kill
 
@@ -136,12 +137,30 @@ class Sshd:
         """Pids of everything below the listening process."""
         return descendants(self._process.pid) if self._process else []
 
-    def freeze(self) -> list[int]:
-        """Stop all sessions, as a black hole does: connected, but silent. ``thaw`` resumes."""
-        pids = self.sessions()
+    def freeze(self, pids: Sequence[int] | None = None) -> list[int]:
+        """Stop all sessions, or these processes, as a black hole does: connected, but silent.
+
+        ``thaw`` resumes, ``kill`` ends them. That needs to know them: one whose session has ended
+        while it was stopped belongs to nobody, and would stay so for ever.
+        """
+        pids = self.sessions() if pids is None else list(pids)
         for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+            with contextlib.suppress(ProcessLookupError):
+                fd = os.pidfd_open(pid)
+                self._frozen.append(fd)
+                signal.pidfd_send_signal(fd, signal.SIGSTOP)
         return pids
+
+    def thaw(self) -> None:
+        """What was stopped goes on, if it is there still."""
+        self._signal_frozen(signal.SIGCONT)
+
+    def _signal_frozen(self, number: int) -> None:
+        frozen, self._frozen = self._frozen, []
+        for fd in frozen:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(fd, number)
+            os.close(fd)
 
     def _answers(self) -> bool:
         try:

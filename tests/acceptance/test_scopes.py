@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-import signal
 import time
 from collections.abc import Iterator
 
@@ -122,16 +121,13 @@ def test_a_neighbour_asks_and_does_not_believe(volumes: dict[str, Client]) -> No
     frozen = sshd.sessions()
     b.mount()
     before, known = b.status()["history"], losses(a)
-    for pid in frozen:
-        os.kill(pid, signal.SIGSTOP)
+    sshd.freeze(frozen)
     try:
         eventually(lambda: losses(a) > known, "the loss")
         eventually(lambda: "another volume lost 127.0.0.1" in logs(a), "the neighbour's word")
         assert (b.status()["mode"], b.status()["history"]) == ("connected", before)
     finally:
-        for pid in frozen:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
+        sshd.thaw()
 
 
 def losses(client: Client) -> int:

@@ -7,13 +7,12 @@ a server that was cut off stays so until the next cut.
 from __future__ import annotations
 
 import random
-import signal
 import time
 from collections.abc import Callable
 
-from tests.harness import Client
+from tests.harness import Client, SftpServer
 from tests.storm.plan import ALL_FAULTS
-from tests.storm.world import World, send
+from tests.storm.world import World
 
 Fault = Callable[[World, Client, random.Random], None]
 STOPPED_S = 4.0
@@ -42,11 +41,10 @@ def session(world: World, client: Client, draw: random.Random) -> None:
 
 def stop(world: World, client: Client, draw: random.Random) -> None:
     """The server is connected and silent, for a while."""
-    silent = [] if world.is_cut else world.sessions()
-    if silent:
-        send(silent, signal.SIGSTOP)
+    if world.sessions() and isinstance(world.server, SftpServer):
+        world.server.sshd.freeze()
         time.sleep(draw.random() * STOPPED_S)
-        send(silent, signal.SIGCONT)
+        world.server.sshd.thaw()
 
 
 def hand(world: World, client: Client, draw: random.Random) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import socket
 import struct
 import sys
@@ -14,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import pytest
+from tests.harness import alive, eventually
 
 from awayfs.core.errors import Unreachable
 from awayfs.core.types import ABSENT, Attributes, Committed
@@ -151,14 +151,12 @@ def test_black_hole(tmp_path):
     """Connected, but silent: keepalives notice within three seconds and a bit."""
 
     async def body(remote: SftpRemote, server: Sshd, root: bytes) -> None:
-        frozen = server.freeze()
+        server.freeze()
         try:
             took = await fails_within(remote.stat(b"f"), 4)
             await fails_within(remote.stat(b"f"), 0.5)
         finally:
-            for pid in frozen:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGCONT)
+            server.thaw()
         print(f"black hole noticed after {took:.2f} s")
         await remote.connect()
         await remote.probe()
@@ -246,9 +244,10 @@ def test_hung_sftp_process(tmp_path):
     async def body(remote: SftpRemote, server: Sshd, root: bytes) -> None:
         hung = [pid for pid in server.sessions() if _is_sftp(pid)]
         assert hung
-        for pid in hung:
-            os.kill(pid, signal.SIGSTOP)
+        server.freeze(hung)
         await fails_within(remote.stat(b"f"), 5)
+        server.kill()
+        eventually(lambda: not any(map(alive, hung)), "the end of what hung")
 
     run(tmp_path, body, stall_timeout="2")
 
