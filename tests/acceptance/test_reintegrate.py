@@ -302,6 +302,7 @@ def test_a_subtree_goes_first_over_a_slow_link(tmp_path: Path) -> None:
         client = Client(str(tmp_path), server)
         try:
             client.mount()
+            assert os.listdir(client.mountpoint) == []  # offline, what was not listed is not known
             client.offline()
             os.makedirs(client.path("long"))
             for number in range(60):
