@@ -33,7 +33,7 @@ SIZE = 4 << 10
 A_DIRECTORY = 100
 OLD, NEW, EDITED, RENAMED, REMOVED = 1_000, 2_000, 500, 200, 100
 ONE_WAY_S = 0.010
-RUNS = 5
+RUNS = 3
 YESTERDAY = int(time.time()) - 86_400
 """When the tree was made: rsync takes equal times and sizes for equal content."""
 
