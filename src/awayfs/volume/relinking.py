@@ -91,14 +91,14 @@ class Relinker:
         after = await self._context.link.find(path)
         return after if after is not None and _is_still_it(entry, after) else entry
 
-    async def follow_earlier(self, record: Record, intent: Intent | None) -> None:
+    async def follow_earlier(self, record: Record, intent: Intent) -> None:
         """Have the names follow an upload that came through by one which is not gone by any more.
 
         Else the next try takes what that one shows for somebody else's. A name that is changed
         there stays as it is, and the next try, if it goes by that, finds it changed.
         """
         path = self._finder.places(record).path
-        if record.kind is not RecordKind.STORE or intent is None or intent.path == path:
+        if record.kind is not RecordKind.STORE or intent.path == path:
             return
         known = intent.path in (other for _, other in self._others(record, path or b""))
         if known and not self._finder.meanwhile.is_decided(record):

@@ -364,14 +364,15 @@ class Replay:
             self._waits.add(seq)
             return
         earlier, settled = self._store.intents.get(seq), None
-        if earlier is None or not self._actor.resumes(record, earlier[0]):
-            settled = await self._tidy(seq)
         if earlier is not None:
+            if not self._actor.resumes(record, earlier[0]):
+                settled = await self._tidy(seq)
             fault("replay.settled")
         unsure_of_parent = earlier is not None
         free = self._finder.may_assume_free(record, earlier)
         for _ in range(ROUNDS):
-            await self._actor.relinker.follow_earlier(record, settled)
+            if settled is not None:
+                await self._actor.relinker.follow_earlier(record, settled)
             revived = not unsure_of_parent or await self._reviver.revive_for(record)
             before = None if free else self._versions.of(record.node)
             facts = await self._finder.gather(record, earlier, free=free)

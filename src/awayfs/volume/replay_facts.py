@@ -57,6 +57,8 @@ class FactFinder:
         ``free``: the wanted name is taken for free without a look.
         """
         places = self.places(record)
+        if free and places.path is None:
+            return self._unseen(record, places)
         target = None if free else places.target
         current, target_current = await self._stat_both(places.path, target)
         if self._is_elsewhere(record, places, current):
@@ -97,6 +99,19 @@ class FactFinder:
         facts = await self._with_xattrs(facts, places)
         facts = await self._with_moved(facts)
         return await self._with_base_digests(facts, base, replaced)
+
+    def _unseen(self, record: Record, places: Places) -> Facts:
+        """All that there is to know of a creation before anybody has looked at the server."""
+        node, base = self._context.node(record.node), self._store.server.get(record.node)
+        kind = node.kind if node else base.kind if base else Kind.FILE
+        return Facts(
+            record=record,
+            kind=kind,
+            base=base.entry() if base else None,
+            twin=self._twin(record, places),
+            parent=self._parent_of(record, places),
+            unsupported=self._is_unsupported(record, kind),
+        )
 
     async def with_digest(
         self, facts: Facts, which: Literal["current", "target", "local"]
@@ -220,7 +235,7 @@ class FactFinder:
         if record.kind not in (*ONE_NAME, *MOVING):
             return Parent.PRESENT
         directory = places.target_directory or record.parent
-        if self._store.server.path(directory) is not None:
+        if places.target is not None or self._store.server.path(directory) is not None:
             return Parent.PRESENT
         records = self._store.journal.of_node(directory)
         unborn = any(r.kind is RecordKind.CREATE for r in records)
