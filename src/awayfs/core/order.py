@@ -103,22 +103,20 @@ class Order:
 
     def put(self, record: Record) -> None:
         """A record is new, or is another one now under the same ``seq``."""
-        seq = record.seq
-        old = self._held.get(seq)
-        held = _held(record, self._is_directory)
+        seq, old = record.seq, self._held.get(record.seq)
+        same = old if old is not None and old.is_of(record) else None  # it went out, say
+        held = same or _held(record, self._is_directory)
         if held.alone and record.state is RecordState.FROZEN:
             self._gone_out.add(seq)
         else:
             self._gone_out.discard(seq)
-        if old is not None:
-            if old.is_like(held):  # it went out, say
-                self._offer(seq, old)
-                return
-            self._leave_lines(seq, old)
-        self._held[seq] = held
-        if seq in self._flying:
-            self._flying_alone += held.alone - (old is not None and old.alone)
-        self._join_lines(seq, held)
+        if same is None:
+            if old is not None:
+                self._leave_lines(seq, old)
+            self._held[seq] = held
+            if seq in self._flying:
+                self._flying_alone += held.alone - (old is not None and old.alone)
+            self._join_lines(seq, held)
         self._offer(seq, held)
 
     def take(self, seq: int) -> None:
@@ -288,12 +286,11 @@ class Order:
             return
         if isinstance(line, int):
             line = self._lines[claim] = _line_of(line)
-        before = line.bars()
         insort(line.writers if writes else line.readers, seq)
         if holds:
             insort(line.holding, seq)
-        self._moved(line, before)
-        held.blocked += seq > line.bars()[writes]
+        self._moved(line)
+        held.blocked += seq > line.bars[writes]
 
     def _leave_lines(self, seq: int, held: _Held) -> None:
         for claim in held.claims:
@@ -301,11 +298,11 @@ class Order:
             if isinstance(line, int):
                 del self._lines[claim]
                 continue
-            before = line.bars()
             for members in (line.readers, line.writers, line.holding):
-                _discard(members, seq)
+                if members:
+                    _discard(members, seq)
             if line.readers or line.writers:
-                self._moved(line, before)
+                self._moved(line)
             else:
                 del self._lines[claim]
 
@@ -317,21 +314,23 @@ class Order:
             if isinstance(line, int):
                 self._lines[claim] = seq << 2 | 0b10 | holds
                 continue
-            before = line.bars()
             _discard(line.holding, seq)
             if holds:
                 insort(line.holding, seq)
-            self._moved(line, before)
+            self._moved(line)
 
     def _holds_softly(self, seq: int, held: _Held) -> bool:
         return not (held.parked or seq in self._waiting)
 
-    def _moved(self, line: _Line, before: tuple[float, float]) -> None:
+    def _moved(self, line: _Line) -> None:
         """The bars of a line may have moved: count anew for those between."""
-        after = line.bars()
+        before, after = line.bars, line.bars_now()
         if before == after:
             return
+        line.bars = after
         for members, old, new in zip((line.readers, line.writers), before, after, strict=True):
+            if old == new or not members:
+                continue
             low, high = bisect_right(members, min(old, new)), bisect_right(members, max(old, new))
             for seq in members[low:high]:
                 held = self._held[seq]
@@ -346,6 +345,7 @@ class _Held(Struct):
     ``made`` hold others back as well, and wait only for what does so.
     """
 
+    about: tuple[object, ...]
     reads: tuple[Claim, ...]
     made: tuple[Claim, ...]
     soft: tuple[Claim, ...]
@@ -360,23 +360,29 @@ class _Held(Struct):
         """All of them, each once."""
         return (*self.reads, *self.made, *self.hard, *self.soft)
 
-    def is_like(self, other: _Held) -> bool:
-        """Whether another record has the same place among others."""
-        same = self.parked is other.parked and self.alone is other.alone
-        same = same and self.hard == other.hard and self.soft == other.soft
-        return same and self.reads == other.reads and self.made == other.made
+    def is_of(self, record: Record) -> bool:
+        """Whether the record still has the same place among others."""
+        return self.parked is (record.state is RecordState.PARKED) and self.about == _about(record)
 
 
 def _held(record: Record, is_directory: IsDirectory | None) -> _Held:
     reads, writes = claims(record, is_directory)
+    soft = [claim for claim in writes if _is_soft(claim, record.state)]
     return _Held(
-        reads=tuple({claim: None for claim in reads if claim not in writes}),
+        about=_about(record),
+        reads=tuple(reads),
         made=tuple(made(record)),
-        soft=tuple({c: None for c in writes if _is_soft(c, record.state)}),
-        hard=tuple({c: None for c in writes if not _is_soft(c, record.state)}),
+        soft=tuple(soft),
+        hard=tuple([claim for claim in writes if claim not in soft] if soft else writes),
         parked=record.state is RecordState.PARKED,
         alone=runs_alone(record, is_directory),
     )
+
+
+def _about(r: Record) -> tuple[object, ...]:
+    """What a record's claims follow from, whatever state it is in."""
+    sets_rights = r.kind is RecordKind.SETATTR and _sets_rights(r)
+    return r.kind, r.node, r.parent, r.name, r.to_parent, r.to_name, r.replaced, sets_rights
 
 
 class _Line(Struct):
@@ -385,11 +391,14 @@ class _Line(Struct):
     readers: list[int]
     writers: list[int]
     holding: list[int]
+    bars: tuple[float, float] = (inf, inf)
+    """Readers and writers later than this wait."""
 
-    def bars(self) -> tuple[float, float]:
-        """Readers and writers later than this wait."""
+    def bars_now(self) -> tuple[float, float]:
+        """What the bars are to be, by who is in the line."""
         first = self.holding[0] if self.holding else inf
-        return first, min(first, self.readers[0]) if self.readers else first
+        readers = self.readers
+        return first, readers[0] if readers and readers[0] < first else first
 
 
 _Sole = int
@@ -399,7 +408,9 @@ short, and a long journal has many."""
 
 def _line_of(sole: _Sole) -> _Line:
     seq, writes, holds = sole >> 2, sole & 0b10, sole & 0b01
-    return _Line([] if writes else [seq], [seq] if writes else [], [seq] if holds else [])
+    line = _Line([] if writes else [seq], [seq] if writes else [], [seq] if holds else [])
+    line.bars = line.bars_now()
+    return line
 
 
 def _discard(members: list[int], seq: int) -> None:
@@ -416,7 +427,7 @@ def runs_alone(record: Record, is_directory: IsDirectory | None = None) -> bool:
 def claims(
     record: Record, is_directory: IsDirectory | None = None
 ) -> tuple[list[Claim], list[Claim]]:
-    """What a record reads (may be shared) and writes (may not), beside what it makes."""
+    """What a record reads (may be shared) and writes (may not), beside what it makes; each once."""
     reads: list[Claim] = []
     writes: list[Claim] = [("node", record.node, b"")]
     if record.replaced:
@@ -430,6 +441,9 @@ def claims(
         writes.append(("rights", record.node, b""))
     if record.kind in _STRUCTURAL and _may_form_ring(record, is_directory):
         writes.append(("moves", 0, b""))
+    if record.to_parent:  # of two names both may be in one directory
+        writes = list(dict.fromkeys(writes))
+        reads = [claim for claim in dict.fromkeys(reads) if claim not in writes]
     return reads, writes
 
 

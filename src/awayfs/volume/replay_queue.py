@@ -66,7 +66,8 @@ class Queue:
         while limit > 0:
             while self._changed:
                 self._follow(self._changed.pop())
-                await slices.pause()
+                if slices.over:
+                    await slices.pause()
             needed = max(self._frozen_to, choice.first_to)  # rest those before it or not
             if self._read_to < needed:
                 self._read_on(needed)
