@@ -69,8 +69,9 @@ class Positions:
     def _indices(self, record: Record) -> list[list[int]]:
         nodes = {record.node, record.replaced} - {0}
         indices = [self.own.setdefault(node, []) for node in nodes]
-        if record.kind in STRUCTURAL:
-            indices += [self.structural.setdefault(node, []) for node in nodes]
+        if record.kind not in STRUCTURAL:
+            return indices
+        indices += [self.structural.setdefault(node, []) for node in nodes]
         slots = slots_of(record)
         indices += [self.touches.setdefault(slot, []) for slot in slots]
         parents = {slot[0] for slot in slots} - {ROOT}

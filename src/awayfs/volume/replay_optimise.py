@@ -65,15 +65,15 @@ class Optimiser:
 
     async def _read(self, until: int, changed: set[int], slices: Slices) -> list[Record]:
         """The records to look at; what has an intent is as good as gone."""
-        fresh = await self._batches(self._done_to, until, slices)
-        earlier = sorted(changed)
-        for start in range(0, len(earlier), BATCH):
-            fresh += self._journal.there(earlier[start : start + BATCH])
+        new = await self._batches(self._done_to, until, slices)
+        other, seqs = [], sorted(changed)
+        for start in range(0, len(seqs), BATCH):
+            other += self._journal.there(seqs[start : start + BATCH])
             await slices.pause()
-        if len(fresh) * MOSTLY_NEW >= self._journal.count():
-            records = await self._batches(0, until, slices)
+        if (len(new) + len(other)) * MOSTLY_NEW >= self._journal.count():
+            records = await self._batches(0, self._done_to, slices) + new
         else:
-            nodes = {node for r in fresh for node in (r.node, r.replaced)}
+            nodes = {node for r in (*new, *other) for node in (r.node, r.replaced)}
             records = await in_slices(concerned(nodes, self._journal), slices)
         started = {seq for seq, _, _ in self._store.intents.all()}
         frozen = RecordState.FROZEN
@@ -84,7 +84,7 @@ class Optimiser:
     async def _batches(self, after: int, until: int, slices: Slices) -> list[Record]:
         found: list[Record] = []
         while after < until and (read := self._journal.all(limit=BATCH, after=after)):
-            found += read
+            found += [record for record in read if record.seq <= until]
             after = read[-1].seq
             await slices.pause()
         return found
