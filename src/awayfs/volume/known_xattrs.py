@@ -49,8 +49,10 @@ def mark_of(store: Store, node: NodeId) -> bytes:
 
 def carry(store: Store, node: NodeId, before: Entry | None, after: Entry) -> None:
     """An operation of ours made ``after`` of ``before``, and what is known is known of that."""
+    if before is None:
+        return
     mark = store.nodes.xattrs(node).get(XATTRS_OF)
-    if before is None or mark not in (before.token, _WEAK + before.token):
+    if mark not in (before.token, _WEAK + before.token):
         return
     store.nodes.set_xattr(node, XATTRS_OF, mark.removesuffix(before.token) + after.token)
 
