@@ -48,6 +48,8 @@ _FIRST_SINCE: Final = (
 )
 _MOVES: Final = f"{_SELECT} WHERE to_parent != 0 AND to_parent != parent ORDER BY seq"
 _KINDS: Final = {str(kind): kind for kind in RecordKind}
+_REMOVE: Final = "DELETE FROM journal WHERE seq = ?"
+_SET_STATE: Final = "UPDATE journal SET state = ?, reason = ? WHERE seq = ?"
 _DOUBT: Final = "DELETE FROM server_fingerprints WHERE directory IN (?, ?)"
 _LAST_FROZEN: Final = "SELECT seq FROM journal WHERE state = ? ORDER BY seq DESC LIMIT 1"
 _INSIDE: Final = (
@@ -185,8 +187,7 @@ class Journal:
 
     def some(self, seqs: Iterable[int]) -> list[Record]:
         """Those of these records that are there."""
-        found = (self.get(seq) for seq in seqs)
-        return [record for record in found if record is not None]
+        return [record for record in map(self.get, seqs) if record is not None]
 
     def there(self, seqs: Iterable[int]) -> list[Record]:
         """The same, in order, for many of which most may be gone."""
@@ -207,7 +208,8 @@ class Journal:
 
     def of_node(self, node: NodeId) -> list[Record]:
         """Records that have this node as ``node`` or ``replaced``, in order."""
-        return self.some(self._seqs.get(node, ()))
+        seqs = self._seqs.get(node)
+        return self.some(seqs) if seqs else []
 
     def touching_name(self, parent: NodeId, name: bytes) -> list[Record]:
         """Records whose name or new name is this one, in order."""
@@ -347,16 +349,15 @@ class Journal:
     def remove(self, seqs: Iterable[int]) -> None:
         """Take records out, and their intents; those that are not there are ignored."""
         with self._db.transaction():
-            for seq in seqs:
-                record = self.get(seq)
-                if record is not None:
-                    self._tell(seq)
-                    self._known.keep(seq, None)
-                    self._db.execute("DELETE FROM journal WHERE seq = ?", (seq,))
-                    self._doubt_listings(record)
-                    for call in self.on_remove:
-                        call(seq)
-                    self._unindex(record)
+            gone = self.some(dict.fromkeys(seqs))  # each once
+            self._db.execute_many(_REMOVE, [(record.seq,) for record in gone])
+            for record in gone:
+                self._tell(record.seq)
+                self._known.keep(record.seq, None)
+                self._doubt_listings(record)
+                for call in self.on_remove:
+                    call(record.seq)
+                self._unindex(record)
 
     def _doubt_listings(self, record: Record) -> None:
         """What a record said of names holds no more: the next listing is compared with all."""
@@ -365,18 +366,20 @@ class Journal:
 
     def set_state(self, seq: int, state: RecordState, reason: str = "") -> None:
         """Where a record stands; ENOENT without it."""
+        self.set_states((seq,), state, reason)
+
+    def set_states(self, seqs: Iterable[int], state: RecordState, reason: str = "") -> None:
+        """Where several stand; ENOENT without one of them."""
         with self._db.transaction():
-            old = self._require(seq)
-            if (old.state, old.reason) == (state, reason):
-                return
-            self._tell(seq)
-            self._db.execute(
-                "UPDATE journal SET state = ?, reason = ? WHERE seq = ?", (str(state), reason, seq)
-            )
-            new = old.in_state(state, reason)
-            self._known.keep(seq, new)
-            self._db.on_rollback(self._restate, new, old)
-            self._restate(old, new)
+            there = [self._require(seq) for seq in seqs]
+            others = [old for old in there if (old.state, old.reason) != (state, reason)]
+            self._db.execute_many(_SET_STATE, [(str(state), reason, old.seq) for old in others])
+            for old in others:
+                self._tell(old.seq)
+                new = old.in_state(state, reason)
+                self._known.keep(old.seq, new)
+                self._db.on_rollback(self._restate, new, old)
+                self._restate(old, new)
 
     def _tell(self, seq: int) -> None:
         for call in self.on_change:

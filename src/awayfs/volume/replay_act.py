@@ -11,6 +11,7 @@ import asyncio
 import errno
 import logging
 import os
+from collections.abc import Iterable
 
 from msgspec import structs
 from msgspec.structs import replace
@@ -127,17 +128,17 @@ class Actor:
             raise Torn
         with self._store.transaction():
             self._store.intents.set(record.seq, intent, stage)
-            self._store.journal.set_state(record.seq, RecordState.FROZEN)
-            for other in self._stores(record):
-                self._store.journal.set_state(other.seq, RecordState.FROZEN)
+            self._set_states((record, *self._stores(record)), RecordState.FROZEN)
             self._follow_mapped(record)
+
+    def _set_states(self, records: Iterable[Record], state: RecordState) -> None:
+        self._store.journal.set_states((one.seq for one in records), state)
 
     def thaw(self, record: Record) -> None:
         """A creation found its name taken and did nothing; that is settled: it is as before."""
         with self._store.transaction():
             self._store.intents.clear(record.seq)
-            for one in (record, *self.carried(record)):
-                self._store.journal.set_state(one.seq, RecordState.PENDING)
+            self._set_states((record, *self.carried(record)), RecordState.PENDING)
 
     def freeze_as_sent(self, record: Record, before: Version) -> None:
         """What stands on the server is found to be what is here; what follows is new.
@@ -153,8 +154,7 @@ class Actor:
         if self._versions.of(record.node) != before:
             raise Torn
         with self._store.transaction():
-            for one in (record, *self._stores(record)):
-                self._store.journal.set_state(one.seq, RecordState.FROZEN)
+            self._set_states((record, *self._stores(record)), RecordState.FROZEN)
             self._follow_mapped(record)
 
     def _follow_mapped(self, record: Record) -> None:

@@ -98,7 +98,6 @@ class Committer:
         carried = self._actor.carried(record) if self._carries(record, facts, by_others) else []
         started = self._store.intents.get(record.seq)
         with self._store.transaction():
-            self._store.intents.clear(record.seq)
             self._store.journal.remove([record.seq, *(r.seq for r in carried)])
             self._outdate_times(carried)
             self._apply(record, facts, entry, by_others, _digest_of(entry, started, found))
