@@ -13,6 +13,7 @@ from awayfs.store.db import Database, Row
 from awayfs.store.facts import Facts
 from awayfs.store.names import Names, missing
 from awayfs.store.nodes import KINDS
+from awayfs.store.remembered import Remembered
 
 _EPOCH: Final = "server.epoch"
 _FIELDS: Final = (
@@ -129,6 +130,7 @@ class ServerView:
         self._db = db
         self._facts = facts
         self._names = Names(db, "server_names")
+        self._rows = Remembered[NodeId, Row | None](db)  # None: it is not there
         self._epoch = int(facts.get(_EPOCH) or 0)
         self._noting: list[Noted] = []
         self.child = self._names.child
@@ -139,7 +141,11 @@ class ServerView:
         self.above = self._names.above
 
     def get(self, node: NodeId) -> ServerNode | None:
-        row = self._db.row(_GET, (node,))
+        if node in self._rows:
+            row = self._rows[node]
+        else:
+            row = self._db.row_now(_GET, (node,))
+            self._rows.keep(node, row)
         return None if row is None else self._node(row)
 
     def children_seen(self, directory: NodeId) -> Iterator[tuple[bytes, ServerNode]]:
@@ -160,17 +166,20 @@ class ServerView:
         identity = (e.token, int(e.weak), e.file_id, e.nlink, e.rdev, e.target)
         values = (node, *shape, *identity, e.ctime_ns, e.btime_ns, seen_ns, self._epoch, digest)
         with self._db.transaction():
+            self._rows.forget(node)
             self._db.execute(_SET, values)
 
     def set_digest(self, node: NodeId, digest: bytes | None) -> None:
         """Note the digest of the current revision."""
         with self._db.transaction():
+            self._rows.forget(node)
             self._db.execute("UPDATE server_nodes SET digest = ? WHERE node = ?", (digest, node))
 
     def touch(self, node: NodeId, seen_ns: int) -> None:
         """Seen again, unchanged; with 0, what was seen before counts no more."""
         self._note(node)
         with self._db.transaction():
+            self._rows.forget(node)
             self._db.execute(
                 "UPDATE server_nodes SET seen_ns = ?, epoch = ? WHERE node = ?",
                 (seen_ns, self._epoch, node),
@@ -182,6 +191,8 @@ class ServerView:
         """Seen again, unchanged, all at one moment."""
         self._note(*nodes)
         with self._db.transaction():
+            for node in nodes:
+                self._rows.forget(node)
             self._db.execute_many(
                 "UPDATE server_nodes SET seen_ns = max(seen_ns * (epoch = ?1), ?2), epoch = ?1"
                 " WHERE node = ?3",
@@ -207,6 +218,7 @@ class ServerView:
         """
         self._note(node, *self.names(node))
         with self._db.transaction():
+            self._rows.forget(node)
             self._db.execute("DELETE FROM server_nodes WHERE node = ?", (node,))
             self._db.execute("DELETE FROM server_names WHERE node = ?", (node,))
             self._names.forget(node)
