@@ -72,7 +72,7 @@ class Names:
         """Path by first names; ``b""`` for the root; None without a name up to the root."""
         parts: list[bytes] = []
         while node != ROOT:
-            known = self._of(node)
+            known = self._known.get(node) or self._of(node)
             if not known or len(parts) > _DEEPEST:
                 return None
             node, name = known[0]
