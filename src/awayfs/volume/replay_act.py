@@ -250,7 +250,7 @@ class Actor:
             self._save_open(record.node)
             small = self._small.read(record.node, mode)
             intent = Intent(op, path, expected, staged=small.entry, staged_digest=small.digest)
-            self._freeze(record, intent, "putting", small.version)
+            self._freeze(record, intent, "putting", None)  # it was compared just now
             return small, intent
 
         small, intent = await self._together.do(freeze)

@@ -16,7 +16,7 @@ from awayfs.core.types import NEVER_SEEN, Attributes, Entry, Kind, NodeId
 from awayfs.store.nodes import Node
 from awayfs.volume.context import Context
 from awayfs.volume.sent_attributes import SentAttributes
-from awayfs.volume.versions import Torn, Version, Versions
+from awayfs.volume.versions import Torn, Versions
 
 
 class Small(Struct, frozen=True):
@@ -25,7 +25,6 @@ class Small(Struct, frozen=True):
     content: bytes
     digest: bytes
     attributes: Attributes
-    version: Version
     entry: Entry
 
 
@@ -65,7 +64,6 @@ class SmallContents:
             content=content,
             digest=hashlib.blake2b(content, digest_size=32).digest(),
             attributes=self._attributes.new(sent),
-            version=before,
             entry=_shown(sent, able.time_granularity_ns),
         )
 
