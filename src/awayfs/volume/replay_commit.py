@@ -7,6 +7,8 @@ with oneself.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -413,6 +415,9 @@ class Committer:
         self._observer.look_again(record.replaced)
 
     def _name_there(self, parent: NodeId, name: bytes, node: NodeId) -> None:
+        with suppress(FileExistsError):  # mostly it is free: to ask first would be a query more
+            self._server.add_name(parent, name, node)
+            return
         standing = self._server.child(parent, name)
         if standing == node:
             return
