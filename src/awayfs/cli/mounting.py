@@ -47,7 +47,7 @@ def mount(
     ageing=SECONDS, rate-up=SIZE, rate-down=SIZE, weak-rate=SIZE, weak-latency=SECONDS,
     conflicted=local|server|error, reintegrate=eager|lazy|manual,
     identity=FILE, credentials=FILE, known_hosts=FILE, ssh_config=FILE, timeout=SECONDS,
-    passthrough=auto|off, writeback, volume-id=NAME
+    server_program=auto|never, passthrough=auto|off, writeback, volume-id=NAME
     """
     mount_one(url, mountpoint, ",".join(options), foreground=foreground, as_json=as_json)
 

@@ -28,6 +28,7 @@ class MountOptions:
     known_hosts: str = ""
     credentials: str = ""
     ssh_config: str = ""
+    server_program: str = "auto"  # auto, never
     timeout: float | None = None  # seconds
     passthrough: str = "auto"  # auto, off
     writeback: bool = False
@@ -92,6 +93,7 @@ _VALUES: dict[str, Callable[[str], Any]] = {
     "known_hosts": _file,
     "credentials": _file,
     "ssh_config": _file,
+    "server_program": _one_of("auto", "never"),
     "timeout": _positive,
     "passthrough": _one_of("auto", "off"),
     "volume-id": _name,

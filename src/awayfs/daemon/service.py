@@ -267,6 +267,7 @@ def _remote_options(options: MountOptions) -> Mapping[str, str]:
         "identity": options.identity,
         "known_hosts": options.known_hosts,
         "ssh_config": options.ssh_config,
+        "server_program": options.server_program,
         "stall": str(options.timeout or STALL_S),
     }
     return {name: value for name, value in named.items() if value}

@@ -5,13 +5,15 @@ Reading order: ``sftp_connection`` (who we talk to), ``sftp_packets``, ``sftp_wi
 inside), ``sftp_view`` (looking), ``sftp_transfer`` with ``sftp_window``, ``sftp_stagers`` and
 ``sftp_staged`` (content), ``sftp_small`` (many small files), ``sftp_revisions``, ``sftp_moves``,
 ``sftp_syncs``, ``sftp_guard`` and ``sftp_settle`` (mutations that could destroy something),
-``sftp_changes`` (those that cannot), ``sftp_errors``, ``sftp_entries``.
+``sftp_changes`` (those that cannot), ``sftp_program`` with ``sftp_by_program`` (all that in one
+request, where ``server_program`` may run on the server), ``sftp_errors``, ``sftp_entries``.
 
 Sources: draft-ietf-secsh-filexfer-02 and OpenSSH's PROTOCOL. What v3 lacks is said by
 ``Capabilities``: no file ids, tokens of whole seconds, no xattrs, no special files.
 
 Options: ``identity``, ``known_hosts``, ``ssh_config`` (files), ``host_key_alias``,
-``connect_timeout``, ``stall_timeout`` (seconds). Others are not ours and ignored.
+``connect_timeout``, ``stall_timeout`` (seconds), ``server_program`` (``never``: none).
+Others are not ours and ignored.
 
 Honest limits. OpenSSH ends a listing the same way when readdir(3) fails as when it is done,
 and leaves out names whose lstat(2) fails; a directory that may not be searched is noticed
@@ -40,10 +42,8 @@ from awayfs.core.types import (
     Space,
 )
 from awayfs.ports.remote import (
-    Capabilities,
     Connected,
     Fetched,
-    Guard,
     Intent,
     Landed,
     Listing,
@@ -52,12 +52,15 @@ from awayfs.ports.remote import (
 from awayfs.remotes import progress
 from awayfs.remotes.fingerprint import listing
 from awayfs.remotes.names import staged_name
-from awayfs.remotes.putting import LARGEST_PUT, put_in_steps
+from awayfs.remotes.putting import put_in_steps
+from awayfs.remotes.sftp_by_program import ByProgram
+from awayfs.remotes.sftp_capabilities import capabilities, is_root
 from awayfs.remotes.sftp_changes import Changes
 from awayfs.remotes.sftp_channel import Channel
 from awayfs.remotes.sftp_connection import (
     CONNECT_TIMEOUT_S,
     LOGIN_TIMEOUT_S,
+    STALL_TIMEOUT_S,
     Location,
     Session,
     open_session,
@@ -68,6 +71,7 @@ from awayfs.remotes.sftp_exchange import Exchanger
 from awayfs.remotes.sftp_guard import Guarded
 from awayfs.remotes.sftp_moves import Moves
 from awayfs.remotes.sftp_paths import Paths, check
+from awayfs.remotes.sftp_program import Program
 from awayfs.remotes.sftp_revisions import Contents, Revisions
 from awayfs.remotes.sftp_settle import Settler
 from awayfs.remotes.sftp_staged import Staged
@@ -76,8 +80,6 @@ from awayfs.remotes.sftp_syncs import DirectorySyncs
 from awayfs.remotes.sftp_transfer import Begun, Transfer
 from awayfs.remotes.sftp_view import View
 
-IN_FLIGHT = 32
-SENDING_IN_FLIGHT = 512
 UNKNOWN_SPACE = Space(4096, 1 << 40, 1 << 39, 1 << 39, 1 << 32, 1 << 31)
 """Where the server does not tell: large enough to stand in nobody's way."""
 
@@ -97,6 +99,13 @@ class _Parts(Struct, frozen=True):
     syncs: DirectorySyncs
     settler: Settler
     exchanger: Exchanger
+    by_program: ByProgram
+
+    @property
+    def own_uid(self) -> int | None:
+        """Of files that we make here, where one was made."""
+        made = self.stagers.own_uid
+        return self.by_program.program.uid if made is None else made
 
 
 class SftpRemote:
@@ -110,6 +119,7 @@ class SftpRemote:
         self._options = dict(options)
         self._open: _Parts | None = None
         self._own_uids: dict[tuple[str, str], int] = {}
+        self._may_run = self._options.get("server_program", "auto") != "never"
         self.on_progress: Callable[[], None] = _nothing
 
     async def connect(self) -> Connected:
@@ -124,8 +134,10 @@ class SftpRemote:
         except BaseException:
             await self.close()
             raise
+        if self._may_run:
+            self._open.by_program.program.begin(session.connection, session.quick)
         return Connected(
-            capabilities=_capabilities(session),
+            capabilities=capabilities(session),
             root=root,
             identity=session.fingerprint.encode() + b" " + session.root,
             own_uid=self._own_uids.get(_login(session)),
@@ -158,12 +170,16 @@ class SftpRemote:
         transfer = transfer_over(bulk)
         stagers = Stagers(session, transfer, transfer_over)
         moves = Moves(quick, view, session.extensions, transfer.digest)
-        may_chown = _is_root(session)
+        may_chown = is_root(session)
         contents = Contents()
         revisions = Revisions(quick, view, clock, contents, transfer.digest)
         staged = Staged()
         syncs = DirectorySyncs(bulk)
         guarded = Guarded(quick, view, moves, revisions, may_chown, syncs.sync, paths, staged)
+        by_program = ByProgram(
+            *(self._program(session), view, clock, paths, moves, contents),
+            *(may_chown, self._tick),
+        )
         return _Parts(
             session=session,
             paths=paths,
@@ -177,7 +193,17 @@ class SftpRemote:
             syncs=syncs,
             settler=Settler(view, moves, syncs.sync),
             exchanger=Exchanger(view, moves, syncs.sync, paths),
+            by_program=by_program,
         )
+
+    def _program(self, session: Session) -> Program:
+        stall_s = float(self._options.get("stall_timeout", STALL_TIMEOUT_S))
+
+        def dies() -> None:
+            self._may_run = False  # one that dies each time would end each session
+
+        client, clock = self._options.get("client", ""), session.clock
+        return Program(session.root, client, stall_s, clock.stamped, dies)
 
     def _tick(self, allow: float) -> None:
         self.on_progress()
@@ -193,7 +219,8 @@ class SftpRemote:
         """Drop the session; never raises."""
         parts, self._open = self._open, None
         if parts is not None:
-            if (uid := parts.stagers.own_uid) is not None:
+            parts.by_program.program.close()
+            if (uid := parts.own_uid) is not None:
                 self._own_uids = {_login(parts.session): uid}
             await parts.session.close()
 
@@ -236,11 +263,14 @@ class SftpRemote:
         return await small.fetch(pieces, fd, self._tick)
 
     async def digest(self, path: RemotePath) -> Digest:
-        """See the port. The whole file comes over the wire: v3 cannot hash."""
-        async with self._at(path) as parts:
-            digest = await parts.transfer.digest(path)
-            parts.contents.note(path, digest)
-            return digest
+        """See the port. Over SFTP the whole file comes over the wire: v3 cannot hash."""
+        inside = self._at(path)
+        digest = await self._parts.by_program.digest(path)
+        if digest is None:
+            async with inside as parts:
+                digest = await parts.transfer.digest(path)
+        self._parts.contents.note(path, digest)
+        return digest
 
     async def stage(
         self,
@@ -255,7 +285,7 @@ class SftpRemote:
         """See the port. Durable where the server offers fsync@openssh.com."""
         staged = join(directory, staged_name(op))
         async with self._at(staged) as parts:
-            may_chown = _is_root(parts.session)
+            may_chown = is_root(parts.session)
             there = Begun(start, token)
             parts.staged.forget(staged)
             with parts.stagers.one(size) as transfer:
@@ -287,13 +317,19 @@ class SftpRemote:
         expected: Expected,
     ) -> Outcome:
         """See the port."""
-        return await put_in_steps(self, op, path, content, attributes, expected)
+        _not_the_root(path)
+        check(path)
+        given = path, content, attributes, expected
+        if (outcome := await self._parts.by_program.put(op, *given)) is not None:
+            return outcome
+        return await put_in_steps(self, op, *given)
 
     async def discard_staged(self, op: OpId, directory: RemotePath) -> None:
         """See the port."""
         staged = join(directory, staged_name(op))
         try:
             async with self._at(staged) as parts:
+                await parts.by_program.over(op)
                 parts.staged.forget(staged)
                 await parts.session.quick.unlink(staged)
         except NotFound:
@@ -324,7 +360,10 @@ class SftpRemote:
     async def remove(self, op: OpId, path: RemotePath, expected: Expected) -> Outcome:
         """See the port and ``sftp_guard``."""
         _not_the_root(path)
-        async with self._at(path) as parts:
+        inside = self._at(path)
+        if (outcome := await self._parts.by_program.remove(op, path, expected)) is not None:
+            return outcome
+        async with inside as parts:
             return await parts.guarded.remove(op, path, expected)
 
     async def rename(
@@ -337,8 +376,11 @@ class SftpRemote:
     ) -> Outcome:
         """See the port and ``sftp_guard``."""
         _not_the_root(source, path)
-        async with self._at(source, path) as parts:
-            return await parts.guarded.rename(op, source, path, source_expected, path_expected)
+        inside, given = self._at(source, path), (source, path, source_expected, path_expected)
+        if (outcome := await self._parts.by_program.rename(op, *given)) is not None:
+            return outcome
+        async with inside as parts:
+            return await parts.guarded.rename(op, *given)
 
     async def exchange(
         self,
@@ -392,6 +434,7 @@ class SftpRemote:
         parts = self._parts
         for path in (intent.path, intent.other_path or b""):
             parts.staged.forget(join(parent(path), staged_name(intent.op)))
+        await parts.by_program.over(intent.op)
         await (parts.exchanger if intent.crossing else parts.settler).settle(intent)
 
 
@@ -439,32 +482,3 @@ def _not_the_root(*paths: RemotePath) -> None:
 def _login(session: Session) -> tuple[str, str]:
     """Who we are, and where: the ``User`` of an SSH configuration may be another one by now."""
     return session.user, session.fingerprint
-
-
-def _is_root(session: Session) -> bool:
-    return bool(session.connection.get_extra_info("username") == "root")
-
-
-def _capabilities(session: Session) -> Capabilities:
-    extensions = session.extensions
-    return Capabilities(
-        guard=Guard.ASIDE,
-        stable_ids=False,
-        strong_tokens=False,
-        time_granularity_ns=1_000_000_000,
-        symlinks=True,
-        hard_links=extensions.hard_link,
-        special_files=False,
-        mode=True,
-        owner=_is_root(session),
-        set_mtime=True,
-        xattrs=False,
-        exchange=False,
-        case_sensitive=True,
-        read_only=extensions.read_only,
-        name_max=255,
-        largest_io=session.quick.largest_read,
-        in_flight=IN_FLIGHT,
-        sending=SENDING_IN_FLIGHT,
-        put=LARGEST_PUT,
-    )

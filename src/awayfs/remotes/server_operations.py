@@ -1,0 +1,485 @@
+"""Operations with the steps and guards of ``sftp_guard``; part of ``server_program``.
+
+One is done when it has an ``answer``. The phases are those of a batch.
+"""
+
+# Runs on the server: see ``server_program``. No future annotations, no "|": Python 3.6 reads this.
+
+import errno
+import os
+import stat
+import struct
+import sys
+
+from awayfs.remotes.server_steps import (  # it is sent before this one
+    ABSENT,
+    ASKED_DIGEST,
+    ASKED_PROVE,
+    ASKED_PUT,
+    ASKED_REMOVE,
+    ASKED_RENAME,
+    ASKED_UNPROVE,
+    CREATE,
+    DONE,
+    FAILED,
+    GIVEN,
+    HEAD,
+    INHERIT,
+    KEEP,
+    MISMATCH,
+    NO,
+    PROVE,
+    PUT,
+    PUT_BACK,
+    READ,
+    REMOVE,
+    RENAME,
+    SOURCE_BACK,
+    SPACE,
+    UNKNOWN,
+    Directories,
+    Unusual,
+    Wanted,
+    back,
+    begin_writeback,
+    cut,
+    drop,
+    entry,
+    entry_at,
+    hashed,
+    is_same,
+    is_simple,
+    link,
+    look,
+    names_of,
+    place,
+    reach,
+    shown_seconds,
+    take,
+)
+
+
+class Proof:
+    """The file by which the other side sees, over SFTP, that this is the same directory."""
+
+    def __init__(self, root: bytes) -> None:
+        self._root = root
+        self.name = b""
+
+    def remove(self) -> None:
+        """Away with it, if there is one."""
+        name, self.name = self.name, b""
+        if name:
+            try:
+                os.unlink(os.path.join(self._root, name))
+            except OSError:
+                pass
+
+
+class Shared:
+    """What the operations of one batch have in common."""
+
+    def __init__(self, root: int, proof: Proof) -> None:
+        self.directories = Directories(root)
+        self.proof = proof
+        self.stamp = 0
+
+    def learn(self, fd: int) -> None:
+        """What the server's clock says, from a file that was written just now."""
+        if not self.stamp:
+            self.stamp = shown_seconds(os.fstat(fd))
+
+
+class Operation:
+    """One request on its way through a batch; ``answer`` is set as soon as there is one."""
+
+    syncs = False
+
+    def __init__(self, shared: Shared, number: int) -> None:
+        self.shared = shared
+        self.number = number
+        self.answer = b""
+        self.half_done = False
+
+    def tell(self, status: int, body: bytes = b"") -> None:
+        """This is the answer."""
+        self.answer = HEAD.pack(5 + len(body), self.number, status) + body
+
+    def at(self, path: bytes) -> "tuple[int, bytes]":
+        """The open directory of a path, and its name there."""
+        above, _, name = path.rpartition(b"/")
+        return self.shared.directories.of(above), name
+
+    def changes(self, directory: int) -> None:
+        """A name there changes: it is synced at the end."""
+        self.shared.directories.changed[directory] = None
+
+    def mismatch(self, directory: int, name: bytes, flags: int = 0) -> None:
+        """What stands there is not what was expected."""
+        self.tell(MISMATCH | flags, entry_at(directory, name))
+
+    def stage(self) -> None:
+        """Phase 1."""
+
+    def sync(self) -> None:
+        """Phase 2."""
+
+    def act(self) -> None:
+        """Phase 3."""
+
+    def run(self, step: str) -> None:
+        """One phase; whatever goes wrong in it is told."""
+        if self.answer:
+            return
+        try:
+            getattr(self, step)()
+        except (Unusual, OSError) as error:
+            code = getattr(error, "errno", None)
+            if self.answer or self.half_done:  # only tidying up failed, so that something is left
+                self.tell(UNKNOWN)
+            elif code in SPACE:
+                self.tell(FAILED, struct.pack(">I", code))
+            else:
+                self.tell(NO)
+        except Exception as error:
+            sys.stderr.write("%s: %s: %s\n" % (step, type(error).__name__, error))  # noqa: UP031
+            self.tell(UNKNOWN)
+
+    def sync_told(self) -> None:
+        """Phase 2, in whatever thread."""
+        self.run("sync")
+
+    def close(self) -> None:
+        """Nothing is open any more."""
+
+
+class Put(Operation):
+    """``stage`` and ``replace`` in one."""
+
+    syncs = True
+
+    def __init__(self, shared: Shared, number: int, body: bytes) -> None:
+        Operation.__init__(self, shared, number)
+        op, path, self.mode, self.uid, self.gid, self.mtime, self.atime, flags, *wanted = (
+            PUT.unpack_from(body)
+        )
+        kind, token, how = wanted
+        parts = cut(body, PUT.size, op, path, token, 32 if how == GIVEN else 0)
+        self.path = parts[1]
+        self.own, self.aside = names_of(parts[0])
+        self.wanted = Wanted(kind, parts[2], how, parts[3]) if token else None
+        self.inherits = flags & INHERIT
+        self.content = parts[4]
+        self.directory = self.fd = -1
+        self.name = b""
+        self.owner = (-1, -1)
+        self.made = None  # type: os.stat_result | None
+
+    def stage(self) -> None:
+        self.directory, self.name = self.at(self.path)
+        owner = None
+        if self.wanted is not None:
+            there = self.expected_there(self.wanted)
+            if there is None:
+                return
+            owner = there.st_uid, there.st_gid
+        self.fd = os.open(self.own, CREATE, 0o600, dir_fd=self.directory)
+        reach("created")
+        try:
+            self.fill(owner)
+        except OSError:
+            drop(self.directory, self.own)
+            raise
+        reach("staged")
+
+    def expected_there(self, wanted: Wanted) -> "os.stat_result | None":
+        """What is to be replaced, if it is that; None: the answer was given."""
+        there = look(self.directory, self.name)
+        if there is None:
+            self.tell(MISMATCH)
+        elif not wanted.matches(self.directory, self.name, there):
+            self.mismatch(self.directory, self.name)
+        elif (
+            not stat.S_ISREG(there.st_mode)
+            or there.st_nlink != 1
+            or look(self.directory, self.aside) is not None
+        ):
+            raise Unusual
+        else:
+            return there
+        return None
+
+    def fill(self, owner: "tuple[int, int] | None") -> None:
+        """Content and attributes; the owner before the mode, as chown(2) clears setuid bits."""
+        fd, content = self.fd, self.content
+        written = os.write(fd, content) if content else 0
+        while written < len(content):
+            written += os.write(fd, content[written:])
+        self.shared.learn(fd)
+        if self.uid >= 0 or self.gid >= 0:
+            self.give(self.uid, self.gid)
+        found = os.fstat(fd) if owner is not None and self.inherits else None
+        if found is not None and owner is not None and owner != (found.st_uid, found.st_gid):
+            self.give(*owner)
+        os.fchmod(fd, self.mode)
+        if self.mtime >= 0:
+            os.utime(fd, ns=(self.atime * 1000000000, self.mtime * 1000000000))
+        begin_writeback(fd)
+        self.made = os.fstat(fd)
+        if self.made.st_size != len(content):
+            raise OSError(errno.EIO, "what was written is not there")
+        self.owner = owner or (-1, -1)
+
+    def give(self, uid: int, gid: int) -> None:
+        """Another owner, where we may."""
+        try:
+            os.fchown(self.fd, uid, gid)
+        except OSError:
+            pass  # the content is worth having under another owner
+
+    def sync(self) -> None:
+        try:
+            os.fsync(self.fd)
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                return
+            drop(self.directory, self.own)
+            raise
+
+    def act(self) -> None:
+        try:
+            self.changes(self.directory)
+            ours, made = look(self.directory, self.own), self.made
+            if ours is None or made is None or not is_same(ours, made):
+                self.own = b""  # not ours any more
+                raise Unusual
+            if self.wanted is None:
+                self.put_new(made)
+            else:
+                self.put_over(self.wanted)
+        finally:
+            if self.own:
+                drop(self.directory, self.own)
+
+    def put_new(self, made: os.stat_result) -> None:
+        """The entry is that of what we staged: whoever writes there by now is not taken for us."""
+        if place(self.directory, self.own, self.name):
+            self.own = b""
+            reach("placed")
+            self.tell(DONE, entry(made))
+        else:
+            self.mismatch(self.directory, self.name)
+
+    def put_over(self, wanted: Wanted) -> None:
+        there = self.expected_there(wanted)
+        if there is None:
+            return None
+        if self.inherits and self.owner != (there.st_uid, there.st_gid):
+            raise Unusual
+        if not wanted.is_known(self.directory, self.name):
+            return self.mismatch(self.directory, self.name)
+        reach("checked")
+        if not take(self.directory, self.name, self.aside):
+            return self.mismatch(self.directory, self.name)
+        reach("taken")
+        try:
+            placed = wanted.is_it(self.directory, self.aside)
+            if not placed:
+                return self.undo()
+            reach("compared")
+            placed = place(self.directory, self.own, self.name)
+        except OSError:
+            if not back(self.directory, self.aside, self.name):
+                return self.mismatch(self.directory, self.name, PUT_BACK)
+            raise
+        self.own = b"" if placed else self.own
+        reach("placed")
+        left = self.let_go(wanted)
+        if placed and self.made is not None:
+            self.tell(DONE | left, entry(self.made))
+        else:
+            self.mismatch(self.directory, self.name, left)
+        return None
+
+    def undo(self) -> None:
+        """What was moved aside gets its name back, or is left to the other side."""
+        flags = 0 if back(self.directory, self.aside, self.name) else PUT_BACK
+        reach("put back")
+        self.mismatch(self.directory, self.name, flags)
+
+    def let_go(self, wanted: Wanted) -> int:
+        """Unlink the revision that was replaced, unless it was written into since we looked."""
+        if not wanted.is_it(self.directory, self.aside):
+            return KEEP
+        reach("looked again")
+        drop(self.directory, self.aside)
+        reach("dropped")
+        return 0
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+
+
+class Remove(Operation):
+    """A name of a file or a symlink."""
+
+    def __init__(self, shared: Shared, number: int, body: bytes) -> None:
+        Operation.__init__(self, shared, number)
+        op, path, kind, token, how = REMOVE.unpack_from(body)
+        parts = cut(body, REMOVE.size, op, path, token, 32 if how == GIVEN else 0)
+        self.path = parts[1]
+        self.aside = names_of(parts[0])[1]
+        self.wanted = Wanted(kind, parts[2], how, parts[3])
+
+    def act(self) -> None:
+        wanted = self.wanted
+        directory, name = self.at(self.path)
+        there = look(directory, name)
+        if there is None or not wanted.matches(directory, name, there):
+            return self.mismatch(directory, name)
+        if not is_simple(there) or look(directory, self.aside) is not None:
+            raise Unusual
+        if not wanted.is_known(directory, name):
+            return self.mismatch(directory, name)
+        reach("checked")
+        self.changes(directory)
+        if not take(directory, name, self.aside):
+            return self.mismatch(directory, name)
+        reach("taken")
+        if not wanted.is_it(directory, self.aside):
+            flags = 0 if back(directory, self.aside, name) else PUT_BACK
+            reach("put back")
+            return self.mismatch(directory, name, flags)
+        reach("compared")
+        if wanted.digest and not wanted.is_it(directory, self.aside):
+            return self.tell(DONE | KEEP)  # written into while it was read
+        drop(directory, self.aside)
+        reach("dropped")
+        return self.tell(DONE)
+
+
+class Rename(Operation):
+    """A file or a symlink gets a name that is free."""
+
+    def __init__(self, shared: Shared, number: int, body: bytes) -> None:
+        Operation.__init__(self, shared, number)
+        op, source, path, kind, token, how = RENAME.unpack_from(body)
+        parts = cut(body, RENAME.size, op, source, path, token, 32 if how == GIVEN else 0)
+        self.source, self.path = parts[1], parts[2]
+        self.own, self.aside = names_of(parts[0])
+        self.target = b""
+        self.wanted = Wanted(kind, parts[3], how, parts[4])
+
+    def act(self) -> None:
+        wanted = self.wanted
+        directory, name = self.at(self.source)
+        to_directory, to = self.at(self.path)
+        incoming = look(directory, name)
+        if incoming is None or not wanted.matches(directory, name, incoming):
+            return self.tell(ABSENT)
+        aside = look(directory, self.aside) or look(to_directory, self.aside)
+        if not is_simple(incoming) or aside is not None:
+            raise Unusual
+        if not wanted.is_known(directory, name):
+            return self.tell(ABSENT)
+        reach("checked")
+        if not link(directory, name, to_directory, self.own):
+            raise Unusual  # an earlier try may have left one
+        self.changes(to_directory)
+        self.changes(directory)
+        reach("linked")
+        try:
+            brought = look(to_directory, self.own)
+            if brought is None or not wanted.is_it(to_directory, self.own):
+                return self.tell(ABSENT)
+            if stat.S_ISLNK(brought.st_mode):
+                self.target = os.readlink(self.own, dir_fd=to_directory)
+            if not link(to_directory, self.own, to_directory, to):
+                return self.mismatch(to_directory, to)
+            reach("placed")
+            self.drop_source(directory, name, brought)
+            reach("source dropped")
+        finally:
+            if self.own:
+                drop(to_directory, self.own)
+            reach("dropped")
+        return None
+
+    def drop_source(self, directory: int, name: bytes, brought: os.stat_result) -> None:
+        """The old name goes, unless another writer has put a revision there."""
+        flags = 0
+        shown = entry(brought) + (self.target if stat.S_ISLNK(brought.st_mode) else b"")
+        # If anything fails now, it is for ``settle``, which needs N.
+        own, self.own, self.half_done = self.own, b"", True
+        if take(directory, name, self.aside):
+            reach("source taken")
+            there = look(directory, self.aside)
+            if there is not None and is_same(there, brought):
+                drop(directory, self.aside)
+            elif not back(directory, self.aside, name):
+                flags = SOURCE_BACK
+        self.own = own
+        self.tell(DONE | flags, shown)
+
+
+class Digest(Operation):
+    """The content of a file that is small enough."""
+
+    def __init__(self, shared: Shared, number: int, body: bytes) -> None:
+        Operation.__init__(self, shared, number)
+        self.path = body
+
+    def act(self) -> None:
+        directory, name = self.at(self.path)
+        try:
+            fd = os.open(name, READ, dir_fd=directory)
+        except FileNotFoundError:
+            return self.tell(ABSENT)
+        try:
+            found, digest = hashed(fd)
+        finally:
+            os.close(fd)
+        return self.tell(DONE, entry(found) + digest)
+
+
+class Prove(Operation):
+    """A file by which the other side sees, over SFTP, that it is the same directory."""
+
+    def __init__(self, shared: Shared, number: int, body: bytes) -> None:
+        Operation.__init__(self, shared, number)
+        length, self.size, self.mtime = PROVE.unpack_from(body)
+        self.name = cut(body, PROVE.size, length)[0]
+
+    def act(self) -> None:
+        directory, name = self.at(self.name)
+        fd = os.open(name, CREATE, 0o600, dir_fd=directory)
+        self.shared.proof.name = self.name
+        try:
+            self.shared.learn(fd)
+            os.ftruncate(fd, self.size)
+            os.utime(fd, ns=(self.mtime * 1000000000, self.mtime * 1000000000))
+            self.tell(DONE, entry(os.fstat(fd)))
+        finally:
+            os.close(fd)
+
+
+class Unprove(Operation):
+    """Away with it."""
+
+    def __init__(self, shared: Shared, number: int, body: bytes) -> None:
+        Operation.__init__(self, shared, number)
+
+    def act(self) -> None:
+        self.shared.proof.remove()
+        self.tell(DONE)
+
+
+OPERATIONS = {
+    ASKED_PUT: Put,
+    ASKED_REMOVE: Remove,
+    ASKED_RENAME: Rename,
+    ASKED_DIGEST: Digest,
+    ASKED_PROVE: Prove,
+    ASKED_UNPROVE: Unprove,
+}
