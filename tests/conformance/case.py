@@ -24,6 +24,7 @@ class Case:
     root: bytes
     connected: Connected
     cut_at: Callable[[int], None]
+    puts: bool = False
 
     def at(self, path: bytes) -> bytes:
         """The path on the local disk."""
@@ -73,9 +74,15 @@ class Case:
             return await self.remote.stage(op, directory, fd, len(data), attributes)
 
     async def save(self, op: str, path: bytes, data: bytes, expected: Expected) -> Outcome:
-        """Stage and replace."""
+        """Stage and replace, or both in one."""
+        if self.puts:
+            return await self.remote.put(op, path, data, Attributes(mode=0o644), expected)
         await self.stage(op, data, path.rpartition(b"/")[0])
         return await self.remote.replace(op, path, expected)
+
+    def refused(self, op: str, data: bytes) -> dict[bytes, bytes]:
+        """What a ``save`` leaves that was a mismatch."""
+        return {} if self.puts else {b".awayfs-%s.new" % op.encode(): data}
 
     async def create(self, op: str, path: bytes, data: bytes) -> Entry:
         """Save a file that was not there."""

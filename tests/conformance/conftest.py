@@ -49,7 +49,7 @@ def run(factory: Factory, tmp_path: Path) -> Callable[[Body], None]:
             root.mkdir()
             async with factory.open(os.fsencode(root)) as served:
                 connected = await served.remote.connect()
-                await body(Case(served.remote, served.root, connected, served.cut_at))
+                await body(Case(served.remote, served.root, connected, served.cut_at, served.puts))
 
         asyncio.run(whole())
 

@@ -42,6 +42,7 @@ class Served:
     remote: Remote
     root: bytes
     cut_at: Callable[[int], None]
+    puts: bool = False  # whether the suite saves by ``put`` where it can
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from awayfs.remotes.sftp import SftpRemote
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+from by_program import WithProgram, killing
 from sshd import Sshd, needs_sshd, serving
 
 
@@ -41,6 +42,26 @@ async def plain(scratch: bytes) -> AsyncIterator[Served]:
 
 
 @asynccontextmanager
+async def by_program(scratch: bytes) -> AsyncIterator[Served]:
+    """``SftpRemote`` in this process, with a program of ours on the server."""
+    with (
+        tempfile.TemporaryDirectory(prefix="awayfs-sshd-") as place,
+        serving(place) as server,
+    ):
+        remote = WithProgram(parse_url(url_of(server, scratch)), server.options)
+
+        def cut_at(nth: int) -> None:
+            cut_here(nth)  # what goes by SFTP
+            remote.hook = killing(nth) if nth else ""
+
+        try:
+            yield Served(remote, scratch, cut_at, puts=True)
+        finally:
+            faults.disarm()
+            await remote.close()
+
+
+@asynccontextmanager
 async def isolated(scratch: bytes) -> AsyncIterator[Served]:
     """``SftpRemote`` through a worker process, and a server with a shell."""
     with (
@@ -57,9 +78,10 @@ async def isolated(scratch: bytes) -> AsyncIterator[Served]:
 
 
 def factories() -> list[Factory]:
-    """Both ways to run ``SftpRemote``."""
+    """All ways to run ``SftpRemote``."""
     marks = tuple(needs_sshd)
     return [
         Factory("sftp", plain, marks=marks),
+        Factory("sftp-program", by_program, marks=marks),
         Factory("sftp-isolated", isolated, isolated=True, marks=marks),
     ]

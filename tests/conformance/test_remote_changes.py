@@ -70,7 +70,7 @@ def test_create_over_something_is_a_mismatch(run):
         current = refused(await case.save("op1", b"file", b"ours", ABSENT))
         assert current is not None
         assert current.token == (await case.remote.stat(b"file")).token
-        assert case.contents() == {b"file": b"theirs", b".awayfs-op1.new": b"ours"}
+        assert case.contents() == {b"file": b"theirs", **case.refused("op1", b"ours")}
 
     run(body)
 
@@ -109,7 +109,7 @@ def test_replace_of_another_revision_is_a_mismatch(run):
         current = refused(await case.save("op1", b"file", b"ours", expected))
         assert current is not None
         assert current.token == (await case.remote.stat(b"file")).token
-        assert case.contents() == {b"file": b"theirs, longer", b".awayfs-op1.new": b"ours"}
+        assert case.contents() == {b"file": b"theirs, longer", **case.refused("op1", b"ours")}
 
     run(body)
 
@@ -120,7 +120,7 @@ def test_replace_of_what_is_gone_is_a_mismatch(run):
         expected = await case.expected(b"file")
         os.unlink(case.at(b"file"))
         assert refused(await case.save("op1", b"file", b"ours", expected)) is None
-        assert case.contents() == {b".awayfs-op1.new": b"ours"}
+        assert case.contents() == case.refused("op1", b"ours")
 
     run(body)
 

@@ -247,6 +247,7 @@ class Put(Operation):
             raise
 
     def act(self) -> None:
+        reach("synced")
         try:
             self.changes(self.directory)
             ours, made = look(self.directory, self.own), self.made

@@ -45,7 +45,6 @@ from awayfs.remotes.server_steps import (
     NO,
     SPENT,
     in_parallel,
-    reach,
 )
 
 
@@ -106,7 +105,6 @@ class Program:
             for one in found:
                 one.run("stage")
             in_parallel([one.sync_told for one in found if one.syncs and not one.answer])
-            reach("synced")
             for one in found:
                 if self.is_left():
                     self.end()

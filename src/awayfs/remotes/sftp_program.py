@@ -115,6 +115,15 @@ class Program(asyncssh.SSHClientSession[bytes]):
         self._watching: asyncio.Task[None] | None = None
         self._clearing: asyncio.Task[None] | None = None
 
+    @staticmethod
+    def text(root: bytes) -> bytes:
+        """What the server is to run."""
+        files = importlib.resources.files("awayfs.remotes")
+        texts = {
+            f"awayfs.remotes.{name}": files.joinpath(f"{name}.py").read_text() for name in PARTS
+        }
+        return _LOADER.format(texts=ascii(texts), root=ascii(root)).encode()
+
     # -- beginning and end ----------------------------------------------------------------
 
     def begin(
@@ -148,7 +157,7 @@ class Program(asyncssh.SSHClientSession[bytes]):
     async def _start(self) -> None:
         a, b = (secrets.randbelow(1 << 31) | 1 << 30 for _ in range(2))
         self._mark = b"\nawayfs:%d:\n" % (a * b)
-        text = zlib.compress(program_text(self._root))
+        text = zlib.compress(self.text(self._root))
         assert self._connection is not None
         await self._connection.create_session(
             lambda: self, command=_command(a, b, len(text)), encoding=None
@@ -375,13 +384,6 @@ class Program(asyncssh.SSHClientSession[bytes]):
 
 PARTS = ("server_steps", "server_operations", "server_program")
 """Modules that the server is sent, in an order in which each can import those before it."""
-
-
-def program_text(root: bytes) -> bytes:
-    """What the server is to run."""
-    files = importlib.resources.files("awayfs.remotes")
-    texts = {f"awayfs.remotes.{name}": files.joinpath(f"{name}.py").read_text() for name in PARTS}
-    return _LOADER.format(texts=ascii(texts), root=ascii(root)).encode()
 
 
 _LOADER = """
