@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -27,8 +25,8 @@ for one in list(sys.modules.values()):
 def killing(nth: int) -> str:
     """A hook: the program is killed at the ``nth`` point that it reaches."""
     return (
-        "reach.left = getattr(reach, 'left', %d) - 1\n"
-        "    if not reach.left: import os; os.kill(os.getpid(), 9)" % nth
+        f"reach.left = getattr(reach, 'left', {nth}) - 1\n"
+        "    if not reach.left: import os; os.kill(os.getpid(), 9)"
     )
 
 
@@ -93,6 +91,3 @@ class WithProgram(SftpRemote):
             if time.monotonic() > deadline:
                 raise Unreachable("no program")
             await asyncio.sleep(0.005)
-
-
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
