@@ -256,6 +256,59 @@ def test_an_undo_of_every_decision(way: str, tmp_path: Path) -> None:
     played(tmp_path, play)
 
 
+@pytest.mark.parametrize("what", ["content", "mode"])
+@pytest.mark.parametrize(
+    "order", [["local", "server"], ["server", "local"], [None, None, "server"]]
+)
+def test_either_variant_comes_back_after_the_other(
+    what: str, order: list[str | None], tmp_path: Path
+) -> None:
+    """Both were given up for the base, and an undo decides nothing: the other is still there."""
+
+    async def play(world: World) -> None:
+        file = world.share / "f"
+        file.write_bytes(b"base\n")
+        node = await world.cached("f")
+        if what == "content":
+            world.write(node, 0, b"ours\n")
+            file.write_bytes(b"theirs!\n")
+        else:
+            world.volume.changes.set_attributes(node.id, Attributes(mode=0o600))
+            file.chmod(0o640)
+        await world.drained()
+        (conflict,) = world.store.conflicts.all()
+        await world.volume.deciding.keep(conflict.id, "base")
+        await world.drained()
+        for which in order:
+            await world.volume.undo.undo(b"f", which)
+            await world.drained()
+        if what == "content":
+            wanted = {"server": b"theirs!\n", "local": b"ours\n"}[order[-1] or ""]
+            assert file.read_bytes() == wanted
+        else:
+            assert file.stat().st_mode & 0o777 == {"server": 0o640, "local": 0o600}[order[-1] or ""]
+        with pytest.raises(UsageError, match="did not give the server version up"):
+            await world.volume.undo.undo(b"f", "server")
+        assert not world.store.conflicts.all() and check(world.store) == []
+
+    played(tmp_path, play)
+
+
+def test_what_was_done_after_an_undo_is_not_replaced_by_the_other_variant(tmp_path: Path) -> None:
+    async def play(world: World) -> None:
+        node, conflict = await edited_on_both(world, b"ours\n", b"theirs!\n")
+        await world.volume.deciding.keep(conflict.id, "base")
+        await world.volume.undo.undo(b"f")
+        world.write(world.shown(node), 0, b"mine\n")
+        with pytest.raises(UsageError, match="was changed since"):
+            await world.volume.undo.undo(b"f", "server")
+        await world.volume.undo.undo(b"f", "server", force=True)
+        await world.drained()
+        assert (world.share / "f").read_bytes() == b"theirs!\n"
+
+    played(tmp_path, play)
+
+
 @pytest.mark.parametrize("way", [Resolution.LOCAL, Resolution.BOTH, Resolution.SERVER])
 @pytest.mark.parametrize("how", ["renamed", "linked"])
 def test_what_was_moved_away_while_another_kind_took_its_name_there(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from awayfs.core.errors import EDISCONDATA, UsageError
 from awayfs.core.types import Kind, NodeId
@@ -23,7 +23,7 @@ from awayfs.volume.displaced import DISPLACED
 from awayfs.volume.fault import fault
 from awayfs.volume.fetch import Fetcher
 from awayfs.volume.journaling import Journaling
-from awayfs.volume.losing import Losing
+from awayfs.volume.losing import UNDONE, Losing
 from awayfs.volume.making import Making
 from awayfs.volume.replacing import Replacing
 from awayfs.volume.suspects import digest_of_file
@@ -109,6 +109,9 @@ class Undo:
         itself = node.id if node is not None else 0
         together = _of_last(found, itself) or _of_last(found, itself, displaced=True)
         if which is not None and which not in together:
+            other = _before_undos(found, itself, which)
+            if other is not None:
+                return other
             together = _of_last(found, itself, displaced=True) or together
         if which is not None and which not in together:
             there = ", ".join(sorted(together))
@@ -304,3 +307,16 @@ def _of_last(found: Sequence[Lost], itself: NodeId, *, displaced: bool = False) 
     left = [one for one in found if (one.why == DISPLACED) is displaced]
     last = [one for one in left if one.conflict == left[-1].conflict]
     return {one.which: one for one in sorted(last, key=lambda one: one.node == itself)}
+
+
+def _before_undos(found: Sequence[Lost], itself: NodeId, which: str) -> Lost | None:
+    """The other variant of a decision of which one was brought back: undos decide nothing.
+
+    What they left there counts as nobody's change, as what the decision left would.
+    """
+    undos = [one for one in found if one.why == UNDONE]
+    decided = _of_last([one for one in found if one.why != UNDONE], itself)
+    other = decided.get(which)
+    if other is None or not undos or undos[-1].id < other.id:
+        return None
+    return replace(other, result=undos[-1].result, after=undos[-1].after)
