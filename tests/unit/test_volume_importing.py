@@ -61,11 +61,25 @@ def archive(place: Path, nodes: list[NodeFacts], records: list[RecordFacts]) -> 
     return os.fsencode(place)
 
 
+async def rehearsed(world: World, place: bytes) -> dict[str, Any]:
+    """What a dry run says, which changes nothing."""
+    importer = Importer(world.volume, place, rehearsed=True)
+    await importer.load(force=True)
+    waiting = world.store.journal.count()
+    async for _ in importer.apply():
+        pass
+    assert world.store.journal.count() == waiting
+    return importer.report()
+
+
 async def imported(world: World, place: bytes) -> Importer:
+    """An import; the dry run before it says the same."""
+    said = await rehearsed(world, place)
     importer = Importer(world.volume, place)
     await importer.load(force=True)
     async for _ in importer.apply():
         pass
+    assert said == importer.report()
     return importer
 
 
@@ -399,5 +413,81 @@ def test_an_import_can_be_done_twice(tmp_path: Path) -> None:
             assert (world.share / "f").read_bytes() == b"mine"
             assert (world.share / "g").read_bytes() == b"new"
             assert sorted(os.listdir(world.share)) == ["f", "g"]
+
+    played(tmp_path, play)
+
+
+def in_step(world: World, number: int, at: bytes, kind: Kind, **more: Any) -> NodeFacts:
+    """A node of an archive that was made in this volume, based on what the server has now."""
+    found = world.store.nodes.resolve(at)
+    assert found is not None
+    now = world.store.server.get(found.id)
+    assert now is not None
+    known = base(at, kind, token=now.token, size=now.size, mtime_ns=now.mtime_ns)
+    return node(number, kind, base=known, **more)
+
+
+def test_a_dry_run_counts_what_the_import_leaves_out(tmp_path: Path) -> None:
+    """Each for another reason, and what comes of the records before it counts."""
+
+    async def play(world: World) -> None:
+        share = world.share
+        for name in ("full", "empty", "away", "top", "top/inner"):
+            (share / name).mkdir()
+        for path in ("f", "g", "full/file", "taken", "moved", "away/x", "partial"):
+            (share / path).write_bytes(b"theirs")
+        for name in ("f", "g", "full/file", "taken", "moved", "away/x", "partial"):
+            await world.cached(name)
+        await world.find("top/inner")
+        for place in ("empty", "top", "full", "away", "top/inner"):
+            await world.volume.tree.open_directory((await world.find(place)).id)
+        world.write(await world.find("taken"), 0, b"unsent")
+        world.volume.changes.rename(1, b"moved", 1, b"elsewhere", 0)
+        new = node(20, path=b"new")
+        nodes = [
+            in_step(world, 2, b"full", Kind.DIRECTORY),
+            in_step(world, 3, b"empty", Kind.DIRECTORY),
+            in_step(world, 4, b"away", Kind.DIRECTORY),
+            in_step(world, 5, b"top", Kind.DIRECTORY),
+            in_step(world, 6, b"top/inner", Kind.DIRECTORY),
+            in_step(world, 7, b"f", Kind.FILE, stored=True, size=9, path=b"f"),
+            in_step(world, 8, b"g", Kind.FILE),
+            node(9, base=base(b"partial", Kind.FILE, token=b"older", size=9), path=b"partial",
+                 stored=True, size=9, ranges=[(2, 4)], member="files/partial"),
+            node(10, base=base(b"gone", Kind.FILE, token=b"older")),
+            node(11, Kind.CHARACTER),
+            node(12), node(13), node(14, Kind.DIRECTORY), node(15), new,
+        ]  # fmt: skip
+        steps: list[dict[str, Any]] = [
+            {"kind": "remove", "node": 2, "parent": 1, "name": b"full"},  # not empty
+            {"kind": "remove", "node": 3, "parent": 1, "name": b"empty"},
+            {"kind": "create", "node": 12, "parent": 3, "name": b"x"},  # removed just now
+            {"kind": "create", "node": 13, "parent": 1, "name": b"taken"},  # unsent changes
+            {"kind": "rename", "node": 5, "parent": 1, "name": b"top",
+             "to_parent": 6, "to_name": b"ring"},
+            {"kind": "rename", "node": 6, "parent": 5, "name": b"inner",
+             "to_parent": 1, "to_name": b"inner"},
+            {"kind": "rename", "node": 5, "parent": 1, "name": b"top",
+             "to_parent": 6, "to_name": b"no ring"},
+            {"kind": "store", "node": 7},  # not in the archive
+            {"kind": "remove", "node": 8, "parent": 1, "name": b"h"},  # elsewhere
+            {"kind": "store", "node": 9},  # a part of another version
+            {"kind": "setattr", "node": 10, "mode": 0o600},  # gone
+            {"kind": "create", "node": 11, "parent": 1, "name": b"device"},
+            {"kind": "create", "node": 14, "parent": 1, "name": b"d"},
+            {"kind": "create", "node": 15, "parent": 14, "name": b"x"},
+            {"kind": "remove", "node": 14, "parent": 1, "name": b"d"},  # not empty
+            {"kind": "remove", "node": 15, "parent": 14, "name": b"x"},
+            {"kind": "remove", "node": 14, "parent": 1, "name": b"d"},
+            {"kind": "create", "node": 20, "parent": 1, "name": b"away"},  # gives way
+            {"kind": "setxattr", "node": 20, "xattr_name": b"security.x", "xattr_value": b"x"},
+            {"kind": "setxattr", "node": 20, "xattr_name": b"user.x", "xattr_value": b"x"},
+            {"kind": "link", "node": 20, "parent": 1, "name": b"l" * 255},
+            {"kind": "link", "node": 20, "parent": 4, "name": b"in what gave way"},
+        ]  # fmt: skip
+        records = [RecordFacts(seq=seq, **step) for seq, step in enumerate(steps, 1)]
+        importer = await imported(world, archive(tmp_path / "archive", nodes, records))
+        report = importer.report()
+        assert (report["records"], report["applied"]) == (len(steps), 10), report
 
     played(tmp_path, play)

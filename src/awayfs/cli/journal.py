@@ -193,6 +193,5 @@ def import_(file: bytes, dry_run: bool, force: bool, place: bytes | None, as_jso
         for line in shown_report(answer):
             click.echo(show.printable(line))
         verb = "would be made again" if dry_run else "made again"
-        count = answer["records"] if dry_run else answer["applied"]
-        click.echo(f"{show.count(count, 'change')} {verb}")
+        click.echo(f"{show.count(answer['applied'], 'change')} {verb}")
     return 1 if answer["skipped"] else 0

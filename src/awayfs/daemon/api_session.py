@@ -287,11 +287,11 @@ class SessionApi:
         if not isinstance(directory, str) or not directory.startswith("/"):
             raise ControlError("directory: an absolute path is needed", "usage")
         await self._have_pages()
-        importer = Importer(self._volume(), bytes_of(directory))
+        dry_run = bool(params.get("dry_run"))
+        importer = Importer(self._volume(), bytes_of(directory), rehearsed=dry_run)
         await importer.load(force=bool(params.get("force")))
-        if not params.get("dry_run"):
-            async for done in importer.apply():
-                yield {"done": done, "total": importer.total}
+        async for done in importer.apply():
+            yield {"done": done, "total": importer.total}
         yield Done(importer.report())
 
     # -- the cache ------------------------------------------------------------------------

@@ -59,7 +59,7 @@ class Changes:
 
         A set-group-ID directory hands its group, and to directories the bit, down (inode(7)).
         """
-        self._check_supported(kind)
+        self.check_supported(kind)
         directory = self._directory(parent)
         with self._applied():
             node = self._add(directory, name, kind, mode, uid, gid, target, rdev)
@@ -131,7 +131,7 @@ class Changes:
         if node.kind is not Kind.DIRECTORY:
             raise OSError(errno.ENOTDIR, "not a directory")
         if self._nodes.has_children(node.id):
-            raise OSError(errno.ENOTEMPTY, "directory not empty")
+            raise OSError(errno.ENOTEMPTY, "directory is not empty")
         if not self._store.server.children_known(node.id):
             raise OSError(EDISCONDATA, "the directory was never listed")
         self._store.insist(lambda: self._remove_name(parent, name, node))
@@ -153,7 +153,7 @@ class Changes:
             raise OSError(errno.EEXIST, "target exists")
         if existing is not None and existing.id == node.id:
             return
-        self._check_name(to_parent, to_name)
+        self.check_name(to_parent, to_name)
         self._check_move(node, to_parent)
         if existing is not None:
             self._check_replaceable(node, existing)
@@ -184,9 +184,7 @@ class Changes:
 
     def set_xattr(self, node_id: NodeId, name: bytes, value: bytes | None, flags: int) -> None:
         """setxattr(2), or removexattr(2) with value None."""
-        capabilities = self._context.link.capabilities
-        if capabilities is not None and not capabilities.xattrs:
-            raise OSError(errno.EOPNOTSUPP, "the server has no extended attributes")
+        self.check_xattrs()
         known = self._nodes.xattrs(node_id)
         if value is None and name not in known:
             raise OSError(errno.ENODATA, "no such attribute")
@@ -249,7 +247,7 @@ class Changes:
     ) -> Node:
         """A new node in a directory, or with no name one that could be there (O_TMPFILE)."""
         if name is not None:
-            self._check_name(directory.id, name)
+            self.check_name(directory.id, name)
         if directory.mode & stat.S_ISGID:
             gid = directory.gid
             if kind is Kind.DIRECTORY:
@@ -378,11 +376,12 @@ class Changes:
             raise OSError(errno.EINVAL, "a directory cannot be moved into itself")
 
     def _check_new_name(self, parent: NodeId, name: bytes) -> None:
-        self._check_name(parent, name)
+        self.check_name(parent, name)
         if self._nodes.child_id(parent, name) is not None:
             raise OSError(errno.EEXIST, "exists")
 
-    def _check_name(self, parent: NodeId, name: bytes) -> None:
+    def check_name(self, parent: NodeId, name: bytes) -> None:
+        """Raise OSError for a name that a new one there must not be."""
         if self._context.options.read_only:
             raise OSError(errno.EROFS, "mounted read-only")
         capabilities = self._context.link.capabilities
@@ -394,13 +393,20 @@ class Changes:
         if name.startswith(STAGED_PREFIX) and name.endswith((b".new", b".old")):
             raise OSError(errno.EPERM, "such names are awayfs's own on the server")
 
-    def _check_supported(self, kind: Kind) -> None:
+    def check_supported(self, kind: Kind) -> None:
+        """Raise OSError for a kind that the server cannot hold."""
         capabilities = self._context.link.capabilities
         if capabilities is None or kind in (Kind.FILE, Kind.DIRECTORY):
             return
         offered = capabilities.symlinks if kind is Kind.SYMLINK else capabilities.special_files
         if not offered:
             raise OSError(errno.EPERM, "the server cannot hold this kind of file")
+
+    def check_xattrs(self) -> None:
+        """Raise OSError where the server has no extended attributes."""
+        capabilities = self._context.link.capabilities
+        if capabilities is not None and not capabilities.xattrs:
+            raise OSError(errno.EOPNOTSUPP, "the server has no extended attributes")
 
     def _journal_nameless(self, node: Node) -> None:
         """What was done to a file while it had no name, beside what its creation tells."""

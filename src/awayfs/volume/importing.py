@@ -5,7 +5,7 @@ local change: it is sent, or found to be in conflict. So that the latter is foun
 was based on comes from the archive: where the server has moved on since, the base here is set back
 to the archived one before the change is made.
 
-Files of the archive lie unpacked in a directory, as ``local-ID`` and ``base-ID``.
+A dry run plays them onto a rehearsal instead, so that it says what the import would say.
 """
 
 from __future__ import annotations
@@ -21,41 +21,35 @@ from msgspec.structs import replace
 
 from awayfs.control.manifest import NAME, BaseFacts, Manifest, NodeFacts, RecordFacts, read
 from awayfs.control.messages import text_of
-from awayfs.core.diff import Removed
 from awayfs.core.errors import EDISCONDATA, EDISCONNECTED, RemoteError, UsageError
 from awayfs.core.records import RecordKind
-from awayfs.core.types import ROOT, Attributes, Kind, NodeId, Range
-from awayfs.store.files import unlink_quietly
+from awayfs.core.types import ROOT, Attributes, Kind, NodeId
+from awayfs.store.history import Shape
 from awayfs.store.nodes import Node
-from awayfs.volume.adopt import Adopter
 from awayfs.volume.archived_bases import ArchivedBases
 from awayfs.volume.changes import RENAME_EXCHANGE
 from awayfs.volume.fault import fault
-from awayfs.volume.replacing import Replacing
+from awayfs.volume.imported import Imported, Onto, Skipped
+from awayfs.volume.rehearsing import Rehearsal
 from awayfs.volume.slices import Slices
 from awayfs.volume.volume import Volume
 
-CHUNK: Final = 1 << 20
 DEVICES: Final = (Kind.CHARACTER, Kind.BLOCK)
 XATTRS: Final = (b"user.", b"system.posix_acl_")
 """Attributes that say something to programs, and give a file no rights."""
 OURS: Final = b"user.awayfs."
 
 
-class Skipped(Exception):
-    """One record cannot become a change here; the text says why."""
-
-
 class Importer:
-    """One import. ``load`` checks everything that can be checked, ``apply`` changes."""
+    """One import. ``load`` checks everything that can be checked, ``apply`` changes.
 
-    def __init__(self, volume: Volume, directory: bytes) -> None:
+    ``rehearsed``: nothing is changed, and the report is the one that the import would make.
+    """
+
+    def __init__(self, volume: Volume, directory: bytes, *, rehearsed: bool = False) -> None:
         self._volume = volume
         self._context = volume.context
         self._store = volume.store
-        self._changes = volume.changes
-        self._adopter = Adopter(volume.context)
-        self._replacing = Replacing(volume.context)
         self._place = directory
         self._manifest: Manifest
         self._facts: dict[int, NodeFacts] = {}
@@ -63,6 +57,9 @@ class Importer:
         self._stored: set[int] = set()
         self._mine: set[NodeId] = {ROOT}
         self._bases = ArchivedBases(self._store.server)
+        self._onto: Onto = (
+            Rehearsal(volume) if rehearsed else Imported(volume, directory, self._bases)
+        )
         self._moved_on: list[str] = []
         self._skipped: list[dict[str, str]] = []
         self._applied = 0
@@ -212,56 +209,54 @@ class Importer:
 
     def _node(self, number: int) -> NodeId:
         node = self._here.get(number)
-        if node is None or self._store.nodes.get(node) is None:
+        if node is None or self._onto.kind(node) is None:
             raise Skipped("it is gone from the server")
         return node
 
     def _directory(self, number: int) -> NodeId:
         """A directory here; one that is gone from the server is made again, with those above."""
         node = self._here.get(number)
-        if node is not None and self._store.nodes.get(node) is not None:
+        if node is not None and self._onto.kind(node) is not None:
             return node
         base = self._facts[number].base
         if base is None:
             raise Skipped("its directory could not be made")
         at = ROOT
         for name in base.path.split(b"/"):
-            child = self._store.nodes.child(at, name)
-            if child is not None and child.kind is not Kind.DIRECTORY:
+            child = self._onto.child(at, name)
+            if child is not None and self._onto.kind(child) is not Kind.DIRECTORY:
                 raise Skipped("something else stands where its directory was")
-            at = child.id if child is not None else self._make_directory(at, name)
+            at = child if child is not None else self._make_directory(at, name)
         self._here[number] = at
         return at
 
     def _make_directory(self, parent: NodeId, name: bytes) -> NodeId:
         options = self._context.options
-        made = self._changes.create(parent, name, Kind.DIRECTORY, 0o755, options.uid, options.gid)
-        self._context.kernel.forget_entry(parent, name)
-        return made.id
+        shape = Shape(kind=Kind.DIRECTORY, mode=0o755, uid=options.uid, gid=options.gid)
+        return self._onto.create(parent, name, shape)
 
     def _create(self, record: RecordFacts) -> None:
         facts = self._facts[record.node]
         parent = self._directory(record.parent)
-        standing = self._store.nodes.child(parent, record.name)
-        if standing is not None and standing.kind is Kind.DIRECTORY == Kind(facts.kind):
-            self._here[record.node] = standing.id  # made here, or there, as well
+        standing = self._onto.child(parent, record.name)
+        if standing is not None and self._onto.kind(standing) is Kind.DIRECTORY == Kind(facts.kind):
+            self._here[record.node] = standing  # made here, or there, as well
             return
         self._make_room(parent, record.name)
         made = self._here[record.node] = self._make(parent, record.name, facts)
         if facts.kind == Kind.FILE and not facts.stored:  # an empty file, which no store dates
-            self._changes.set_attributes(made, Attributes(mtime_ns=facts.mtime_ns))
+            self._onto.set_attributes(made, Attributes(mtime_ns=facts.mtime_ns))
 
     def _make(self, parent: NodeId, name: bytes, facts: NodeFacts) -> NodeId:
         kind = Kind(facts.kind)
         if kind in DEVICES:
             raise Skipped("it is a device; make it with mknod")
         uid, gid = self._owner(facts)
-        made = self._changes.create(
-            parent, name, kind, _harmless(facts.mode, kind), uid, gid,
+        shape = Shape(
+            kind=kind, mode=_harmless(facts.mode, kind), uid=uid, gid=gid,
             target=facts.target, rdev=facts.rdev,
         )  # fmt: skip
-        self._context.kernel.forget_entry(parent, name)
-        return made.id
+        return self._onto.create(parent, name, shape)
 
     def _owner(self, facts: NodeFacts) -> tuple[int, int]:
         """What was the user's there is the user's here."""
@@ -271,67 +266,59 @@ class Importer:
 
     def _make_room(self, parent: NodeId, name: bytes) -> None:
         """What the server has there meanwhile becomes a stranger, which replay will meet."""
-        standing = self._store.nodes.child_id(parent, name)
+        standing = self._onto.child(parent, name)
         if standing is None:
             return
-        self._adopter.adopt(parent, [Removed(standing, name)])
-        if self._store.nodes.child_id(parent, name) is not None:
+        self._onto.give_way(parent, name, standing)
+        if self._onto.child(parent, name) is not None:
             raise Skipped("something with unsent changes of its own has the name")
 
     def _link(self, record: RecordFacts) -> None:
         parent = self._directory(record.parent)
         node = self._node(record.node)
         self._make_room(parent, record.name)
-        self._changes.link(node, parent, record.name)
-        self._context.kernel.forget_entry(parent, record.name)
-        self._context.kernel.forget_node(node)
+        self._onto.link(node, parent, record.name)
 
     def _remove(self, record: RecordFacts) -> None:
         parent, node = self._directory(record.parent), self._node(record.node)
-        if self._store.nodes.child_id(parent, record.name) != node:
+        if self._onto.child(parent, record.name) != node:
             raise Skipped("it is elsewhere by now")
         self._set_back(node, self._facts[record.node].base)
-        if self._facts[record.node].kind == Kind.DIRECTORY:
-            self._changes.rmdir(parent, record.name)
-        else:
-            self._changes.unlink(parent, record.name)
-        self._context.kernel.forget_entry(parent, record.name)
+        self._onto.remove(parent, record.name, Kind(self._facts[record.node].kind))
 
     def _move(self, record: RecordFacts) -> None:
         parent, to_parent = self._directory(record.parent), self._directory(record.to_parent)
         node = self._node(record.node)
         exchanging = record.kind == RecordKind.EXCHANGE
-        if self._store.nodes.child_id(parent, record.name) != node:
+        if self._onto.child(parent, record.name) != node:
             raise Skipped("it is elsewhere by now")
         expected = self._here.get(record.replaced) if record.replaced else None
-        if self._store.nodes.child_id(to_parent, record.to_name) != expected:
+        if self._onto.child(to_parent, record.to_name) != expected:
             if exchanging:
                 raise Skipped("what it was exchanged with is elsewhere by now")
             self._make_room(to_parent, record.to_name)
         elif expected is not None and not exchanging:
             self._set_back(expected, self._facts[record.replaced].base)
         flags = RENAME_EXCHANGE if exchanging else 0
-        self._changes.rename(parent, record.name, to_parent, record.to_name, flags)
-        for slot in ((parent, record.name), (to_parent, record.to_name)):
-            self._context.kernel.forget_entry(*slot)
+        self._onto.rename(parent, record.name, to_parent, record.to_name, flags)
 
     def _set_attributes(self, record: RecordFacts) -> None:
         node = self._node(record.node)
         there, here = self._manifest.volume, self._context.options
         uid = here.uid if record.uid == there.uid else record.uid
         gid = here.gid if record.gid == there.gid else record.gid
-        here_now = self._store.nodes.get(node)
-        assert here_now is not None
-        mode = None if record.mode is None else _harmless(record.mode, here_now.kind)
-        wanted = Attributes(mode, uid, gid, record.mtime_ns, record.atime_ns)
-        self._changes.set_attributes(node, wanted)
-        self._context.kernel.forget_node(node)
+        kind = self._onto.kind(node)
+        assert kind is not None
+        mode = None if record.mode is None else _harmless(record.mode, kind)
+        self._onto.set_attributes(
+            node, Attributes(mode, uid, gid, record.mtime_ns, record.atime_ns)
+        )
 
     def _set_xattr(self, record: RecordFacts) -> None:
         node, name = self._node(record.node), record.xattr_name
         if not name.startswith(XATTRS) or name.startswith(OURS):
             raise Skipped(f"{text_of(name)} is not taken from an archive")
-        self._changes.set_xattr(node, name, record.xattr_value, 0)
+        self._onto.set_xattr(node, name, record.xattr_value)
 
     # -- content --------------------------------------------------------------------------
 
@@ -339,22 +326,10 @@ class Importer:
         """Have the base here be the archived one, where the server has moved on since.
 
         To be followed by the change, with nothing in between: what is observed then is left to
-        replay, which finds that the server has another revision. Of a file with several names it
-        was done when the content was imported, which is to stay when one of them goes.
+        replay, which finds that the server has another revision.
         """
-        if base is None or not self._bases.moved_on(node, base):
-            return
-        if self._store.journal.has_store(node):
-            return
-        now = self._store.server.get(node)
-        assert now is not None
-        older = replace(
-            now.entry(), token=base.token, size=base.size, mtime_ns=base.mtime_ns, weak=True
-        )
-        with self._store.transaction():
-            if now.kind is Kind.FILE:
-                self._adopter.drop_content(node, base.size, base.token)
-            self._store.server.set(node, older, seen_ns=0)
+        if base is not None and self._bases.moved_on(node, base):
+            self._onto.set_back(node, base)
 
     async def _write(self, record: RecordFacts) -> None:
         """All of a node's content, at its first STORE: what is sent is one content anyway."""
@@ -369,18 +344,17 @@ class Importer:
         node = self._to_write(facts)
         whole = facts.ranges == ([(0, facts.size)] if facts.size else [])
         if whole:
-            await self._replace(node, facts)
+            await self._onto.replace(node, facts)
         elif facts.base is not None and self._bases.moved_on(node, facts.base):
             raise Skipped("only a part of it is in the archive, and the server has another version")
         else:
-            await self._write_to(node, facts)
-        self._changes.set_attributes(node, Attributes(mtime_ns=facts.mtime_ns))
-        self._context.kernel.forget_node(node)
+            await self._onto.write(node, facts)
+        self._onto.set_attributes(node, Attributes(mtime_ns=facts.mtime_ns))
 
     def _to_write(self, facts: NodeFacts) -> NodeId:
         """The file; one that is gone from the server is made again where it was."""
         node = self._here.get(facts.id)
-        if node is not None and self._store.nodes.get(node) is not None:
+        if node is not None and self._onto.kind(node) is not None:
             return node
         base = facts.base
         if base is None:
@@ -388,102 +362,11 @@ class Importer:
         above, _, name = base.path.rpartition(b"/")
         parent = ROOT
         for part in above.split(b"/") if above else ():
-            child = self._store.nodes.child_id(parent, part)
+            child = self._onto.child(parent, part)
             parent = child if child is not None else self._make_directory(parent, part)
         self._make_room(parent, name)
         self._here[facts.id] = self._make(parent, name, facts)
         return self._here[facts.id]
-
-    async def _replace(self, node: NodeId, facts: NodeFacts) -> None:
-        """All of a content at once: a daemon that dies has sent no half of it.
-
-        Not of a file that a program has open in a way that would show it otherwise: the base
-        could not be set back either, and the server's newer version would be replaced unseen.
-        """
-        store = self._store
-        self._check_free(node)
-        made_from = self._replacing.witness(node)
-        await self._volume.room.make_or_wait(facts.size, node)
-        staged = await self._staged(facts)
-        try:
-            if self._replacing.witness(node) != made_from or store.nodes.get(node) is None:
-                raise Skipped("it was changed here meanwhile")
-            self._check_free(node)
-            with store.transaction():
-                if facts.base is not None and self._bases.moved_on(node, facts.base):
-                    self._set_back(node, facts.base)
-                    self._keep_base(node, facts)
-                self._volume.journaling.store(node)
-                base = store.server.get(node)
-                self._replacing.replace(node, staged, base.token if base is not None else None)
-        finally:
-            unlink_quietly(staged)
-
-    def _check_free(self, node: NodeId) -> None:
-        try:
-            self._replacing.check(node)
-        except UsageError as error:
-            raise Skipped(str(error)) from error
-
-    async def _staged(self, facts: NodeFacts) -> str:
-        """A whole content of the archive as a staging file; one of a file without any is empty."""
-        if facts.member is None:
-            staged = self._store.content.stage_path()
-            os.close(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-            return staged
-        fd = os.open(self._member("local", facts.id), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            if os.fstat(fd).st_size != facts.size:
-                raise OSError(errno.EIO, "a file of the archive is not as long as it says")
-            return await self._volume.deciding.staged_copy(f"/proc/self/fd/{fd}")
-        finally:
-            os.close(fd)
-
-    async def _write_to(self, node_id: NodeId, facts: NodeFacts) -> None:
-        node = self._context.node(node_id)
-        assert node is not None
-        files = self._volume.files
-        handle = files.open(node, writing=True)
-        try:
-            files.truncate(node, facts.size)
-            for start, end in facts.ranges:
-                await self._copy(handle, facts.id, start, end)
-        finally:
-            if files.close(handle):
-                self._volume.closed(node_id, handle.opened)
-
-    async def _copy(self, handle: Any, number: int, start: int, end: int) -> None:
-        files, slices = self._volume.files, Slices()
-        fd = os.open(self._member("local", number), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            while start < end:
-                room = files.before_write(handle, start, min(CHUNK, end - start))
-                if room is not None:
-                    await room
-                data = os.pread(fd, min(CHUNK, end - start), start)
-                if not data:
-                    raise OSError(errno.EIO, "a file of the archive is shorter than it says")
-                start += files.write(handle, start, data)
-                await slices.pause()
-        finally:
-            os.close(fd)
-
-    def _keep_base(self, node: NodeId, facts: NodeFacts) -> None:
-        """The archived base serves a merge, when the server has moved on.
-
-        Only then: as the base of what the server has now it would be believed to be that.
-        """
-        base = facts.base
-        path = self._member("base", facts.id)
-        if base is None or base.member is None or not os.path.isfile(path):
-            return
-        limit = self._context.options.base_limit
-        ranges = [Range(0, base.size)] if base.size else []
-        bases = self._store.content.bases
-        bases.keep(node, os.fsdecode(path), ranges, base.token, limit)
-
-    def _member(self, which: str, number: int) -> bytes:
-        return os.path.join(self._place, b"%s-%d" % (which.encode(), number))
 
 
 def _harmless(mode: int, kind: Kind) -> int:
