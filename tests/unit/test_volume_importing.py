@@ -17,11 +17,13 @@ from awayfs.control.manifest import (
     RecordFacts,
     VolumeFacts,
 )
+from awayfs.core.conflicts import ConflictKind
 from awayfs.core.errors import UsageError
 from awayfs.core.types import Kind
 from awayfs.store.fsck import check
 from awayfs.volume.discard import Discarder
 from awayfs.volume.importing import Importer
+from awayfs.volume.suspects import digest_of_file
 
 ROOT_FACTS: dict[str, Any] = {
     "id": 1,
@@ -385,6 +387,66 @@ def test_an_archive_does_not_tell_what_the_server_has(tmp_path: Path) -> None:
         await imported(world, place)
         discarder = Discarder(world.volume.context, world.volume.changes, world.volume.replay)
         async for _ in discarder.discard(await discarder.planner.plan({file.id})):
+            pass
+        shown = await world.cached("f")
+        assert Path(world.store.content.fd_path(shown.id)).read_bytes() == b"theirs"
+
+    played(tmp_path, play)
+
+
+@pytest.mark.parametrize("how", ["rights", "edit", "edit of the same looks"])
+@pytest.mark.parametrize("digest", [True, False])
+def test_what_counts_as_another_version(how: str, digest: bool, tmp_path: Path) -> None:
+    """A change time is none, if a digest can tell; what cannot be told is a conflict, and said."""
+
+    async def play(world: World) -> None:
+        file = world.share / "f"
+        file.write_bytes(b"theirs")
+        os.utime(file, ns=(10**18, 10**18))
+        seen = world.store.server.get((await world.find("f")).id)
+        assert seen is not None
+        known = digest_of_file(str(file)) if digest else None
+        edit = edit_of(b"f", b"mine", token=seen.token, mtime_ns=10**18, digest=known)
+        if how == "rights":
+            file.chmod(0o600)
+        else:
+            file.write_bytes(b"newer!")
+        if how == "edit of the same looks":
+            os.utime(file, ns=(10**18, 10**18))
+        place = archive(tmp_path / "archive", *edit)
+        (tmp_path / "archive/local-2").write_bytes(b"mine")
+        importer = await imported(world, place)
+        told = not digest or how == "edit"
+        assert importer.report()["moved_on"] == (["f"] if told else [])
+        await world.drained()
+        conflicts = [one.kind for one in world.store.conflicts.all()]
+        if how == "rights" and digest:
+            assert conflicts == [] and file.read_bytes() == b"mine"
+        else:
+            assert conflicts == [ConflictKind.UPDATE_UPDATE]
+            assert file.read_bytes() == (b"theirs" if how == "rights" else b"newer!")
+
+    played(tmp_path, play)
+
+
+def test_an_archived_base_that_is_not_what_it_says_is_not_believed(tmp_path: Path) -> None:
+    async def play(world: World) -> None:
+        file = world.share / "f"
+        file.write_bytes(b"theirs")
+        seen = world.store.server.get((await world.find("f")).id)
+        assert seen is not None
+        told = digest_of_file(str(file))
+        edit = edit_of(
+            b"f", b"mine", token=seen.token, mtime_ns=seen.mtime_ns, digest=told, member="base/f"
+        )
+        file.chmod(0o600)
+        place = archive(tmp_path / "archive", *edit)
+        (tmp_path / "archive/local-2").write_bytes(b"mine")
+        (tmp_path / "archive/base-2").write_bytes(b"a lie!")
+        await imported(world, place)
+        discarder = Discarder(world.volume.context, world.volume.changes, world.volume.replay)
+        node = await world.find("f")
+        async for _ in discarder.discard(await discarder.planner.plan({node.id})):
             pass
         shown = await world.cached("f")
         assert Path(world.store.content.fd_path(shown.id)).read_bytes() == b"theirs"

@@ -32,3 +32,15 @@ class ArchivedBases:
         if self._first.setdefault(node, not same) or node in self._rewritten:
             return self._first[node]
         return not same and (now.size, now.mtime_ns) != (base.size, base.mtime_ns)
+
+    def counts(self, node: NodeId, base: BaseFacts) -> bool:
+        """Whether it moved on to something that a change of its content will be in conflict with.
+
+        What has another token but the same size and time may have changed no more than its rights,
+        or its name: of a file whose digest was archived, replay will ask for the server's.
+        """
+        now = self._server.get(node)
+        if now is None or not self.moved_on(node, base):
+            return False
+        provable = now.kind is not Kind.FILE or base.digest is not None or not base.size
+        return not provable or (now.size, now.mtime_ns) != (base.size, base.mtime_ns)

@@ -5,6 +5,7 @@ Files of the archive lie unpacked in a directory, as ``local-ID`` and ``base-ID`
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from dataclasses import replace
@@ -20,6 +21,7 @@ from awayfs.volume.adopt import Adopter
 from awayfs.volume.archived_bases import ArchivedBases
 from awayfs.volume.replacing import Replacing
 from awayfs.volume.slices import Slices
+from awayfs.volume.suspects import digest_of_file
 from awayfs.volume.volume import Volume
 
 CHUNK: Final = 1 << 20
@@ -140,7 +142,7 @@ class Imported:
         with self._store.transaction():
             if now.kind is Kind.FILE:
                 self._adopter.drop_content(node, base.size, base.token)
-            self._store.server.set(node, older, seen_ns=0)
+            self._store.server.set(node, older, seen_ns=0, digest=base.digest)
 
     async def replace(self, node: NodeId, facts: NodeFacts) -> None:
         """All of a content at once: a daemon that dies has sent no half of it.
@@ -152,6 +154,7 @@ class Imported:
         check_free(self._replacing, node)
         made_from = self._replacing.witness(node)
         await self._volume.room.make_or_wait(facts.size, node)
+        archived = await self._archived_base(facts)
         staged = await self._staged(facts)
         try:
             if self._replacing.witness(node) != made_from or store.nodes.get(node) is None:
@@ -160,7 +163,8 @@ class Imported:
             with store.transaction():
                 if facts.base is not None and self._bases.moved_on(node, facts.base):
                     self.set_back(node, facts.base)
-                    self._keep_base(node, facts)
+                    if archived is not None:
+                        self._keep_base(node, facts.base, archived)
                 self._volume.journaling.store(node)
                 base = store.server.get(node)
                 self._replacing.replace(node, staged, base.token if base is not None else None)
@@ -210,19 +214,25 @@ class Imported:
         finally:
             os.close(fd)
 
-    def _keep_base(self, node: NodeId, facts: NodeFacts) -> None:
+    async def _archived_base(self, facts: NodeFacts) -> str | None:
+        """Where the archived base lies, if it is what the archive says that it is: by that digest
+        the server's version may be taken for it.
+        """
+        base, path = facts.base, os.fsdecode(self._member("base", facts.id))
+        if base is None or base.member is None:
+            return None
+        loop = asyncio.get_running_loop()
+        believed = await loop.run_in_executor(None, _is_what_it_says, path, base.digest)
+        return path if believed else None
+
+    def _keep_base(self, node: NodeId, base: BaseFacts, path: str) -> None:
         """The archived base serves a merge, when the server has moved on.
 
         Only then: as the base of what the server has now it would be believed to be that.
         """
-        base = facts.base
-        path = self._member("base", facts.id)
-        if base is None or base.member is None or not os.path.isfile(path):
-            return
-        limit = self._context.options.base_limit
         ranges = [Range(0, base.size)] if base.size else []
-        bases = self._store.content.bases
-        bases.keep(node, os.fsdecode(path), ranges, base.token, limit)
+        limit = self._context.options.base_limit
+        self._store.content.bases.keep(node, path, ranges, base.token, limit)
 
     def _member(self, which: str, number: int) -> bytes:
         return os.path.join(self._place, b"%s-%d" % (which.encode(), number))
@@ -234,3 +244,8 @@ def check_free(replacing: Replacing, node: NodeId) -> None:
         replacing.check(node)
     except UsageError as error:
         raise Skipped(str(error)) from error
+
+
+def _is_what_it_says(path: str, digest: bytes | None) -> bool:
+    """Blocking."""
+    return os.path.isfile(path) and digest in (None, digest_of_file(path))

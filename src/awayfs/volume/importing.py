@@ -116,7 +116,7 @@ class Importer:
                 f"{text_of(base.path)}: has unsent changes of its own here; "
                 "send or discard them first"
             )
-        if about and self._bases.moved_on(node, base) and self._matters(facts.id):
+        if about and self._bases.counts(node, base) and self._matters(facts.id):
             self._moved_on.append(text_of(base.path))
 
     async def _find(self, base: BaseFacts) -> NodeId | None:
