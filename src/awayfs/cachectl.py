@@ -8,8 +8,8 @@
     fd = cachectl.open("share/report.odt", variant="server")
 
 Every function takes a path or a descriptor. OSError carries what the daemon says: ENOTTY where
-the file is in no awayfs mount, ENOENT where there is no such variant, EACCES, EROFS. The ioctls
-below, and their C structs, are in ``docs/ioctl.md``.
+the file is in no awayfs mount, ENOENT where it has no such variant, EACCES, EROFS; ValueError that
+no file ever has one of that name. The ioctls below, and their C structs, are in ``docs/ioctl.md``.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def open(where: Where, variant: Variant | str = Variant.LOCAL) -> int:
     It keeps what it shows, whatever becomes of the file. With a descriptor that has written and
     was not synchronised since: EBUSY.
     """
-    which = Variant[variant.upper()] if isinstance(variant, str) else variant
+    which = _variant(variant) if isinstance(variant, str) else variant
     return _on_descriptor(where, lambda fd, name: _opened(fd, name, which))
 
 
@@ -96,6 +96,14 @@ def switch(fd: int, variant: Variant | str) -> None:
         os.dup2(found, fd, inheritable=os.get_inheritable(fd))
     finally:
         os.close(found)
+
+
+def _variant(name: str) -> Variant:
+    try:
+        return Variant[name.upper()]
+    except KeyError:
+        known = ", ".join(variant.name.lower() for variant in Variant)
+        raise ValueError(f"{name!r} is no variant; there are {known}") from None
 
 
 def _opened(fd: int, name: bytes, which: Variant) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from tests.unit.test_bridge import Setup, error_of, mounted
 
+from awayfs import cachectl
 from awayfs.core import ioctls
 from awayfs.core.conflicts import ConflictKind, Resolution
 from awayfs.core.errors import Unreachable
@@ -688,3 +689,14 @@ def test_numbers_used() -> None:
         "0xc168a905",
         "0xd000a906",
     ]
+
+
+@pytest.mark.parametrize("call", [cachectl.open, cachectl.switch])
+def test_a_variant_that_no_file_has(call: Callable[[int, str], int], tmp_path: Path) -> None:
+    """One clear error, of Python programs' own making: no descriptor is asked."""
+    fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        with pytest.raises(ValueError, match="'x' is no variant; there are base, local"):
+            call(fd, "x")
+    finally:
+        os.close(fd)
