@@ -11,6 +11,8 @@ from tests.unit.test_cli_commands import Daemon, M, daemon, failed, run, worked 
 
 from awayfs.cli import mergetools, resolve
 from awayfs.cli.ask import Failed
+from awayfs.control.client import Client
+from awayfs.control.messages import ControlError
 
 MANY = {
     "resolved": [{"path": "a", "kind": "x", "kept": "local"}] * 3,
@@ -44,6 +46,24 @@ def test_a_dry_run_says_what_would_be_done(daemon: Daemon) -> None:  # noqa: F81
     daemon.replies["resolve"] = {"would": [{"path": "a", "kind": "type", "text": "ours is kept"}]}
     assert f"{M}/a  type: ours is kept" in worked("resolve", M, "--keep", "local", "--dry-run")
     assert daemon.asked[-1][1]["dry_run"] is True
+
+
+@pytest.mark.parametrize("method", ["resolve", "undo"])
+def test_what_failed_is_named_once(
+    method: str, daemon: Daemon, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:  # fmt: skip
+    """The daemon names it by its path in the mount, a person as it is seen from here."""
+
+    def refuse(self: Any, *arguments: Any) -> None:
+        raise ControlError("d/h2: is not in conflict; see awayfs conflicts", "not-found")
+
+    monkeypatch.setattr(Client, "call", refuse)
+    way = ["--undo"] if method == "undo" else ["--keep", "local"]
+    said = failed("resolve", M + "/d/h2", *way)
+    assert f"awayfs: {M}/d/h2: is not in conflict; see awayfs conflicts" in said.splitlines()
+    if method == "resolve":
+        said = failed("resolve", M + "/d/h2", M + "/x", *way)
+        assert f"awayfs: {M}/d/h2: is not in conflict; see awayfs conflicts" in said.splitlines()
 
 
 def test_undo_and_history(daemon: Daemon) -> None:  # noqa: F811

@@ -64,7 +64,7 @@ def request(
     timeout: float = ANSWER_WITHIN,
 ) -> dict[str, Any]:
     """What the mount's daemon answers; failures name ``what`` was asked about."""
-    what = what or shown(mount)
+    given, what = what, what or shown(mount)
     if mount.elsewhere:
         raise Failed(f"{what}: {ELSEWHERE}")
     if not mount.running:
@@ -80,7 +80,13 @@ def request(
             raise Failed(
                 f"{what}: this version of the daemon does not offer {name}; mount again to use it"
             ) from None
+        asked = [(params or {}).get("path"), *((params or {}).get("paths") or ())]
         message = str(error)
+        for inner in asked:  # the daemon knows it by its path below the mount
+            if inner and message.startswith(f"{inner}: "):
+                place = given or os.path.join(what, str(inner))
+                message = place + message.removeprefix(str(inner))
+                break
         raise Failed(message if message.startswith(what) else f"{what}: {message}") from None
 
 
