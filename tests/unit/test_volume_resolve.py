@@ -256,6 +256,62 @@ def test_an_undo_of_every_decision(way: str, tmp_path: Path) -> None:
     played(tmp_path, play)
 
 
+@pytest.mark.parametrize("edited", [False, True])
+@pytest.mark.parametrize("way", ["of its own", "a save", "moved on", "in use"])
+def test_the_base_of_a_rename_over_a_file(way: str, edited: bool, tmp_path: Path) -> None:
+    """What was there before both changes: what was renamed has its name again, if it had a life of
+    its own. ``edited``: here, before it was renamed."""
+
+    async def play(world: World) -> None:
+        share = world.share
+        (share / "f").write_bytes(b"base")
+        before = await world.cached("f")
+        if way == "a save":
+            node = world.volume.changes.create(ROOT, b"g", Kind.FILE, 0o644, 0, 0)
+            world.write(node, 0, b"saved")
+        else:
+            (share / "g").write_bytes(b"other")
+            node = await world.cached("g")
+        if edited:
+            world.write(world.shown(node), 0, b"EDITED")
+        world.volume.changes.rename(ROOT, b"g", ROOT, b"f", 0)
+        if way == "moved on":
+            world.volume.changes.rename(ROOT, b"f", ROOT, b"h", 0)
+        (share / "f").write_bytes(b"theirs, longer")
+        await world.drained()
+        (conflict,) = world.store.conflicts.all()
+        assert conflict.kind == ConflictKind.UPDATE_UPDATE
+        handle = None
+        if way == "in use":
+            handle = world.volume.files.open(world.shown(before), writing=True)
+            with pytest.raises(UsageError, match="a program has it open"):
+                await world.volume.deciding.keep(conflict.id, "base")
+            assert world.store.conflicts.all() and world.store.nodes.resolve(b"g") is None
+            world.volume.files.close(handle)
+        await world.volume.deciding.keep(conflict.id, "base")
+        await world.drained()
+        ours = b"EDITED" if edited else b"saved" if way == "a save" else b"other"
+        wanted = {"f": b"base"}
+        if way in ("of its own", "in use"):
+            wanted["g"] = ours
+        elif way == "moved on":
+            wanted["h"] = ours
+        assert {path.name: path.read_bytes() for path in share.iterdir()} == wanted
+        assert not world.store.conflicts.all() and not world.store.journal.count()
+        history = world.store.history
+        lost = {one.which: Path(history.content_path(one.id)) for one in history.all()}
+        assert lost["local"].read_bytes() == ours
+        assert lost["server"].read_bytes() == b"theirs, longer"
+        if way != "moved on":  # which was decided about under another name
+            for which, content in (("server", b"theirs, longer"), ("local", ours)):
+                await world.volume.undo.undo(b"f", which)
+                await world.drained()
+                assert (share / "f").read_bytes() == content
+        assert check(world.store) == []
+
+    played(tmp_path, play)
+
+
 @pytest.mark.parametrize("what", ["content", "mode"])
 @pytest.mark.parametrize(
     "order", [["local", "server"], ["server", "local"], [None, None, "server"]]

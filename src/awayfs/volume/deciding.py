@@ -191,9 +191,9 @@ class Deciding:
             known = await self._resolver.steps.variant_digest(conflict, there)
         self._again(conflict)
         self._resolver.content.check(conflict, record)
-        unchanged()
-        self._resolver.content.take(conflict, record, staged, there, known)
-        self._resolver.ended(conflict)
+        await self._resolver.take(
+            conflict, record, staged, there, known, unchanged, is_base=choice == BASE
+        )
         self._losing.decided(conflict, path, result)
         return Decided(path, conflict.kind, choice, None, lost)
 

@@ -10,11 +10,12 @@ the server moves on before the record is out, the conflict is found anew.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from awayfs.core.conflicts import ConflictKind, Resolution
 from awayfs.core.errors import UsageError
 from awayfs.core.records import Record, RecordKind
-from awayfs.core.types import Kind, NodeId
+from awayfs.core.types import Entry, Kind, NodeId
 from awayfs.store.conflicts import Conflict
 from awayfs.volume.changes import Changes
 from awayfs.volume.context import Context
@@ -109,6 +110,32 @@ class Resolver:
         for record in filter(None, records):
             await self._local.base_attributes(conflict, record)
         self._decided(conflict)
+
+    async def take(
+        self,
+        conflict: Conflict,
+        record: Record | None,
+        staged: str,
+        seen: Entry | None,
+        digest: bytes | None,
+        unchanged: Callable[[], object],
+        *,
+        is_base: bool,
+    ) -> None:
+        """Decide for a content (``resolve_content``).
+
+        The base is what was there before both changes: a rename over another file is taken back for
+        it, unless what was renamed was made only to be saved over that one.
+        """
+        back = is_base and record is not None and record.kind is RecordKind.RENAME
+        if back and record is not None and record.replaced and record.seq not in self._store.saves:
+            assert seen is not None
+            then = partial(self.content.to_displaced, conflict, record, staged, seen, digest)
+            await self._server.undo_rename(conflict, record, unchanged, then)
+        else:
+            unchanged()
+            self.content.take(conflict, record, staged, seen, digest)
+        self.ended(conflict)
 
     def _decided(self, conflict: Conflict) -> None:
         fault("resolve.decided")

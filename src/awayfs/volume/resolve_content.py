@@ -80,6 +80,22 @@ class TakeContent:
             self._store.conflicts.remove(conflict.id)
         fault("resolve.taken")
 
+    def to_displaced(
+        self, conflict: Conflict, record: Record, staged: str, seen: Entry, digest: bytes | None
+    ) -> None:
+        """What a rename had displaced is shown again: the content is its own. Needs a transaction.
+
+        Raises ``UsageError`` where it is not, or a program has it open.
+        """
+        displaced = record.replaced
+        self._check_there(displaced)
+        self._replacing.check(displaced)
+        self._journaling.store(displaced)
+        self._store.server.set(displaced, seen, seen_ns=self._context.now(), digest=digest)
+        self._new_base(conflict, displaced, seen)
+        self._replacing.replace(displaced, staged, seen.token)
+        self._store.conflicts.remove(conflict.id)
+
     def _as_edit(self, node: NodeId, staged: str) -> None:
         """A change like any other, of what stands here and there."""
         self._check_there(node)
@@ -124,17 +140,17 @@ class TakeContent:
             self._check_there(record.node)
             self._journaling.store(record.node)
         else:
-            self._new_base(conflict, seen)
+            self._new_base(conflict, conflict.node, seen)
         self._replacing.replace(record.node, staged, seen.token)
 
-    def _new_base(self, conflict: Conflict, seen: Entry) -> None:
+    def _new_base(self, conflict: Conflict, node: NodeId, seen: Entry) -> None:
         """The server's variant is the base of the next merge."""
         content, variant = self._store.content, conflict.server_variant
-        content.drop_base(conflict.node)
+        content.drop_base(node)
         if variant is None or not conflict.server_complete or not os.path.exists(variant):
             return
         limit = self._context.options.base_limit
-        content.bases.keep(conflict.node, variant, [Range(0, seen.size)], seen.token, limit)
+        content.bases.keep(node, variant, [Range(0, seen.size)], seen.token, limit)
 
     def _release(self, record: Record) -> None:
         self._store.journal.set_state(record.seq, RecordState.PENDING)

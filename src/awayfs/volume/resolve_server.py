@@ -56,7 +56,7 @@ class KeepServer:
         if not self._context.link.usable:
             await self._steps.stat(b"")  # says why not
         if record.kind is RecordKind.RENAME:
-            await self._undo_rename(conflict, record, saving)
+            await self.undo_rename(conflict, record, saving)
             return None
         node, parent = record.node, conflict.parent
         on_server = self._store.server.names(node)
@@ -130,13 +130,18 @@ class KeepServer:
             for place in server.names(node) if taking else ():
                 self._returning.again(*place)  # but where something else takes the name away
 
-    async def _undo_rename(
-        self, conflict: Conflict, record: Record, saving: Callable[[], object]
+    async def undo_rename(
+        self,
+        conflict: Conflict,
+        record: Record,
+        saving: Callable[[], object],
+        then: Callable[[], object] = lambda: None,
     ) -> None:
         """The node goes back to its name on the server; what it displaced is shown again.
 
         Where it has none any more it goes, with what was written to it since. So does, there, too,
-        what was only made to be saved over another file.
+        what was only made to be saved over another file. ``then`` is called at the end of the same
+        transaction.
         """
         nodes, server = self._store.nodes, self._store.server
         await self._steps.moved.find(record)
@@ -158,6 +163,7 @@ class KeepServer:
             if not nodes.names(record.node) and not self._steps.is_taken_away(record.node):
                 self._giving_up.changes(record.node, below=True)
                 self._giving_up.node(record.node)
+            then()
         await self._steps.look([record.parent, record.to_parent])
 
     async def _stands(self, node: NodeId) -> bool:
