@@ -201,6 +201,26 @@ def test_a_conflict_copy_goes_again(client: Client) -> None:
     assert client.on_server("f").read_text() == "theirs, longer\n"
 
 
+@pytest.mark.parametrize("worked_on", [False, True])
+def test_a_conflict_copy_of_a_symlink_goes_again(worked_on: bool, client: Client) -> None:
+    client.offline()
+    os.symlink("ours", client.path("link"))
+    os.symlink("theirs, longer", client.on_server("link"))
+    assert kinds(client) == {"link": "name/name"}
+    decide(client, "link", "both")
+    assert os.readlink(client.path("link")) == "theirs, longer"
+    (copy,) = [name for name in os.listdir(client.mountpoint) if name != "link"]
+    if worked_on:
+        os.unlink(client.path(copy))
+        os.symlink("elsewhere", client.path(copy))
+        client.sync()
+    undo(client, "link")
+    assert os.readlink(client.on_server("link")) == "ours"
+    assert sorted(os.listdir(client.server.root)) == sorted(["link", *[copy] * worked_on])
+    undo(client, "link")
+    assert os.readlink(client.on_server("link")) == "theirs, longer"
+
+
 def test_a_conflict_copy_that_was_worked_on_stays(plain: Client) -> None:
     plain.on_server("f").write_text("base\n")
     here(plain, "f").read_text()

@@ -256,6 +256,29 @@ def test_an_undo_of_every_decision(way: str, tmp_path: Path) -> None:
     played(tmp_path, play)
 
 
+def test_an_undo_leaves_a_copy_that_the_history_could_not_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No more than the attributes come back: what it held is in the copy alone."""
+
+    async def play(world: World) -> None:
+        _, conflict = await edited_on_both(world, b"ours\n", b"theirs!\n")
+        monkeypatch.setattr(world.volume.losing, "copy_of", too_large)
+        await world.volume.deciding.keep(conflict.id, "both")
+        monkeypatch.undo()
+        await world.drained()
+        with suppress(UsageError):
+            await world.volume.undo.undo(b"f")
+        await world.drained()
+        there = sorted(path.read_bytes() for path in world.share.iterdir())
+        assert there == [b"ours\n", b"theirs!\n"]
+
+    async def too_large(_node: Any) -> None:
+        return None
+
+    played(tmp_path, play)
+
+
 @pytest.mark.parametrize("edited", [False, True])
 @pytest.mark.parametrize("way", ["of its own", "a save", "moved on", "in use"])
 def test_the_base_of_a_rename_over_a_file(way: str, edited: bool, tmp_path: Path) -> None:

@@ -84,6 +84,8 @@ class Bare:
             shapes += [(path, LOCAL, ours), (path, SERVER, theirs)]
         elif choice == SERVER or (choice == BOTH and kind not in MADE_ANEW):
             shapes += [(at, LOCAL, shape) for at, shape in self._here(conflict, path)]
+        elif choice == BOTH and self._are_two_links(conflict):
+            shapes.append((path, LOCAL, shape_of(self._context, self._context.node(conflict.node))))
         if choice in (LOCAL, BOTH) and kind == ConflictKind.UPDATE_REMOVE:
             shapes.append((path, SERVER, ABSENT))
         elif choice == LOCAL and kind == ConflictKind.RENAME_RENAME:
@@ -94,6 +96,12 @@ class Bare:
             shapes.append((path, SERVER, shape_of_entry(self._context, entry)))
         for at, which, shape in shapes:
             yield self.lost(conflict.id, conflict.node, at, which, shape, why)
+
+    def _are_two_links(self, conflict: Conflict) -> bool:
+        """Whether ours gets a conflict copy's name and, taken back, is told by its target alone."""
+        node, entry = self._store.nodes.get(conflict.node), conflict.server_entry
+        ours, theirs = node and node.kind, entry and entry.kind
+        return conflict.kind == ConflictKind.NAME_NAME and ours is theirs is Kind.SYMLINK
 
     def _here(self, conflict: Conflict, path: bytes) -> Iterator[tuple[bytes, Shape]]:
         """Our node, and what was made or changed inside of it."""

@@ -98,8 +98,10 @@ class Undo:
     def _standing(self, path: bytes, lost: Lost) -> Node | None:
         """The node that a decision was about, or that has its place."""
         nodes = self._store.nodes
-        same = nodes.get(lost.node) if nodes.names(lost.node) else None
         there = nodes.resolve(path)
+        if lost.after is not None and lost.after.copy:
+            return there  # ours is the copy, or was copied
+        same = nodes.get(lost.node) if nodes.names(lost.node) else None
         return there or same if lost.content else same or there
 
     def _chosen(self, path: bytes, node: Node | None, which: str | None) -> Lost:
@@ -178,9 +180,12 @@ class Undo:
         if self._store.conflicts.of_node(node.id):
             raise UsageError("it is in conflict; decide that first")
         self._making.check(node, lost, force)
+        copy = self._link_made(lost)
         with self._store.transaction():
             current = self._losing.current(node, path, None, None)
             shaped = self._making.reshape(node, lost)
+            if copy is not None and copy.target == shaped.target:
+                self._making.remove(copy)
             self._store.history.set_shapes(current.id, current.before or shaped, shaped)
             self._store.history.remove([lost.id])
         fault("resolve.undone")
@@ -231,9 +236,7 @@ class Undo:
         """The conflict copy that the decision made, if it still is what it was."""
         number = lost.after.copy if lost.after is not None else 0
         copy = self._context.node(number) if number else None
-        if copy is None or not self._store.nodes.names(number):
-            return None
-        if self._store.conflicts.of_node(number) or self._context.opened.get(number) is not None:
+        if copy is None or not self._is_free(number):
             return None
         if not self._store.content.covers(number, 0, copy.size):
             return None
@@ -243,6 +246,20 @@ class Undo:
             return None
         untouched = self._replacing.witness(number) == before
         return copy if found == content and untouched else None
+
+    def _link_made(self, lost: Lost) -> Node | None:
+        """The conflict copy that the decision made, if it is a symlink: its target is all of it."""
+        copy = self._store.nodes.get(lost.after.copy) if lost.after is not None else None
+        if copy is None or copy.kind is not Kind.SYMLINK or not self._is_free(copy.id):
+            return None
+        return copy
+
+    def _is_free(self, copy: NodeId) -> bool:
+        """Whether a conflict copy still has its name, and nobody is at it."""
+        used = self._context.opened.get(copy) is not None
+        if used or self._store.conflicts.of_node(copy):
+            return False
+        return bool(self._store.nodes.names(copy))
 
     def _commit(
         self,
