@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from dataclasses import replace
 from typing import Any, Final, Protocol
+
+from msgspec.structs import replace
 
 from awayfs.control.manifest import BaseFacts, NodeFacts
 from awayfs.core.diff import Removed

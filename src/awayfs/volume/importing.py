@@ -17,8 +17,6 @@ import stat
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
-from msgspec.structs import replace
-
 from awayfs.control.manifest import NAME, BaseFacts, Manifest, NodeFacts, RecordFacts, read
 from awayfs.control.messages import text_of
 from awayfs.core.errors import EDISCONDATA, EDISCONNECTED, RemoteError, UsageError
