@@ -32,6 +32,7 @@ from bench.timing import Result
 SIZE = 4 << 10
 A_DIRECTORY = 100
 OLD, NEW, EDITED, RENAMED, REMOVED = 1_000, 2_000, 500, 200, 100
+CHANGES = NEW + EDITED + RENAMED + REMOVED
 ONE_WAY_S = 0.010
 RUNS = 3
 YESTERDAY = int(time.time()) - 86_400
@@ -150,18 +151,32 @@ class _Sides:
 
 
 def reintegration_cases(base: str) -> Iterator[Result]:
-    """All in turn: the first of a daemon, and the median of the ratios of ``RUNS`` after that."""
+    """All in turn: the first of a daemon, and the median of the ratios of ``RUNS`` after that.
+
+    By SFTP alone, and with a program of ours on the server.
+    """
+    for program, how in (("never", "SFTP alone"), ("auto", "server_program=auto")):
+        times = _times(f"{base}/{program}", program)
+        for column, peer in enumerate(("rsync", "rsync --fsync"), 1):
+            pairs = [(one[0], one[column]) for one in times]
+            yield _result(f"{CHANGES} small changes, {how}: first", peer, pairs[:1], None)
+            wanted = 1.0 if peer == "rsync" else None
+            yield _result(f"{CHANGES} small changes, {how}", peer, pairs[1:], wanted)
+
+
+def _times(base: str, program: str) -> list[tuple[float, float, float]]:
+    """Seconds for awayfs, rsync, and rsync with ``--fsync``, of each run."""
+    os.makedirs(base)
     port = free_port()
     far = Far(base, port)
     client = Client(base, far.server, environment={"AWAYFS_LOG": "INFO"}, anew=True)
     sides = _Sides(base, far, client)
-    times: list[tuple[float, ...]] = []
     with delayed(port, far.server.sshd.port, ONE_WAY_S):
         try:
             names = [f"ours{number}" for number in range(RUNS + 1)]
             sides.prepare(names)
-            client.mount("fresh=3600")
-            times = [
+            client.mount(f"fresh=3600,server_program={program}")
+            return [
                 (
                     sides.ours(name),
                     sides.rsync(f"peer-of-{name}"),
@@ -172,11 +187,6 @@ def reintegration_cases(base: str) -> Iterator[Result]:
         finally:
             client.close()
             far.server.close()
-    what = f"{NEW} new, {EDITED} edited, {RENAMED} renamed, {REMOVED} removed"
-    for column, peer in enumerate(("rsync", "rsync --fsync"), 1):
-        pairs = [(one[0], one[column]) for one in times]
-        yield _result(f"{what}: first", peer, pairs[:1], None)
-        yield _result(what, peer, pairs[1:], 1.0 if peer == "rsync" else None)
 
 
 def _result(name: str, peer: str, times: list[tuple[float, float]], wanted: float | None) -> Result:

@@ -28,7 +28,7 @@ class MountOptions:
     known_hosts: str = ""
     credentials: str = ""
     ssh_config: str = ""
-    server_program: str = "auto"  # auto, never
+    server_program: str = "never"  # auto, never
     timeout: float | None = None  # seconds
     passthrough: str = "auto"  # auto, off
     writeback: bool = False

@@ -12,7 +12,7 @@ Sources: draft-ietf-secsh-filexfer-02 and OpenSSH's PROTOCOL. What v3 lacks is s
 ``Capabilities``: no file ids, tokens of whole seconds, no xattrs, no special files.
 
 Options: ``identity``, ``known_hosts``, ``ssh_config`` (files), ``host_key_alias``,
-``connect_timeout``, ``stall_timeout`` (seconds), ``server_program`` (``never``: none).
+``connect_timeout``, ``stall_timeout`` (seconds), ``server_program`` (``auto``: where it may run).
 Others are not ours and ignored.
 
 Honest limits. OpenSSH ends a listing the same way when readdir(3) fails as when it is done,
@@ -119,7 +119,7 @@ class SftpRemote:
         self._options = dict(options)
         self._open: _Parts | None = None
         self._own_uids: dict[tuple[str, str], int] = {}
-        self._may_run = self._options.get("server_program", "auto") != "never"
+        self._may_run = self._options.get("server_program", "never") == "auto"
         self.on_progress: Callable[[], None] = _nothing
 
     async def connect(self) -> Connected:
