@@ -309,6 +309,41 @@ def test_what_is_written_over_with_the_same_token_before_we_come_is_a_mismatch(
     run(server, tmp_path, body)
 
 
+@pytest.mark.parametrize("is_ready", [True, False])
+@pytest.mark.parametrize("act", ["put", "remove", "rename"])
+def test_an_edit_after_the_digest_is_found_although_the_second_has_passed(
+    server: Sshd, tmp_path: Path, is_ready: bool, act: str
+) -> None:
+    """The token was weak when its digest was taken, and is strong when the change comes."""
+
+    async def body(remote: WithProgram, root: bytes) -> None:
+        await remote.put("w", b"w", b"", MODE, ABSENT)  # the server shows its clock
+        write(root + b"/f", OLD)
+        clock = remote._parts.session.clock
+        weak, clock.weak = clock.weak, lambda *_given: True  # type: ignore[method-assign]
+        expected = await there(remote, b"f")
+        await remote.digest(b"f")
+        clock.weak = weak  # type: ignore[method-assign]
+        write(root + b"/f", OLD.upper())
+        remote.program.is_ready = is_ready
+        calls = {
+            "put": lambda: remote.put("a", b"f", b"ours", MODE, expected),
+            "remove": lambda: remote.remove("b", b"f", expected),
+            "rename": lambda: remote.rename("c", b"f", b"g", expected, ABSENT),
+        }
+        if act == "rename":
+            with pytest.raises(NotFound):
+                await calls[act]()
+        else:
+            assert isinstance(await calls[act](), Mismatch)
+        found = standing(root)
+        assert found.pop(b"w") == b"" and OLD.upper() in found.values()
+        assert b"g" not in found
+        assert not isinstance(await calls[act](), Mismatch)  # nobody is refused for ever
+
+    run(server, tmp_path, body)
+
+
 # -- its end ----------------------------------------------------------------------------------
 
 

@@ -165,11 +165,11 @@ class ByProgram:
             return None
         size, mtime = told
         now = time.monotonic_ns()
-        if not size or not self._clock.weak(path, mtime, now, now):
+        digest = self._contents.of(path, token)  # also of one that has become strong since
+        if not size or (digest is None and not self._clock.weak(path, mtime, now, now)):
             return int(kind) >> 12, token, far.NOTHING, b""
         if size > far.LARGEST_READ:
             return None
-        digest = self._contents.of(path, token)
         how = far.TAKEN if digest is None else far.GIVEN
         return int(kind) >> 12, token, how, digest or b""
 
@@ -192,6 +192,8 @@ class ByProgram:
             return None
         if answer.flags:
             await self._tidy(op, path, answer.flags, source)
+        if answer.status in (far.MISMATCH, far.ABSENT):
+            self._looked_anew(source or path)
         if answer.status == far.DONE:
             entry = self._entry(path, answer)
             if (entry is None) != (kind == far.ASKED_REMOVE):
@@ -206,6 +208,12 @@ class ByProgram:
             raise NotFound("the source is gone, or not what it was")
         # It has failed on the way, or says what is no answer to this.
         raise Unreachable("the program on the server does not know what became of a change")
+
+    def _looked_anew(self, path: RemotePath) -> None:
+        """The caller reads it again: a digest from when it was weak has told what it could."""
+        told, now = _size_and_mtime(self._contents.token(path) or b""), time.monotonic_ns()
+        if told is not None and not self._clock.weak(path, told[1], now, now):
+            self._contents.forget(path)
 
     async def _mismatch(self, path: RemotePath, answer: Answer) -> Outcome:
         if answer.flags:

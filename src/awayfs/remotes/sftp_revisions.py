@@ -4,7 +4,8 @@ A strong token is proof enough: whatever was written after the caller looked has
 Under a weak token (``sftp_clock``) an edit in the same second may hide, so the content is
 compared: with the digest that the caller had us take of it (``Contents``), as it must before
 it trusts a weak token at all; else, up to LARGEST_READ bytes, with a digest taken now, which
-leaves only the time between the caller's look and ours.
+leaves only the time between the caller's look and ours. That digest counts as well where the token
+has become strong since: an edit in the same second, after the digest, still hides under it.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Contents:
     def note(self, path: RemotePath, digest: Digest) -> None:
         """Remember the digest just taken, if only it tells the revision apart."""
         if not digest.entry.weak:
+            self.forget(path)
             return
         self._known[path] = (digest.entry.token, digest.blake2b)
         self._known.move_to_end(path)
@@ -47,6 +49,15 @@ class Contents:
         """The digest last taken of this path under this token."""
         known = self._known.get(path)
         return known[1] if known is not None and known[0] == token else None
+
+    def token(self, path: RemotePath) -> bytes | None:
+        """The token under which a digest is remembered."""
+        known = self._known.get(path)
+        return known[0] if known is not None else None
+
+    def forget(self, path: RemotePath) -> None:
+        """What was read later, under a strong token, is not compared with an older digest."""
+        self._known.pop(path, None)
 
 
 class Revision(Struct, frozen=True):
@@ -87,7 +98,7 @@ class Revisions:
         if not matches(current, expected):
             return None
         if not _may_hide(current, expected):
-            return Revision(current, expected)
+            return self._strong(path, current, expected)
         if not self._clock.known:
             await self._ask_the_time(op, parent(path))
             again = await self._view.find(path)
@@ -95,12 +106,20 @@ class Revisions:
                 return None
             current = again
         if not _may_hide(current, expected):
-            return Revision(current, expected)
+            return self._strong(path, current, expected)
         blake2b = self._contents.of(path, current.token)
         if blake2b is None and current.size <= LARGEST_READ:
             blake2b = await self._content(path, expected)
             if blake2b is None:
                 return None
+        return Revision(current, expected, blake2b)
+
+    def _strong(self, path: RemotePath, current: Entry, expected: Expected) -> Revision:
+        """With the digest from when it was weak; once, as the caller may have read it since."""
+        if not expected.content or current.kind is not Kind.FILE:
+            return Revision(current, expected)
+        blake2b = self._contents.of(path, current.token)
+        self._contents.forget(path)
         return Revision(current, expected, blake2b)
 
     async def is_it(self, own: RemotePath, entry: Entry | None, revision: Revision) -> bool:
