@@ -185,6 +185,9 @@ class Sshd:
             "PermitRootLogin prohibit-password",
             "MaxStartups 100",
             f"Subsystem sftp {SFTP_SERVER} {sftp_arguments}",
+            # bash(1) reads ~/.bashrc for sshd unless it is below another shell: what the account's
+            # has in it, and how long that takes, is no business of a test.
+            "SetEnv SHLVL=5",
         ]
         if sftp_only:
             lines.append(f"ForceCommand internal-sftp {sftp_arguments}")
