@@ -15,6 +15,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 
@@ -184,6 +185,7 @@ class Sshd:
             *self.ways,
             "PermitRootLogin prohibit-password",
             "MaxStartups 100",
+            f"SetEnv SHLVL=9 PATH={_programs()}",
             f"Subsystem sftp {SFTP_SERVER} {sftp_arguments}",
             # bash(1) reads ~/.bashrc for sshd unless it is below another shell: what the account's
             # has in it, and how long that takes, is no business of a test.
@@ -288,6 +290,16 @@ def serving(directory: str, **settings: object) -> Iterator[Sshd]:
         yield server
     finally:
         server.kill()
+
+
+def _programs() -> str:
+    """Where programs are found, so that the account's start-up files need not say it.
+
+    bash takes itself for a login by network if it is the first (``SHLVL``), and reads them then:
+    what they do may take seconds, or wait for a lock.
+    """
+    python = os.path.dirname(os.path.realpath(sys.executable))
+    return f"{python}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 
 
 def _die_with_parent() -> None:

@@ -344,6 +344,22 @@ def test_an_edit_after_the_digest_is_found_although_the_second_has_passed(
     run(server, tmp_path, body)
 
 
+def test_what_it_cannot_end_once_the_new_revision_stands_is_no_no(
+    server: Sshd, tmp_path: Path
+) -> None:
+    """By SFTP it would be done again, over the revision that stands there by now: ours."""
+    aside = os.fsencode(tmp_path) + b"/root/.awayfs-op.old"
+    hook = acting("looked again", f"os.unlink({aside!r}); os.mkdir({aside!r})")
+
+    async def body(remote: WithProgram, root: bytes) -> None:
+        write(root + b"/f", OLD)
+        with pytest.raises(Unreachable):
+            await _replaced(remote)
+        assert standing(root) == {b"f": b"ours"}
+
+    run(server, tmp_path, body, hook)
+
+
 # -- its end ----------------------------------------------------------------------------------
 
 

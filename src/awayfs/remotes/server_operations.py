@@ -294,6 +294,7 @@ class Put(Operation):
                 return self.mismatch(self.directory, self.name, PUT_BACK)
             raise
         self.own = b"" if placed else self.own
+        self.half_done = True  # from here on a "no" would be no answer
         reach("placed")
         left = self.let_go(wanted)
         if placed and self.made is not None:
