@@ -187,9 +187,6 @@ class Sshd:
             "MaxStartups 100",
             f"SetEnv SHLVL=9 PATH={_programs()}",
             f"Subsystem sftp {SFTP_SERVER} {sftp_arguments}",
-            # bash(1) reads ~/.bashrc for sshd unless it is below another shell: what the account's
-            # has in it, and how long that takes, is no business of a test.
-            "SetEnv SHLVL=5",
         ]
         if sftp_only:
             lines.append(f"ForceCommand internal-sftp {sftp_arguments}")
