@@ -23,7 +23,7 @@ from awayfs.remotes.directory_facts import FileSystem
 from awayfs.store import store as store_module
 from awayfs.store.fsck import check
 from awayfs.volume import fault as fault_module
-from awayfs.volume import observe, slices
+from awayfs.volume import searching, slices
 from awayfs.volume.resolve_partial import NOTE, PART
 from tests.model.acknowledged import Acknowledged
 from tests.model.beside import Beside
@@ -66,7 +66,7 @@ class World:
         self.busy = False
         self.beside = Beside(self._begin_beside)
         self._replaced = [
-            _replace(observe, "JUST_NOW_NS", 0),
+            _replace(searching, "JUST_NOW_NS", 0),
             _replace(slices, "SLICE_S", math.inf),  # else others' turns depend on the clock
             _replace(fault_module, "os", fault_module.os),  # ``Client.arm`` does
             _replace(store_module, "Files", OneFan),

@@ -18,7 +18,7 @@ from awayfs.core.sameness import same_object
 from awayfs.core.types import Entry, Kind, NodeId
 from awayfs.store.server import ServerNode
 from awayfs.volume.context import Context
-from awayfs.volume.observe import join
+from awayfs.volume.searching import join
 
 
 class Left(Struct, frozen=True):

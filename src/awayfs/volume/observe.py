@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 
 from msgspec.structs import replace
@@ -29,16 +29,17 @@ from awayfs.core.diff import (
 )
 from awayfs.core.errors import Implausible, NotFound, Refused, RemoteError, WrongServer
 from awayfs.core.safety import root_replaced
-from awayfs.core.types import ROOT, Entry, Kind, NodeId
+from awayfs.core.types import ROOT, Entry, NodeId
 from awayfs.ports.remote import Listing
 from awayfs.store.server import Seen
 from awayfs.volume.adopt import Adopter
 from awayfs.volume.brakes import Brakes
 from awayfs.volume.compared import Compared
-from awayfs.volume.context import SECOND_NS, Context
+from awayfs.volume.context import Context
 from awayfs.volume.fingerprints import Fingerprints
 from awayfs.volume.proofs import Proofs
 from awayfs.volume.returning import Returning
+from awayfs.volume.searching import Searching, join
 from awayfs.volume.slices import Slices
 from awayfs.volume.strays import Strays
 from awayfs.volume.suspects import Suspects
@@ -46,14 +47,7 @@ from awayfs.volume.suspects import Suspects
 log = logging.getLogger(__name__)
 
 TRIES = 3
-SEARCHED_DIRECTORIES = 200
-JUST_NOW_NS = 2 * SECOND_NS
 END = object()
-
-
-def join(directory: bytes, name: bytes) -> bytes:
-    """A path on the server from a directory's path and a name in it."""
-    return directory + b"/" + name if directory else name
 
 
 class Observer:
@@ -72,6 +66,9 @@ class Observer:
         self.is_suspect = suspects.is_suspect
         self.verify = suspects.verify
         self.drop_content = suspects.drop
+        searching = self._searching = Searching(context, self.directory, self._quietly)
+        self.place, self.places = searching.place, searching.places
+        self.is_another = searching.is_another
         self._listings: dict[NodeId, asyncio.Task[None]] = {}
         self._proofs = Proofs(self.directory)
         self._commits: dict[NodeId, int] = {}
@@ -165,109 +162,15 @@ class Observer:
         return await self._strays.listed(path)
 
     async def search(self, node: NodeId) -> None:
-        """Look for a node that is not where it was; raises ``RemoteError``.
-
-        Its own directory is listed first (the root, where it has no name there), then, since its
-        id would be known again, all others that are known, from near to far (a bounded number):
-        what is found is adopted, or noted in ``Context.seen_elsewhere`` where a change here stands
-        against it.
-        """
-        place = self._store.server.names(node)[:1]
-        base = self._store.server.get(node)
-        if base is None:
-            return
-        start = place[0][0] if place else ROOT
-        await self.directory(start)
-        if base.file_id is None or await self._still_elsewhere(node, base.file_id):
-            return
-        await self._list_around(start, lambda: self._is_missing(node, place))
+        """Look for a node that is not where it was; raises ``RemoteError``."""
+        await self._searching.search(node)
 
     async def find_names(self, node: NodeId, count: int) -> int:
         """Look for names of a hard-linked file that are not known; how many are known then.
 
-        Bounded like ``search``, and over as soon as ``count`` are known. Raises ``RemoteError``.
+        Raises ``RemoteError``.
         """
-        names = self._store.server.names
-        if names(node):
-            await self._list_around(names(node)[0][0], lambda: len(names(node)) < count)
-        return len(names(node))
-
-    async def _list_around(self, start: NodeId, goes_on: Callable[[], bool]) -> None:
-        """List directories from near to far, a bounded number, as long as ``goes_on`` says so."""
-        pending, reached, count = deque([start]), {start}, 0
-        while pending and count < SEARCHED_DIRECTORIES and goes_on():
-            directory = pending.popleft()
-            if not self._just_listed(directory):
-                count += 1
-                await self._quietly(directory)
-            near = [d for d in self._directories_beside(directory) if d not in reached]
-            reached.update(near)
-            pending.extend(near)
-
-    def place(self, node: NodeId) -> bytes | None:
-        """The path where the server has a node: the one it was seen to be renamed to, though a
-        change here stands against that name, or that of its name.
-        """
-        parent, name = self._context.seen_elsewhere.get(node, (None, b""))
-        directory = self._store.server.path(parent) if parent is not None else None
-        return self._store.server.path(node) if directory is None else join(directory, name)
-
-    def places(self, nodes: Iterable[NodeId]) -> Iterator[tuple[NodeId, bytes]]:
-        """As ``place``, of many in few directories; what has no place is left out."""
-        server, directories = self._store.server, dict[NodeId, bytes | None]()
-        for node in nodes:
-            names = server.names(node)
-            if node in self._context.seen_elsewhere or not names:
-                path = self.place(node)
-            else:
-                parent, name = names[0]
-                if parent not in directories:
-                    directories[parent] = server.path(parent)
-                directory = directories[parent]
-                path = None if directory is None else join(directory, name)
-            if path is not None:
-                yield node, path
-
-    def is_another(self, node: NodeId, path: bytes, entry: Entry) -> bool:
-        """Whether what stands where a node was seen to be renamed to is not it; forgets the
-        place then.
-        """
-        base = self._store.server.get(node)
-        if path == self._store.server.path(node) or base is None or base.file_id == entry.file_id:
-            return False
-        self._context.seen_elsewhere.pop(node, None)
-        return True
-
-    async def _still_elsewhere(self, node: NodeId, file_id: bytes) -> bool:
-        """Whether the node stands where it was last seen; forgets that place if not."""
-        seen = self._context.seen_at(node)
-        directory = self._store.server.path(seen[0]) if seen is not None else None
-        if seen is not None and directory is not None:
-            entry = await self._context.link.find(join(directory, seen[1]))
-            if entry is not None and entry.file_id == file_id:
-                return True
-        self._context.seen_elsewhere.pop(node, None)
-        return False
-
-    def _directories_beside(self, directory: NodeId) -> list[NodeId]:
-        """The directory's own one, and those in it: a search goes from near to far."""
-        server = self._store.server
-        parents = [parent for parent, _ in server.names(directory)]
-        children = [child for _, child in server.children(directory)]
-        return parents + [
-            child
-            for child in children
-            if (seen := server.get(child)) is not None and seen.kind is Kind.DIRECTORY
-        ]
-
-    def _is_missing(self, node: NodeId, place: list[tuple[NodeId, bytes]]) -> bool:
-        unmoved = self._store.server.names(node)[:1] == place
-        return unmoved and node not in self._context.seen_elsewhere
-
-    def _just_listed(self, directory: NodeId) -> bool:
-        """A search right after another one need not look at the same directories."""
-        listed = self._store.server.listed_ns(directory)
-        return listed is not None and 0 <= self._context.now() - listed < JUST_NOW_NS
+        return await self._searching.find_names(node, count)
 
     def adopt_root(self, entry: Entry, *, replaced: bool = False) -> None:
         """Adopt the root's own attributes; raises ``WrongServer`` when it is another root.
@@ -377,7 +280,9 @@ class Observer:
         missing = [] if known or not listed else self._brakes.missing(changes)
         if missing:
             known = self._store.nodes.count()
-            await self._look_around(node, changes, missing, known)
+            # What is new in this one is adopted first: that is where it may have gone.
+            self._adopter.adopt(node, [c for c in changes if isinstance(c, Created)])
+            await self._searching.around(node, missing, partial(self._list_apart, known=known))
             noted.clear()
             listed, listed_ns = await self.listed(node), self._context.now()
             found = None
@@ -445,25 +350,7 @@ class Observer:
                 server.set_listed(parent, 0)
                 self.list_soon(parent)
 
-    async def _look_around(
-        self, node: NodeId, changes: Sequence[Change], missing: Sequence[NodeId], known: int
-    ) -> None:
-        """Before too much counts as deleted in a directory, the others are searched for it.
-
-        What is new in this one is adopted first: that is where it may have gone.
-        """
-        self._adopter.adopt(node, [c for c in changes if isinstance(c, Created)])
-        left = {n: self._store.server.names(n)[:1] for n in missing}
-        pending, reached = deque(self._directories_beside(node)), {node, *missing}
-        while pending and left and len(reached) < SEARCHED_DIRECTORIES:
-            directory = pending.popleft()
-            if directory not in reached:
-                reached.add(directory)
-                await self._list_apart(directory, known)
-                left = {n: place for n, place in left.items() if self._is_missing(n, place)}
-                pending.extend(self._directories_beside(directory))
-
-    async def _list_apart(self, directory: NodeId, known: int) -> None:
+    async def _list_apart(self, directory: NodeId, *, known: int) -> None:
         """List a directory in the course of listing another, whose proof it must not ask for."""
         commits, path = self._commits.get(directory, 0), self._store.server.path(directory)
         with self._store.server.noting() as noted:

@@ -9,7 +9,7 @@ from awayfs.core.namespace import Slot
 from awayfs.core.records import Record, RecordKind
 from awayfs.core.types import ROOT, NodeId
 from awayfs.store.store import Store
-from awayfs.volume.observe import join
+from awayfs.volume.searching import join
 
 CHANGING = (RecordKind.STORE, RecordKind.SETATTR, RecordKind.SETXATTR)
 MOVING = (RecordKind.RENAME, RecordKind.EXCHANGE)

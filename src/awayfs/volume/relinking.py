@@ -26,9 +26,9 @@ from awayfs.remotes.names import staged_name
 from awayfs.store.server import ServerNode
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
-from awayfs.volume.observe import join
 from awayfs.volume.op_ids import link_op, own_op
 from awayfs.volume.replay_facts import FactFinder
+from awayfs.volume.searching import join
 
 log = logging.getLogger(__name__)
 

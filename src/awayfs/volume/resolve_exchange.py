@@ -19,11 +19,12 @@ from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
 from awayfs.volume.giving_up import NAMING, GivingUp
 from awayfs.volume.journaling import Journaling
-from awayfs.volume.observe import Observer, join
+from awayfs.volume.observe import Observer
 from awayfs.volume.resolve_local import KeepLocal
 from awayfs.volume.resolve_partial import KeepKnown
 from awayfs.volume.resolve_steps import Steps
 from awayfs.volume.returning import Returning
+from awayfs.volume.searching import join
 
 Place = tuple[NodeId, bytes]
 INSIDE = "its place on the server is inside of it here; move that out here first"

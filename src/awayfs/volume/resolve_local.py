@@ -20,11 +20,11 @@ from awayfs.volume.adopt import OWN
 from awayfs.volume.context import Context
 from awayfs.volume.giving_up import GivingUp
 from awayfs.volume.journaling import Journaling
-from awayfs.volume.observe import join
 from awayfs.volume.places import CHANGING
 from awayfs.volume.resolve_other_names import set_apart
 from awayfs.volume.resolve_steps import MovedOn, Steps, differs
 from awayfs.volume.resolve_strangers import Strangers
+from awayfs.volume.searching import join
 
 FIELDS = ("mode", "uid", "gid", "mtime_ns")
 CREATING = (ConflictKind.NAME_NAME, ConflictKind.TYPE)

@@ -14,10 +14,11 @@ from awayfs.core.types import ABSENT, Entry, Expected, Kind, Mismatch, NodeId
 from awayfs.ports.remote import Intent
 from awayfs.volume.context import Context
 from awayfs.volume.fault import fault
-from awayfs.volume.observe import Observer, join
+from awayfs.volume.observe import Observer
 from awayfs.volume.op_ids import aside_op
 from awayfs.volume.resolve_steps import Steps
 from awayfs.volume.returning import Returning
+from awayfs.volume.searching import join
 
 Place = tuple[NodeId, bytes]
 ASIDE = "moving aside"
