@@ -19,7 +19,7 @@ import pytest
 from awayfs.core.errors import Implausible, NotFound, Refused, Unreachable, UsageError
 from awayfs.core.secrets import Secrets
 from awayfs.core.types import ABSENT, Attributes, Committed, Kind
-from awayfs.remotes import isolated, progress, protocol
+from awayfs.remotes import isolated, progress, protocol, worker_process
 from awayfs.remotes.channel import Channel
 from awayfs.remotes.isolated import IsolatedRemote
 from awayfs.remotes.worker import TICK_INTERVAL_S, Ticker, Tickers
@@ -493,7 +493,7 @@ def test_contents_that_are_compared_wait_for_their_turn_where_no_deadline_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More of them than threads, each slow but alive: none is taken for a dead server."""
-    monkeypatch.setattr(isolated, "LONGEST_QUEUE_S", 0.5)
+    monkeypatch.setattr(worker_process, "LONGEST_QUEUE_S", 0.5)
     for number in range(8):
         (tmp_path / f"{number}").write_bytes(b"x" * 500_000)
 
