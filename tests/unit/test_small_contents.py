@@ -70,6 +70,34 @@ def test_what_is_small_goes_by_one_call(
     played(tmp_path, play)
 
 
+def test_what_is_open_for_writing_is_staged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was just made, say, and gets its content in a moment: nobody is to see it empty."""
+
+    async def play(world: World) -> None:
+        calls, remote = Calls(world, monkeypatch), world.volume.link.remote
+        stage, node = remote.stage, world.volume.changes.create(ROOT, b"f", Kind.FILE, 0o644, 0, 0)
+        handle = world.volume.files.open(node, writing=True)
+
+        async def written_meanwhile(*given: Any) -> Any:
+            world.volume.files.write(handle, 0, b"content")
+            return await stage(*given)
+
+        monkeypatch.setattr(remote, "stage", written_meanwhile)
+        world.volume.replay.wake()
+        with world.volume.replay.urgently(node.id):
+            await world.volume.replay._drain()
+        assert not calls.put
+        assert not files(world)
+        monkeypatch.setattr(remote, "stage", stage)
+        world.volume.files.close(handle)
+        await world.drained()
+        assert files(world) == {"f": b"content"}
+
+    played(tmp_path, play)
+
+
 def test_what_is_written_while_it_is_on_its_way_goes_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

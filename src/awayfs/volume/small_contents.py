@@ -38,8 +38,14 @@ class SmallContents:
         self._versions = Versions(context)
 
     def goes_at_once(self, seq: int, node: Node) -> bool:
-        """Whether a record's content goes by one call; not what an earlier try staged a part of."""
-        able = self._context.link.capabilities
+        """Whether a record's content goes by one call; not what an earlier try staged a part of.
+
+        Nor what is open for writing: it may be small for a moment only, like a file that was just
+        made. While it is staged, that is seen.
+        """
+        able, opened = self._context.link.capabilities, self._context.opened.get(node.id)
+        if opened is not None and opened.writers:
+            return False
         return able is not None and node.size <= able.put and self._store.intents.get(seq) is None
 
     def read(self, node_id: NodeId, mode: int | None) -> Small:
