@@ -371,7 +371,7 @@ class Journal:
     def set_states(self, seqs: Iterable[int], state: RecordState, reason: str = "") -> None:
         """Where several stand; ENOENT without one of them."""
         with self._db.transaction():
-            there = [self._require(seq) for seq in seqs]
+            there = [self._require(seq) for seq in dict.fromkeys(seqs)]  # each once
             others = [old for old in there if (old.state, old.reason) != (state, reason)]
             self._db.execute_many(_SET_STATE, [(str(state), reason, old.seq) for old in others])
             for old in others:

@@ -101,6 +101,7 @@ class Committer:
         started = self._store.intents.get(record.seq)
         with self._store.transaction():
             self._store.journal.remove([record.seq, *(r.seq for r in carried)])
+            self._store.intents.clear(record.seq)  # it goes with the record, if that was there
             self._outdate_times(carried)
             self._apply(record, facts, entry, by_others, _digest_of(entry, started, found))
             if left is not None:
