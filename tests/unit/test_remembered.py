@@ -23,6 +23,7 @@ SEQS = range(1, 7)
 STEPS = (
     *("add", "rename", "unname", "link", "update", "there", "move", "gone"),
     *("append", "freeze", "change", "remove", "intend", "clear"),
+    *("read", "seen", "seen together", "stale", "freeze two", "remove two"),
 )
 
 
@@ -46,6 +47,7 @@ def state(store: Store) -> list[object]:
     found: list[object] = [store.journal.get(seq) for seq in SEQS]
     found += [store.intents.get(seq) for seq in SEQS]
     found += [store.nodes.get(node) for node in NODES] + [store.nodes.get(ROOT)]
+    found += [store.server.get(node) for node in NODES]
     for names in (store.nodes, store.server):
         found += [names.names(node) for node in NODES]
         found += [names.path(node) for node in NODES]
@@ -75,6 +77,10 @@ def act(store: Store, step: str, node: int, seq: int, name: bytes) -> None:
         journal.replace(Record(seq, record.kind, record.node, ROOT, name, state=record.state))
     elif step == "remove":
         journal.remove([seq])
+    elif step == "freeze two":
+        journal.set_states((seq, min(SEQS)), RecordState.FROZEN)
+    elif step == "remove two":
+        journal.remove([seq, min(SEQS)])  # they may be one
     elif step == "intend":
         assert record is not None
         store.intents.set(seq, Intent(name.decode(), name, ABSENT), "staging")
@@ -83,6 +89,14 @@ def act(store: Store, step: str, node: int, seq: int, name: bytes) -> None:
     elif step == "there":
         server.set(node, Entry(name, Kind.FILE, 0o600, 1, 2, 3, 4, name), seen_ns=1)
         server.add_name(ROOT, name, node)
+    elif step == "read":
+        server.set_digest(node, name)
+    elif step == "seen":
+        server.touch(node, seq)
+    elif step == "seen together":
+        server.touch_all([node, min(NODES)], seq)
+    elif step == "stale":
+        server.stale_all()
     elif step == "move":
         server.move_name(*server.names(node)[0], ROOT, name)
     else:
