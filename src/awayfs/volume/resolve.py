@@ -111,6 +111,10 @@ class Resolver:
             await self._local.base_attributes(conflict, record)
         self._decided(conflict)
 
+    def _saves(self, record: Record) -> bool:
+        """Whether what a record renames was made only to be saved over another file."""
+        return record.seq in self._store.saves
+
     async def take(
         self,
         conflict: Conflict,
@@ -127,9 +131,8 @@ class Resolver:
         The base is what was there before both changes: a rename over another file is taken back for
         it, unless what was renamed was made only to be saved over that one.
         """
-        back = is_base and record is not None and record.kind is RecordKind.RENAME
-        if back and record is not None and record.replaced and record.seq not in self._store.saves:
-            assert seen is not None
+        over = record is not None and record.kind is RecordKind.RENAME and record.replaced
+        if is_base and over and record is not None and seen is not None and not self._saves(record):
             then = partial(self.content.to_displaced, conflict, record, staged, seen, digest)
             await self._server.undo_rename(conflict, record, unchanged, then)
         else:
