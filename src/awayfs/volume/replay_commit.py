@@ -103,7 +103,7 @@ class Committer:
             self._store.journal.remove([record.seq, *(r.seq for r in carried)])
             self._store.intents.clear(record.seq)  # it goes with the record, if that was there
             self._outdate_times(carried)
-            self._apply(record, facts, entry, by_others, _digest_of(entry, started, found))
+            self._apply(record, facts, entry, by_others, self._digest_of(entry, started, found))
             if left is not None:
                 self._left_names.adopt(left)
             elif record.kind is RecordKind.REMOVE:
@@ -330,6 +330,26 @@ class Committer:
         if after.kind is not Kind.DIRECTORY:
             self._adopt_returned(node, after)
 
+    def _digest_of(
+        self, entry: Entry | None, started: tuple[Intent, str] | None, found: Found | None
+    ) -> bytes | None:
+        """What was sent is known byte by byte, whatever becomes of the file here."""
+        sent = started[0].staged if started is not None else None
+        if started is None or sent is None or entry is None:
+            return None
+        digest = started[0].staged_digest
+        if sent.token != NEVER_SEEN:
+            return digest if sent.token == entry.token else None
+        if found is not None:
+            return digest if found.digest == digest else None
+        return digest if self._is_as_sent(sent, entry) else None
+
+    def _is_as_sent(self, sent: Entry, entry: Entry) -> bool:
+        """Whether a server left what was put on it as it was, as far as a look tells."""
+        able = self._context.link.capabilities
+        timed = able is not None and able.set_mtime
+        return sent.size == entry.size and (not timed or sent.mtime_ns == entry.mtime_ns)
+
     def _grain_ns(self) -> int:
         """How finely the server keeps times."""
         able = self._context.link.capabilities
@@ -428,19 +448,6 @@ class Committer:
             self._removed(parent, name, standing)
             self._changes.discard_if_unused(standing)
         self._server.add_name(parent, name, node)
-
-
-def _digest_of(
-    entry: Entry | None, started: tuple[Intent, str] | None, found: Found | None
-) -> bytes | None:
-    """What was sent is known byte by byte, whatever becomes of the file here."""
-    sent = started[0].staged if started is not None else None
-    if started is None or sent is None or entry is None:
-        return None
-    digest = started[0].staged_digest
-    if sent.token == NEVER_SEEN:
-        return digest if found is None or found.digest == digest else None
-    return digest if sent.token == entry.token else None
 
 
 def _as_sent(staged: Entry | None, entry: Entry) -> Entry:
