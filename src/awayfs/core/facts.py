@@ -118,6 +118,22 @@ def may_assume_free(record: Record, kind: Kind, size: int, retried: bool) -> boo
     return kind is not Kind.FILE or size <= LOOK_FIRST
 
 
+def may_assume_known(record: Record, base: Entry | None, names: int, retried: bool) -> bool:
+    """Whether a change of something with so many names there may be decided as if the server had
+    what it had when it was last seen, without a look.
+
+    The operation compares all that a look would tell (``if_as_known``), and does nothing where that
+    differs; then the record is decided anew. Where there are ids, a look tells more.
+    """
+    if retried or base is None or base.weak or base.file_id is not None or names != 1:
+        return False
+    if record.kind is RecordKind.STORE:
+        return base.kind is Kind.FILE
+    goes = record.kind is RecordKind.REMOVE
+    goes = goes or (record.kind is RecordKind.RENAME and not record.replaced)
+    return goes and base.kind in (Kind.FILE, Kind.SYMLINK)
+
+
 class Apply(Struct, frozen=True):
     """Do it. ``expected`` guards the node's path, ``target`` the wanted name.
 
@@ -168,3 +184,15 @@ class Wait(Struct, frozen=True):
 
 
 Decision = Apply | AlreadyDone | NeedDigest | Conflict | Refused | Wait
+
+
+def if_as_known(facts: Facts, decision: Decision) -> Apply | None:
+    """What was decided about ``current`` unseen, if really nothing has changed there since.
+
+    None: a look is needed first.
+    """
+    known = facts.current
+    if known is None or not isinstance(decision, Apply) or decision.unproven:
+        return None
+    rights = (known.mode, known.uid, known.gid)
+    return replace(decision, expected=Expected(known.token, kind=known.kind, rights=rights))

@@ -99,12 +99,15 @@ class Expected(Struct, frozen=True):
     revision with this token; ``file_id``, where both sides have one, must agree too.
     ``content`` False relaxes the check to identity: same kind, and same ``file_id`` where
     there is one (for renames and attribute changes, which do not touch content).
+    ``rights``, where given, are the mode, uid and gid that must be there too; an adapter compares
+    them if its capabilities say so (``acts_unseen``).
     """
 
     token: bytes | None
     file_id: bytes | None = None
     kind: Kind | None = None
     content: bool = True
+    rights: tuple[int, int, int] | None = None
 
 
 ABSENT = Expected(token=None)

@@ -73,6 +73,7 @@ class Capabilities:
     in_flight: int  # requests worth having on the way at once
     sending: int = 0  # steps of our changes beside those; 0: they count among the others
     put: int = 0  # bytes of content that go by ``put`` at most; 0: all by ``stage``
+    acts_unseen: bool = False  # what is expected is all compared, ``Expected.rights`` included
 
 
 @dataclass(frozen=True, slots=True)

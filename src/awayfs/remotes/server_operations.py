@@ -22,7 +22,6 @@ from awayfs.remotes.server_steps import (  # it is sent before this one
     CREATE,
     DONE,
     FAILED,
-    GIVEN,
     HEAD,
     INHERIT,
     KEEP,
@@ -164,7 +163,7 @@ class Put(Operation):
             PUT.unpack_from(body)
         )
         kind, token, how = wanted
-        parts = cut(body, PUT.size, op, path, token, 32 if how == GIVEN else 0)
+        parts = cut(body, PUT.size, op, path, token, Wanted.rest(how))
         self.path = parts[1]
         self.own, self.aside = names_of(parts[0])
         self.wanted = Wanted(kind, parts[2], how, parts[3]) if token else None
@@ -329,7 +328,7 @@ class Remove(Operation):
     def __init__(self, shared: Shared, number: int, body: bytes) -> None:
         Operation.__init__(self, shared, number)
         op, path, kind, token, how = REMOVE.unpack_from(body)
-        parts = cut(body, REMOVE.size, op, path, token, 32 if how == GIVEN else 0)
+        parts = cut(body, REMOVE.size, op, path, token, Wanted.rest(how))
         self.path = parts[1]
         self.aside = names_of(parts[0])[1]
         self.wanted = Wanted(kind, parts[2], how, parts[3])
@@ -367,7 +366,7 @@ class Rename(Operation):
     def __init__(self, shared: Shared, number: int, body: bytes) -> None:
         Operation.__init__(self, shared, number)
         op, source, path, kind, token, how = RENAME.unpack_from(body)
-        parts = cut(body, RENAME.size, op, source, path, token, 32 if how == GIVEN else 0)
+        parts = cut(body, RENAME.size, op, source, path, token, Wanted.rest(how))
         self.source, self.path = parts[1], parts[2]
         self.own, self.aside = names_of(parts[0])
         self.target = b""

@@ -21,6 +21,7 @@ REMOVE = struct.Struct(">BHBBB")
 RENAME = struct.Struct(">BHHBBB")
 PROVE = struct.Struct(">BQQ")
 SPENT = struct.Struct(">QI")
+OWNED = struct.Struct(">III")  # mode, uid, gid
 
 ASKED_PUT, ASKED_REMOVE, ASKED_RENAME, ASKED_DIGEST, ASKED_PROVE, ASKED_UNPROVE = range(1, 7)
 DONE, NO, MISMATCH, FAILED, ABSENT, UNKNOWN, BATCH = range(7)
@@ -29,6 +30,9 @@ PUT_BACK, KEEP, SOURCE_BACK = 0x10, 0x20, 0x40
 
 NOTHING, GIVEN, TAKEN = range(3)
 """How content is compared: not at all, with a digest that came along, or with one taken now."""
+
+RIGHTS = 0x10
+"""Beside that: the mode, uid and gid that it must have came along as well."""
 
 INHERIT = 1
 MOST_REQUESTS = 128
@@ -146,21 +150,31 @@ def entry_at(directory: int, name: bytes) -> bytes:
 
 
 class Wanted:
-    """The revision that may be destroyed: kind, token, and the digest of its content."""
+    """The revision that may be destroyed: kind, token, the digest of its content, and rights."""
 
-    __slots__ = ("digest", "how", "kind", "token")
+    __slots__ = ("digest", "kind", "rights", "takes_digest", "token")
 
-    def __init__(self, kind: int, token: bytes, how: int, digest: bytes) -> None:
+    def __init__(self, kind: int, token: bytes, how: int, rest: bytes) -> None:
         self.kind = kind << 12
         self.token = token
-        self.how = how
-        self.digest = digest
+        self.takes_digest = how & ~RIGHTS == TAKEN
+        self.digest, at = (rest[:32], 32) if how & ~RIGHTS == GIVEN else (b"", 0)
+        self.rights = OWNED.unpack_from(rest, at) if how & RIGHTS else None
+
+    @staticmethod
+    def rest(how: int) -> int:
+        """How many bytes of a request tell more of it."""
+        return (32 if how & ~RIGHTS == GIVEN else 0) + (OWNED.size if how & RIGHTS else 0)
 
     def matches(self, directory: int, name: bytes, found: os.stat_result) -> bool:
         """Whether this may be it; ``sftp_entries.matches``."""
         kind = stat.S_IFMT(found.st_mode)
         if self.kind and kind != self.kind:
             return False
+        if self.rights is not None:
+            there = stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid
+            if there != self.rights:
+                return False
         if not self.token:
             return True
         if kind == stat.S_IFLNK:
@@ -172,7 +186,7 @@ class Wanted:
 
     def is_known(self, directory: int, name: bytes) -> bool:
         """Take the digest where none came along; False where that is not of this revision."""
-        if self.how == TAKEN and not self.digest:
+        if self.takes_digest and not self.digest:
             self.digest = self.content(directory, name)
             return bool(self.digest)
         return True

@@ -42,7 +42,7 @@ LARGEST_CONTENT = 64 << 10
 LONGEST_PATH = 4096
 
 _Wanted = tuple[int, bytes, int, bytes]
-"""Kind, token, how content is compared, and a digest; for ``server_program.Wanted``."""
+"""Kind, token, how the rest is compared, and with what; for ``server_steps.Wanted``."""
 
 
 class ByProgram:
@@ -89,12 +89,12 @@ class ByProgram:
             await pacing.up(len(content))
         uid, gid = self._owner(attributes)
         mtime, atime = _times(attributes)
-        kind, token, how, digest = wanted
+        kind, token, how, rest = wanted
         head = far.PUT.pack(
             *(len(op), len(path), attributes.mode & 0o7777, uid, gid, mtime, atime),
             *(far.INHERIT if self._may_chown else 0, kind, len(token), how),
         )
-        body = b"".join((head, op.encode(), path, token, digest, content))
+        body = b"".join((head, op.encode(), path, token, rest, content))
         return await self._outcome(op, path, far.ASKED_PUT, body)
 
     async def remove(self, op: OpId, path: RemotePath, expected: Expected) -> Outcome | None:
@@ -102,9 +102,9 @@ class ByProgram:
         wanted = self._wanted(path, expected) if self.program.is_ready else None
         if wanted is None or len(path) > LONGEST_PATH:
             return None
-        kind, token, how, digest = wanted
+        kind, token, how, rest = wanted
         head = far.REMOVE.pack(len(op), len(path), kind, len(token), how)
-        body = b"".join((head, op.encode(), path, token, digest))
+        body = b"".join((head, op.encode(), path, token, rest))
         return await self._outcome(op, path, far.ASKED_REMOVE, body)
 
     async def rename(
@@ -121,9 +121,9 @@ class ByProgram:
         wanted = self._wanted(source, source_expected)
         if wanted is None or len(source) + len(path) > LONGEST_PATH:
             return None
-        kind, token, how, digest = wanted
+        kind, token, how, rest = wanted
         head = far.RENAME.pack(len(op), len(source), len(path), kind, len(token), how)
-        body = b"".join((head, op.encode(), source, path, token, digest))
+        body = b"".join((head, op.encode(), source, path, token, rest))
         return await self._outcome(op, path, far.ASKED_RENAME, body, source)
 
     async def digest(self, path: RemotePath) -> Digest | None:
@@ -156,10 +156,18 @@ class ByProgram:
         kind = expected.kind if expected.kind is not None else kind_in(token)
         if kind not in (Kind.FILE, Kind.SYMLINK):
             return None
-        if not expected.content:
-            return int(kind) >> 12, b"", far.NOTHING, b""
+        compared = self._compared(path, token, kind) if expected.content else (far.NOTHING, b"")
+        if compared is None:
+            return None
+        how, rest = compared
+        if expected.rights is not None:
+            how, rest = how | far.RIGHTS, rest + far.OWNED.pack(*expected.rights)
+        return int(kind) >> 12, token if expected.content else b"", how, rest
+
+    def _compared(self, path: RemotePath, token: bytes, kind: Kind) -> tuple[int, bytes] | None:
+        """How content is compared beside its token."""
         if kind is Kind.SYMLINK:
-            return int(kind) >> 12, token, far.NOTHING, b""
+            return far.NOTHING, b""
         told = _size_and_mtime(token)
         if told is None or not self._clock.known:
             return None
@@ -167,11 +175,10 @@ class ByProgram:
         now = time.monotonic_ns()
         digest = self._contents.of(path, token)  # also of one that has become strong since
         if not size or (digest is None and not self._clock.weak(path, mtime, now, now)):
-            return int(kind) >> 12, token, far.NOTHING, b""
+            return far.NOTHING, b""
         if size > far.LARGEST_READ:
             return None
-        how = far.TAKEN if digest is None else far.GIVEN
-        return int(kind) >> 12, token, how, digest or b""
+        return far.TAKEN if digest is None else far.GIVEN, digest or b""
 
     def _owner(self, wanted: Attributes) -> tuple[int, int]:
         """Whom to give a new file; -1: nobody."""

@@ -38,4 +38,5 @@ def capabilities(session: Session) -> Capabilities:
         in_flight=IN_FLIGHT,
         sending=SENDING_IN_FLIGHT,
         put=LARGEST_PUT,
+        acts_unseen=True,
     )

@@ -93,6 +93,8 @@ def matches(entry: Entry | None, expected: Expected) -> bool:
     wanted = expected.kind if expected.kind is not None else kind_in(expected.token)
     if wanted is not None and entry.kind is not wanted:
         return False
+    if expected.rights is not None and (entry.mode, entry.uid, entry.gid) != expected.rights:
+        return False
     return entry.token == expected.token if expected.content else True
 
 

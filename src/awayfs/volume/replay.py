@@ -37,9 +37,9 @@ from awayfs.core.decide import (
 )
 from awayfs.core.decide import Refused as RefusedDecision
 from awayfs.core.errors import NotFound, Refused, RemoteError, Unreachable
-from awayfs.core.facts import digest_seen
+from awayfs.core.facts import digest_seen, if_as_known
 from awayfs.core.pace import Estimate
-from awayfs.core.records import Record, RecordState
+from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.types import Committed, Kind, NodeId
 from awayfs.ports.remote import Intent
 from awayfs.volume.ageing import Ageing
@@ -369,13 +369,13 @@ class Replay:
                 settled = await self._tidy(seq)
             fault("replay.settled")
         unsure_of_parent = earlier is not None
-        free = self._finder.may_assume_free(record, earlier)
+        unseen = self._finder.may_go_unseen(record, earlier)
         for _ in range(ROUNDS):
             if settled is not None:
                 await self._actor.relinker.follow_earlier(record, settled)
             revived = not unsure_of_parent or await self._reviver.revive_for(record)
-            before = None if free else self._versions.of(record.node)
-            facts = await self._finder.gather(record, earlier, free=free)
+            before = None if unseen else self._versions.of(record.node)
+            facts = await self._finder.gather(record, earlier, unseen=unseen)
             if settled is not None and self._finder.where_now(record, settled) != settled:
                 settled = await self._tidy(seq)  # the look around found its directory elsewhere
                 continue
@@ -384,6 +384,11 @@ class Replay:
             seen, decision = await self._decide(facts)
             log.debug("%s: %s", record, decision)
             fault("replay.decided")
+            if unseen and record.kind is not RecordKind.CREATE:
+                if (known := if_as_known(facts, decision)) is None:
+                    unseen = False
+                    continue
+                decision = known
             if not isinstance(decision, Apply):
                 await self._tidy(seq)
                 await self._without_acting(record, facts, decision, before, seen)
@@ -391,7 +396,7 @@ class Replay:
             try:
                 outcome = await self._actor.act(record, facts, decision)
             except NotFound:
-                unsure_of_parent, free = True, False
+                unsure_of_parent, unseen = True, False
                 continue
             if isinstance(outcome, Committed):
                 fault("replay.acted")
@@ -399,8 +404,8 @@ class Replay:
                 await self._committer.commit(record, facts, outcome.entry, left=left)
                 return
             settled = await self._tidy(seq)
-            if free:  # what was tried did nothing, and was no more than a way to look
-                free, settled = False, None
+            if unseen:  # what was tried did nothing, and was no more than a way to look
+                unseen, settled = False, None
                 self._actor.thaw(record)
             earlier = self._store.intents.get(seq)
         log.warning("record %d: the server keeps changing; later again", seq)

@@ -135,7 +135,7 @@ class Actor:
         self._store.journal.set_states((one.seq for one in records), state)
 
     def thaw(self, record: Record) -> None:
-        """A creation found its name taken and did nothing; that is settled: it is as before."""
+        """What went out unseen found the server changed, and did nothing, which is settled."""
         with self._store.transaction():
             self._store.intents.clear(record.seq)
             self._set_states((record, *self.carried(record)), RecordState.PENDING)

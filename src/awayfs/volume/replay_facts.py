@@ -9,7 +9,7 @@ from typing import Literal
 from msgspec.structs import replace
 
 from awayfs.core.errors import NotFound
-from awayfs.core.facts import Facts, Parent, may_assume_free
+from awayfs.core.facts import Facts, Parent, may_assume_free, may_assume_known
 from awayfs.core.naming import folded
 from awayfs.core.records import Record, RecordKind
 from awayfs.core.sameness import may_be_another, proved_same, same_object
@@ -42,28 +42,40 @@ class FactFinder:
         """The paths a record works on, by the server's names of the nodes it names."""
         return self._places.of(record)
 
-    def may_assume_free(self, record: Record, earlier: tuple[Intent, str] | None) -> bool:
-        """Whether a first try may do without a look at the wanted name (``core.facts``)."""
-        node = self._context.node(record.node) if record.kind is RecordKind.CREATE else None
-        if node is None:
+    def may_go_unseen(self, record: Record, earlier: tuple[Intent, str] | None) -> bool:
+        """Whether a first try may do without a look at the server (``core.facts``)."""
+        node, retried = self._context.node(record.node), earlier is not None
+        if record.kind is RecordKind.CREATE:
+            return node is not None and may_assume_free(record, node.kind, node.size, retried)
+        able = self._context.link.capabilities
+        if able is None or not able.acts_unseen:
             return False
-        return may_assume_free(record, node.kind, node.size, retried=earlier is not None)
+        if record.kind is RecordKind.STORE and (
+            node is None or node.size > able.put or not self.is_whole(node)
+        ):
+            return False
+        server, places = self._store.server, self.places(record)
+        base, names = server.get(record.node), len(server.names(record.node))
+        if places.path is None or places.path == places.target:
+            return False
+        return may_assume_known(record, base.entry() if base else None, names, retried)
 
     async def gather(
-        self, record: Record, earlier: tuple[Intent, str] | None, *, free: bool = False
+        self, record: Record, earlier: tuple[Intent, str] | None, *, unseen: bool = False
     ) -> Facts:
         """Everything ``decide`` looks at, digests left out.
 
-        ``free``: the wanted name is taken for free without a look.
+        ``unseen``: without a look, all is taken for what it was, and a wanted name for free.
         """
         places = self.places(record)
-        if free and places.path is None:
+        is_new = record.kind is RecordKind.CREATE
+        if unseen and (places.path is None or not is_new):
             return self._unseen(record, places)
-        target = None if free else places.target
+        target = None if unseen else places.target
         current, target_current = await self._stat_both(places.path, target)
         if self._is_elsewhere(record, places, current):
             places, current = await self._look_for(record, places, current)
-            target_current = None if free else await self._stat(places.target)
+            target_current = None if unseen else await self._stat(places.target)
         node = self._context.node(record.node)
         base = self._store.server.get(record.node)
         replaced = self._store.server.get(record.replaced) if record.replaced else None
@@ -101,13 +113,15 @@ class FactFinder:
         return await self._with_base_digests(facts, base, replaced)
 
     def _unseen(self, record: Record, places: Places) -> Facts:
-        """All that there is to know of a creation before anybody has looked at the server."""
+        """All that there is to know before anybody has looked at the server."""
         node, base = self._context.node(record.node), self._store.server.get(record.node)
         kind = node.kind if node else base.kind if base else Kind.FILE
+        known = base.entry() if base else None
         return Facts(
             record=record,
             kind=kind,
-            base=base.entry() if base else None,
+            base=known,
+            current=None if record.kind is RecordKind.CREATE else known,
             twin=self._twin(record, places),
             parent=self._parent_of(record, places),
             unsupported=self._is_unsupported(record, kind),
