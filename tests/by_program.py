@@ -10,7 +10,7 @@ from typing import Any
 from awayfs.core.errors import Unreachable
 from awayfs.ports.remote import Connected
 from awayfs.remotes.sftp import SftpRemote
-from awayfs.remotes.sftp_connection import Location, Session
+from awayfs.remotes.sftp_connection import Location
 from awayfs.remotes.sftp_program import Answer, Program
 
 _HOOK = """
@@ -44,8 +44,8 @@ class Hooked(Program):
     hook = ""
     asked = 0
 
-    def text(self, root: bytes) -> bytes:  # type: ignore[override]
-        text = super().text(root)
+    def text(self) -> bytes:  # type: ignore[override]
+        text = super().text()
         if not self.hook:
             return text
         hook = _HOOK.format(hook=self.hook).encode()
@@ -64,8 +64,8 @@ class WithProgram(SftpRemote):
         self.hook = ""
         self.wait = wait
 
-    def _program(self, session: Session) -> Program:
-        program: Any = super()._program(session)
+    def _program(self) -> Program:
+        program: Any = super()._program()
         program.__class__ = Hooked
         program.hook = self.hook
         return program  # type: ignore[no-any-return]

@@ -12,6 +12,7 @@ import pytest
 
 from awayfs.core.types import ABSENT, Attributes, Committed, Entry, Expected, Outcome
 from awayfs.ports.remote import Connected, Remote
+from awayfs.remotes.names import FENCE_SUFFIX
 
 IDENTITY = Attributes()
 
@@ -44,7 +45,7 @@ class Case:
 
     def names(self, path: bytes = b"") -> set[bytes]:
         """All names on the server, those of operations too."""
-        return set(os.listdir(self.at(path)))
+        return {name for name in os.listdir(self.at(path)) if not name.endswith(FENCE_SUFFIX)}
 
     def contents(self, path: bytes = b"") -> dict[bytes, bytes]:
         """Names and contents of all regular files directly in a directory."""

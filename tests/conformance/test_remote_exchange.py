@@ -18,6 +18,7 @@ from awayfs.core.errors import Refused, Unreachable
 from awayfs.core.types import Committed, Expected, Mismatch
 from awayfs.ports.remote import Crossing, Intent
 from awayfs.remotes.faults import Cut
+from awayfs.remotes.names import FENCE_SUFFIX
 
 MOST_POINTS = 40
 A, B = b"one", b"two"
@@ -51,10 +52,12 @@ def put(case: Case, path: bytes, data: bytes) -> bytes:
 
 
 def tree(case: Case) -> Tree:
-    """Every file and symlink, and every name that an operation uses."""
+    """Every file and symlink, and every name that an operation uses; no fence."""
     found: Tree = {}
     for folder, folders, files in os.walk(case.root):
         for name in (*folders, *files):
+            if name.endswith(FENCE_SUFFIX):
+                continue
             path = os.path.join(folder, name)
             shown = os.path.relpath(path, case.root)
             if os.path.islink(path):

@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,10 @@ from tests.unit.test_sftp_remote import Url
 
 from awayfs.core.errors import NotFound, RemoteError, Unreachable
 from awayfs.core.types import ABSENT, Attributes, Committed, Expected, Kind, Mismatch
+from awayfs.ports.remote import Intent
 from awayfs.remotes import server_steps as far
 from awayfs.remotes import sftp_program
+from awayfs.remotes.names import fence_name
 from awayfs.remotes.sftp import SftpRemote
 from awayfs.remotes.sftp_by_program import ByProgram
 from awayfs.remotes.sftp_clock import ServerClock
@@ -42,6 +45,7 @@ pytestmark = needs_sshd
 
 MODE = Attributes(mode=0o640, mtime_ns=1_500_000_000_000_000_000)
 OLD = b"old content"
+FENCE = fence_name("")
 Body = Callable[[WithProgram, bytes], Awaitable[None]]
 
 
@@ -81,10 +85,10 @@ async def there(remote: WithProgram, path: bytes) -> Expected:
 
 
 def standing(root: bytes) -> dict[bytes, bytes]:
-    """All files with their contents."""
+    """All files with their contents, but for the fence."""
     found = {}
     for above, _, names in os.walk(root):
-        for name in names:
+        for name in set(names) - {FENCE}:
             with open(os.path.join(above, name), "rb") as file:
                 found[os.path.relpath(os.path.join(above, name), root)] = file.read()
     return found
@@ -143,7 +147,7 @@ def test_symlinks(server: Sshd, tmp_path: Path) -> None:
         over = await remote.put("b", b"m", b"file", MODE, ABSENT)
         assert over == Mismatch(await remote.stat(b"m"))
         assert await remote.remove("c", b"m", await there(remote, b"m")) == Committed(None)
-        assert os.listdir(root) == []
+        assert os.listdir(root) == [FENCE]
 
     run(server, tmp_path, body)
 
@@ -420,13 +424,27 @@ def test_who_settles_waits_for_what_is_under_way(server: Sshd, tmp_path: Path) -
 
 
 def started(root: bytes) -> subprocess.Popen[bytes]:
-    """The program alone; its first answer was read."""
-    text = Program.text(root)
-    command = [sys.executable, "-I", "-S", "-c", text.decode()]
+    """The program alone; it has made its fence."""
+    command = [sys.executable, "-I", "-S", "-c", Program.text().decode()]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert process.stdout is not None
+    assert process.stdout is not None and process.stdin is not None
+    process.stdin.write(far.ROOT.pack(len(root)) + root)
+    body = far.FENCE.pack(len(FENCE), 7, 1_000_000_007) + FENCE
+    process.stdin.write(far.HEAD.pack(5 + len(body), 9, far.ASKED_FENCE) + body)
+    process.stdin.flush()
     assert process.stdout.read(far.HEAD.size) == far.HEAD.pack(5, 0, far.DONE)
+    assert answer_of(process)[:2] == (9, far.DONE)
     return process
+
+
+def answer_of(process: subprocess.Popen[bytes]) -> tuple[int, int, bytes]:
+    """The one answer of a batch."""
+    assert process.stdout is not None
+    told = far.HEAD.unpack(process.stdout.read(far.HEAD.size))
+    assert told[1:] == (0, far.BATCH)
+    process.stdout.read(told[0] - 5)
+    length, answered, status = far.HEAD.unpack(process.stdout.read(far.HEAD.size))
+    return answered, status, process.stdout.read(length - 5)
 
 
 def new_file(number: int, op: bytes, path: bytes, content: bytes) -> bytes:
@@ -449,6 +467,90 @@ def test_what_waits_when_nobody_is_there_any_more_is_not_done(tmp_path: Path) ->
     assert os.listdir(root) == []
 
 
+def test_without_a_fence_it_does_nothing(tmp_path: Path) -> None:
+    root = os.fsencode(tmp_path)
+    process = started(root)
+    assert process.stdin is not None and process.stdout is not None
+    os.unlink(root + b"/" + FENCE)
+    process.stdin.write(new_file(1, b"a", b"f", b"x"))
+    process.stdin.flush()
+    assert process.stdout.read() == b""
+    assert process.wait() == 0
+    assert os.listdir(root) == [b".awayfs-a.new"]  # which ``settle`` removes
+    process.stdin.close()
+
+
+BEFORE_THE_LAST_STEP = {
+    _created: ("created", "staged", "synced"),
+    _replaced: ("created", "synced", "checked", "taken", "compared"),
+    _removed: ("checked", "taken", "compared"),
+    _renamed: ("checked", "linked"),
+}
+
+
+@pytest.mark.parametrize(
+    ("act", "point"),
+    [(act, point) for act, points in BEFORE_THE_LAST_STEP.items() for point in points],
+)
+def test_it_takes_no_further_step_once_a_later_session_is_there(
+    server: Sshd, tmp_path: Path, act: Callable[..., Any], point: str
+) -> None:
+    """Held up at any point, it does not know of that; what it left is settled, and stays so."""
+    held = tmp_path / "held"
+    wait = f"open({str(held)!r}, 'w').close(); time.sleep(1.5)"
+
+    async def body(remote: WithProgram, root: bytes) -> None:
+        write(root + b"/f", OLD)
+        expected, name = await there(remote, b"f"), b"n" if act is _created else b"f"
+        task = asyncio.ensure_future(act(remote))
+        while not held.exists():
+            await asyncio.sleep(0.01)
+        task.cancel()
+        later = WithProgram(
+            Url(root, user=server.user, port=server.port), server.options, wait=False
+        )
+        await later.connect()
+        try:
+            if act is _renamed:
+                intent = Intent("op", b"n", ABSENT, other_path=b"f", other_expected=expected)
+            else:
+                intent = Intent("op", name, ABSENT if act is _created else expected)
+            await later.settle(intent)
+            assert standing(root) == {b"f": OLD}
+            await remote._parts.by_program.over("op")
+            assert standing(root) == {b"f": OLD}
+        finally:
+            await later.close()
+
+    run(server, tmp_path, body, acting(point, wait))
+
+
+def test_it_is_gone_with_its_fence_when_the_session_ends(server: Sshd, tmp_path: Path) -> None:
+    root = os.fsencode(tmp_path) + b"/root"
+
+    async def body(remote: WithProgram, root: bytes) -> None:
+        assert FENCE in os.listdir(root)
+        assert await remote.list(b"") == []
+
+    run(server, tmp_path, body)
+    deadline = time.monotonic() + 20
+    while os.listdir(root):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_what_a_dead_program_left_is_no_fence_of_the_next(server: Sshd, tmp_path: Path) -> None:
+    async def body(remote: WithProgram, root: bytes) -> None:
+        for path in (root + b"/" + FENCE, root + b"/f"):
+            with open(path, "wb") as file:
+                file.write(b"left")
+        await remote.connect()
+        assert isinstance(await remote.put("a", b"g", b"ours", MODE, ABSENT), Committed)
+        assert remote.program.asked == 2
+
+    run(server, tmp_path, body)
+
+
 def test_many_requests_are_one_batch_and_none_waits_for_more(tmp_path: Path) -> None:
     root = os.fsencode(tmp_path)
     process = started(root)
@@ -456,12 +558,7 @@ def test_many_requests_are_one_batch_and_none_waits_for_more(tmp_path: Path) -> 
     for number, op in ((1, b"a"), (2, b"b")):
         process.stdin.write(new_file(number, op, b"f" + op, b"x" * 5000))
         process.stdin.flush()
-        told = far.HEAD.unpack(process.stdout.read(far.HEAD.size))
-        assert told[1:] == (0, far.BATCH)
-        process.stdout.read(told[0] - 5)
-        length, answered, status = far.HEAD.unpack(process.stdout.read(far.HEAD.size))
-        assert (answered, status) == (number, far.DONE)
-        process.stdout.read(length - 5)
+        assert answer_of(process)[:2] == (number, far.DONE)
     process.stdin.close()
     assert process.wait() == 0
     assert sorted(os.listdir(root)) == [b"fa", b"fb"]
@@ -652,7 +749,7 @@ class Connection:
 
 def ready(deaths: list[int]) -> tuple[Program, Chan]:
     """A program that counts as proved."""
-    program, chan = Program(b"/", "", 30, lambda *_: None, lambda: deaths.append(1)), Chan()
+    program, chan = Program("", 30, lambda *_: None, lambda: deaths.append(1)), Chan()
     program._connection = Connection()  # type: ignore[assignment]
     program.connection_made(chan)
     program._runs.set_result(None)

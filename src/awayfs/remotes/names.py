@@ -18,6 +18,9 @@ _OWN = re.compile(
     + rb")"
 )
 
+FENCE_SUFFIX = b".fence"
+_FENCE = re.compile(re.escape(STAGED_PREFIX) + rb"[0-9a-z]{1,32}" + re.escape(FENCE_SUFFIX))
+
 
 def staged_name(op: OpId) -> bytes:
     """Where ``op`` builds what it will move into place."""
@@ -29,13 +32,22 @@ def aside_name(op: OpId) -> bytes:
     return STAGED_PREFIX + op.encode("ascii") + ASIDE_SUFFIX
 
 
+def fence_name(client: str) -> bytes:
+    """What stands in a volume's root as long as a program of the client's may act there."""
+    return STAGED_PREFIX + (client or "0").encode("ascii") + FENCE_SUFFIX
+
+
 def is_own(name: bytes) -> bool:
-    """Whether ``name`` is one of the above, of whatever operation."""
+    """Whether an operation builds or keeps something at ``name``."""
     return _OWN.fullmatch(name) is not None
 
 
 def is_hidden(name: bytes, client: str) -> bool:
-    """Whether a listing for ``client`` leaves ``name`` out: one of the above, and not its own."""
+    """Whether a listing for ``client`` leaves ``name`` out: what an operation of another client has
+    there, and each fence.
+    """
+    if _FENCE.fullmatch(name):
+        return True
     return is_own(name) and not (client and name.startswith(STAGED_PREFIX + client.encode("ascii")))
 
 

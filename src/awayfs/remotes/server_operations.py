@@ -10,24 +10,24 @@ import os
 import stat
 import struct
 import sys
+from typing import Callable  # noqa: UP035
 
 from awayfs.remotes.server_steps import (  # it is sent before this one
     ABSENT,
     ASKED_DIGEST,
-    ASKED_PROVE,
+    ASKED_FENCE,
     ASKED_PUT,
     ASKED_REMOVE,
     ASKED_RENAME,
-    ASKED_UNPROVE,
     CREATE,
     DONE,
     FAILED,
+    FENCE,
     HEAD,
     INHERIT,
     KEEP,
     MISMATCH,
     NO,
-    PROVE,
     PUT,
     PUT_BACK,
     READ,
@@ -37,6 +37,7 @@ from awayfs.remotes.server_steps import (  # it is sent before this one
     SPACE,
     UNKNOWN,
     Directories,
+    Fence,
     Unusual,
     Wanted,
     back,
@@ -58,29 +59,15 @@ from awayfs.remotes.server_steps import (  # it is sent before this one
 )
 
 
-class Proof:
-    """The file by which the other side sees, over SFTP, that this is the same directory."""
-
-    def __init__(self, root: bytes) -> None:
-        self._root = root
-        self.name = b""
-
-    def remove(self) -> None:
-        """Away with it, if there is one."""
-        name, self.name = self.name, b""
-        if name:
-            try:
-                os.unlink(os.path.join(self._root, name))
-            except OSError:
-                pass
-
-
 class Shared:
-    """What the operations of one batch have in common."""
+    """What the operations of one batch have in common. ``go_on`` returns only if this program may
+    still act: it is asked before each step that gives a name or takes one.
+    """
 
-    def __init__(self, root: int, proof: Proof) -> None:
+    def __init__(self, root: int, fence: Fence, go_on: "Callable[[], None]") -> None:
         self.directories = Directories(root)
-        self.proof = proof
+        self.fence = fence
+        self.go_on = go_on
         self.stamp = 0
 
     def learn(self, fd: int) -> None:
@@ -263,6 +250,7 @@ class Put(Operation):
 
     def put_new(self, made: os.stat_result) -> None:
         """The entry is that of what we staged: whoever writes there by now is not taken for us."""
+        self.shared.go_on()
         if place(self.directory, self.own, self.name):
             self.own = b""
             reach("placed")
@@ -279,6 +267,7 @@ class Put(Operation):
         if not wanted.is_known(self.directory, self.name):
             return self.mismatch(self.directory, self.name)
         reach("checked")
+        self.shared.go_on()
         if not take(self.directory, self.name, self.aside):
             return self.mismatch(self.directory, self.name)
         reach("taken")
@@ -287,6 +276,7 @@ class Put(Operation):
             if not placed:
                 return self.undo()
             reach("compared")
+            self.shared.go_on()
             placed = place(self.directory, self.own, self.name)
         except OSError:
             if not back(self.directory, self.aside, self.name):
@@ -313,6 +303,7 @@ class Put(Operation):
         if not wanted.is_it(self.directory, self.aside):
             return KEEP
         reach("looked again")
+        self.shared.go_on()
         drop(self.directory, self.aside)
         reach("dropped")
         return 0
@@ -345,6 +336,7 @@ class Remove(Operation):
             return self.mismatch(directory, name)
         reach("checked")
         self.changes(directory)
+        self.shared.go_on()
         if not take(directory, name, self.aside):
             return self.mismatch(directory, name)
         reach("taken")
@@ -385,6 +377,7 @@ class Rename(Operation):
         if not wanted.is_known(directory, name):
             return self.tell(ABSENT)
         reach("checked")
+        self.shared.go_on()
         if not link(directory, name, to_directory, self.own):
             raise Unusual  # an earlier try may have left one
         self.changes(to_directory)
@@ -396,6 +389,7 @@ class Rename(Operation):
                 return self.tell(ABSENT)
             if stat.S_ISLNK(brought.st_mode):
                 self.target = os.readlink(self.own, dir_fd=to_directory)
+            self.shared.go_on()
             if not link(to_directory, self.own, to_directory, to):
                 return self.mismatch(to_directory, to)
             reach("placed")
@@ -413,10 +407,12 @@ class Rename(Operation):
         shown = entry(brought) + (self.target if stat.S_ISLNK(brought.st_mode) else b"")
         # If anything fails now, it is for ``settle``, which needs N.
         own, self.own, self.half_done = self.own, b"", True
+        self.shared.go_on()
         if take(directory, name, self.aside):
             reach("source taken")
             there = look(directory, self.aside)
             if there is not None and is_same(there, brought):
+                self.shared.go_on()
                 drop(directory, self.aside)
             elif not back(directory, self.aside, name):
                 flags = SOURCE_BACK
@@ -444,36 +440,26 @@ class Digest(Operation):
         return self.tell(DONE, entry(found) + digest)
 
 
-class Prove(Operation):
-    """A file by which the other side sees, over SFTP, that it is the same directory."""
+class MakeFence(Operation):
+    """Before all others."""
 
     def __init__(self, shared: Shared, number: int, body: bytes) -> None:
         Operation.__init__(self, shared, number)
-        length, self.size, self.mtime = PROVE.unpack_from(body)
-        self.name = cut(body, PROVE.size, length)[0]
+        length, self.size, self.mtime = FENCE.unpack_from(body)
+        self.name = cut(body, FENCE.size, length)[0]
 
     def act(self) -> None:
         directory, name = self.at(self.name)
         fd = os.open(name, CREATE, 0o600, dir_fd=directory)
-        self.shared.proof.name = self.name
         try:
             self.shared.learn(fd)
             os.ftruncate(fd, self.size)
             os.utime(fd, ns=(self.mtime * 1000000000, self.mtime * 1000000000))
-            self.tell(DONE, entry(os.fstat(fd)))
+            found = os.fstat(fd)
         finally:
             os.close(fd)
-
-
-class Unprove(Operation):
-    """Away with it."""
-
-    def __init__(self, shared: Shared, number: int, body: bytes) -> None:
-        Operation.__init__(self, shared, number)
-
-    def act(self) -> None:
-        self.shared.proof.remove()
-        self.tell(DONE)
+        self.shared.fence.made(self.name, found)
+        self.tell(DONE, entry(found))
 
 
 OPERATIONS = {
@@ -481,6 +467,5 @@ OPERATIONS = {
     ASKED_REMOVE: Remove,
     ASKED_RENAME: Rename,
     ASKED_DIGEST: Digest,
-    ASKED_PROVE: Prove,
-    ASKED_UNPROVE: Unprove,
+    ASKED_FENCE: MakeFence,
 }

@@ -16,8 +16,8 @@ It takes all requests that are there, works through them together, and answers t
 
 N and O are the names of ``sftp_guard`` (``.awayfs-<op>.new``, ``.old``). It may die at any point,
 and ``sftp_settle`` knows whatever it leaves. What is unusual it leaves to SFTP, by a "no", before
-it has touched anything. Once nobody is at the other end of stdin any more, it begins no operation:
-a later session may have done it again by then.
+it has touched anything. Once nobody is at the other end of stdin any more, or its *fence* is gone,
+it takes no further step: a later session may have done again by then what it was asked.
 
 Directories are walked from the root without following a symlink, and opened once a batch.
 """
@@ -30,7 +30,7 @@ import select
 import sys
 import time
 
-from awayfs.remotes.server_operations import OPERATIONS, Proof, Shared
+from awayfs.remotes.server_operations import OPERATIONS, Shared
 from awayfs.remotes.server_steps import (
     AT_ONCE,
     BATCH,
@@ -43,7 +43,9 @@ from awayfs.remotes.server_steps import (
     MOST_REQUESTS,
     MUCH,
     NO,
+    ROOT,
     SPENT,
+    Fence,
     in_parallel,
 )
 
@@ -53,7 +55,7 @@ class Program:
 
     def __init__(self, root: bytes) -> None:
         self.root = root
-        self._proof = Proof(root)
+        self._fence = Fence(root)
         status = os.stat(root)
         self._identity = status.st_dev, status.st_ino
         self._unread = b""
@@ -65,9 +67,14 @@ class Program:
         """Whether nobody is at the other end any more."""
         return any(events & self._hung for _, events in self._poll.poll(0))
 
+    def go_on(self) -> None:
+        """Return only if somebody waits for what is done, and it may be done."""
+        if self.is_left() or not self._fence.stands():
+            self.end()
+
     def end(self) -> None:
         """At once. What is staged, ``settle`` removes."""
-        self._proof.remove()
+        self._fence.remove()
         os._exit(0)
 
     def serve(self) -> None:
@@ -94,7 +101,7 @@ class Program:
             if root >= 0:
                 os.close(root)
             return 0, [HEAD.pack(5, number, NO) for _, number, _ in frames]
-        shared = Shared(root, self._proof)
+        shared = Shared(root, self._fence, self.go_on)
         answers = self.do(shared, frames)
         return shared.stamp, answers
 
@@ -106,8 +113,6 @@ class Program:
                 one.run("stage")
             in_parallel([one.sync_told for one in found if one.syncs and not one.answer])
             for one in found:
-                if self.is_left():
-                    self.end()
                 one.run("act")
             shared.directories.sync()
         finally:
@@ -153,14 +158,27 @@ def write_all(data: bytes) -> None:
         data = data[os.write(1, data) :]
 
 
-def main(root: bytes) -> None:
+def read_root() -> bytes:
+    """The volume's root, which comes before all frames: its length, and a path."""
+    data, length = b"", 0
+    while len(data) < ROOT.size + length:
+        more = os.read(0, ROOT.size + length - len(data))
+        if not more:
+            os._exit(0)
+        data += more
+        if len(data) >= ROOT.size:
+            (length,) = ROOT.unpack_from(data)
+    return data[ROOT.size :]
+
+
+def main() -> None:
     """Say that it runs, and serve."""
     if sys.version_info < (3, 6):  # noqa: UP036
         sys.stderr.write("Python 3.6 or later is needed\n")
         return
     hashlib.blake2b(b"", digest_size=32)  # a system may forbid it
     try:
-        program = Program(root)
+        program = Program(read_root())
         write_all(HEAD.pack(5, 0, DONE))
         program.serve()
     except BrokenPipeError:

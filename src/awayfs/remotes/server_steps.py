@@ -19,11 +19,12 @@ ENTRY = struct.Struct(">IQIII")  # mode, size, mtime, uid, gid
 PUT = struct.Struct(">BHHqqqqBBBB")
 REMOVE = struct.Struct(">BHBBB")
 RENAME = struct.Struct(">BHHBBB")
-PROVE = struct.Struct(">BQQ")
+FENCE = struct.Struct(">BQQ")
+ROOT = struct.Struct(">I")
 SPENT = struct.Struct(">QI")
 OWNED = struct.Struct(">III")  # mode, uid, gid
 
-ASKED_PUT, ASKED_REMOVE, ASKED_RENAME, ASKED_DIGEST, ASKED_PROVE, ASKED_UNPROVE = range(1, 7)
+ASKED_PUT, ASKED_REMOVE, ASKED_RENAME, ASKED_DIGEST, ASKED_FENCE = range(1, 6)
 DONE, NO, MISMATCH, FAILED, ABSENT, UNKNOWN, BATCH = range(7)
 PUT_BACK, KEEP, SOURCE_BACK = 0x10, 0x20, 0x40
 """Beside a status: what lies at O is to be put back or kept, or put back to a rename's old name."""
@@ -251,6 +252,42 @@ def in_parallel(work: "list[Callable[[], None]]") -> None:
         some(0)
     for thread in threads:
         thread.join()
+
+
+class Fence:
+    """A file in the root. The other side sees by it, over SFTP, that this is the same directory; a
+    later session removes it before it settles anything, and has this program's way closed by that.
+    """
+
+    def __init__(self, root: bytes) -> None:
+        self._root = root
+        self._path = b""
+        self._made = (0, 0, 0, 0)
+
+    def made(self, name: bytes, found: os.stat_result) -> None:
+        """It stands."""
+        self._path = os.path.join(self._root, name)
+        self._made = _identity(found)
+
+    def stands(self) -> bool:
+        """Whether it still does, and is not a later session's."""
+        try:
+            found = os.stat(self._path, follow_symlinks=False)
+        except OSError:
+            return False
+        return _identity(found) == self._made
+
+    def remove(self) -> None:
+        """Away with it, if it is there."""
+        if self.stands():
+            try:
+                os.unlink(self._path)
+            except OSError:
+                pass
+
+
+def _identity(found: os.stat_result) -> "tuple[int, int, int, int]":
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 class Directories:

@@ -25,6 +25,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 
 from msgspec import Struct
@@ -51,7 +52,7 @@ from awayfs.ports.remote import (
 )
 from awayfs.remotes import progress
 from awayfs.remotes.fingerprint import listing
-from awayfs.remotes.names import staged_name
+from awayfs.remotes.names import fence_name, staged_name
 from awayfs.remotes.putting import put_in_steps
 from awayfs.remotes.sftp_by_program import ByProgram
 from awayfs.remotes.sftp_capabilities import capabilities, is_root
@@ -127,15 +128,22 @@ class SftpRemote:
         await self.close()
         limit = float(self._options.get("connect_timeout", CONNECT_TIMEOUT_S))
         self._tick(limit + 2 * LOGIN_TIMEOUT_S)
-        session = await open_session(self._url, self._options)
-        self._open = self._assemble(session)
+        program = self._program()
+        begin = program.begin if self._may_run else _nothing
         try:
-            root = await self._look_at_root(self._open)
+            session = await open_session(self._url, self._options, begin)
+        except BaseException:
+            program.close()
+            raise
+        self._open = self._assemble(session, program)
+        try:
+            root, _ = await asyncio.gather(
+                self._look_at_root(self._open), self._close_way(session.quick)
+            )
         except BaseException:
             await self.close()
             raise
-        if self._may_run:
-            self._open.by_program.program.begin(session.connection, session.quick)
+        program.settle_at(session.root, session.quick)
         return Connected(
             capabilities=capabilities(session),
             root=root,
@@ -144,6 +152,13 @@ class SftpRemote:
             addresses=session.addresses,
             account=f"{session.user}@{self._url.host}",
         )
+
+    async def _close_way(self, channel: Channel) -> None:
+        """No program of an earlier session acts any more, which may be held up and not know of its
+        end: what it was asked is settled next.
+        """
+        with suppress(NotFound, Refused):  # where we may not, it may not either
+            await channel.unlink(fence_name(self._client))
 
     async def _look_at_root(self, parts: _Parts) -> Entry:
         """The root, which has to be a directory. One round trip."""
@@ -159,10 +174,14 @@ class SftpRemote:
         assert isinstance(root, Entry)
         return root
 
-    def _assemble(self, session: Session) -> _Parts:
+    @property
+    def _client(self) -> str:
+        return self._options.get("client", "")
+
+    def _assemble(self, session: Session, program: Program) -> _Parts:
         quick, bulk, clock = session.quick, session.bulk, session.clock
         paths = Paths(quick)
-        view = View(quick, clock, paths, self._tick, self._options.get("client", ""))
+        view = View(quick, clock, paths, self._tick, self._client)
 
         def transfer_over(channel: Channel) -> Transfer:
             return Transfer(channel, View(channel, clock, paths, self._tick), clock, self._tick)
@@ -177,7 +196,7 @@ class SftpRemote:
         syncs = DirectorySyncs(bulk)
         guarded = Guarded(quick, view, moves, revisions, may_chown, syncs.sync, paths, staged)
         by_program = ByProgram(
-            *(self._program(session), view, clock, paths, moves, contents),
+            *(program, view, clock, paths, moves, contents),
             *(may_chown, self._tick),
         )
         return _Parts(
@@ -196,14 +215,17 @@ class SftpRemote:
             by_program=by_program,
         )
 
-    def _program(self, session: Session) -> Program:
+    def _program(self) -> Program:
         stall_s = float(self._options.get("stall_timeout", STALL_TIMEOUT_S))
 
         def dies() -> None:
             self._may_run = False  # one that dies each time would end each session
 
-        client, clock = self._options.get("client", ""), session.clock
-        return Program(session.root, client, stall_s, clock.stamped, dies)
+        return Program(self._client, stall_s, self._stamped, dies)
+
+    def _stamped(self, mtime: int, received_ns: int) -> None:
+        if self._open is not None:
+            self._open.session.clock.stamped(mtime, received_ns)
 
     def _tick(self, allow: float) -> None:
         self.on_progress()
@@ -470,7 +492,7 @@ class _Inside:
             await self._parts.paths.root_is_there()
 
 
-def _nothing() -> None:
+def _nothing(*_told: object) -> None:
     """Nobody listens."""
 
 

@@ -77,7 +77,9 @@ class ByProgram:
         expected: Expected,
     ) -> Outcome | None:
         """``Remote.put``."""
-        if not self.program.is_ready or attributes.mode is None or len(content) > LARGEST_CONTENT:
+        if attributes.mode is None or len(content) > LARGEST_CONTENT:
+            return None
+        if not await self.program.may_ask():
             return None
         wanted = self._wanted(path, expected) if expected.token is not None else _ABSENT
         if wanted is None or len(path) > LONGEST_PATH:
@@ -99,7 +101,7 @@ class ByProgram:
 
     async def remove(self, op: OpId, path: RemotePath, expected: Expected) -> Outcome | None:
         """``Remote.remove``, of what is no directory."""
-        wanted = self._wanted(path, expected) if self.program.is_ready else None
+        wanted = self._wanted(path, expected) if await self.program.may_ask() else None
         if wanted is None or len(path) > LONGEST_PATH:
             return None
         kind, token, how, rest = wanted
@@ -116,7 +118,7 @@ class ByProgram:
         path_expected: Expected,
     ) -> Outcome | None:
         """``Remote.rename``, of what is no directory, to a name that is to be free."""
-        if not self.program.is_ready or path_expected.token is not None or source == path:
+        if path_expected.token is not None or source == path or not await self.program.may_ask():
             return None
         wanted = self._wanted(source, source_expected)
         if wanted is None or len(source) + len(path) > LONGEST_PATH:

@@ -14,7 +14,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -176,8 +176,16 @@ def where(url: Location) -> str:
     return f"{url.host}:{url.port}" if url.port else url.host
 
 
-async def open_session(url: Location, options: Mapping[str, str]) -> Session:
-    """Connect, log in, start SFTP, find the root. Raises the port's errors."""
+async def open_session(
+    url: Location,
+    options: Mapping[str, str],
+    on_login: Callable[[asyncssh.SSHClientConnection], None] = lambda _connection: None,
+) -> Session:
+    """Connect, log in, start SFTP, find the root. Raises the port's errors.
+
+    ``on_login`` may begin something more, once SFTP has been asked for: that needs a round trip or
+    two.
+    """
     limit = float(options.get("connect_timeout", CONNECT_TIMEOUT_S))
     arguments, known_hosts = _arguments(url, options, limit)
     witness = Witness(Secrets(options.get("password", "")), arguments["username"])
@@ -203,7 +211,7 @@ async def open_session(url: Location, options: Mapping[str, str]) -> Session:
         raise from_connecting(error, where(url)) from error
     _linger(connection, on=True)
     try:
-        starting = _start(connection, url, options, witness)
+        starting = _start(connection, url, options, witness, on_login)
         return await asyncio.wait_for(starting, LOGIN_TIMEOUT_S)
     except asyncssh.ChannelOpenError as error:
         connection.abort()
@@ -319,11 +327,14 @@ async def _start(
     url: Location,
     options: Mapping[str, str],
     witness: Witness,
+    on_login: Callable[[asyncssh.SSHClientConnection], None],
 ) -> Session:
     wire = Wire()
     # The first is opened first: a server that allows but one (MaxSessions) refuses the other.
     try:
-        _, other = await asyncio.gather(wire.start(connection), _one_more(connection))
+        opening = asyncio.gather(wire.start(connection), _one_more(connection))
+        on_login(connection)
+        _, other = await opening
     except Unreachable as error:
         if not connection.is_closed() and await says_expired(connection):
             raise witness.expired(where(url)) from error

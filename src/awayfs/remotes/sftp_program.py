@@ -1,9 +1,10 @@
 """The other end of ``server_program``: a program of ours on the server, over an ``exec`` channel.
 
-It begins in the background, and nobody waits for it: until it runs, and has been proved to see
-the very directory that SFTP shows, ``is_ready`` is false, and all goes by SFTP as ever. What the
-server sends is distrusted as in ``sftp_wire``. Bytes on the way follow ``sftp_window``, less the
-time that the program says it worked, so that a slow disk does not pass for a slow link.
+It begins while SFTP does, as soon as we are logged in; who has something for it waits a moment for
+that (``may_ask``). Until it runs, and has been proved to see the very directory that SFTP shows, or
+where it cannot be had, all goes by SFTP as ever. What the server sends is distrusted as in
+``sftp_wire``. Bytes on the way follow ``sftp_window``, less the time that the program says it
+worked, so that a slow disk does not pass for a slow link.
 """
 
 from __future__ import annotations
@@ -16,15 +17,18 @@ import struct
 import time
 import zlib
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import asyncssh
 from msgspec import Struct
 
-from awayfs.core.errors import Implausible, NotFound, Refused, RemoteError, Unreachable
+from awayfs.core.errors import Implausible, NotFound, RemoteError, Unreachable
 from awayfs.core.types import OpId
 from awayfs.remotes import progress
 from awayfs.remotes import server_steps as far
+from awayfs.remotes.names import fence_name
 from awayfs.remotes.sftp_channel import Channel
 from awayfs.remotes.sftp_packets import Attributes
 from awayfs.remotes.sftp_window import Window
@@ -42,8 +46,12 @@ MOST_SAID = 4096
 MOST_UNSENT = 256 << 10
 """Bytes that wait for the end of the turn."""
 
-PROOFS = 2
-"""A proof may fail once: whoever clears strays away may take the file for one."""
+WAITS_S = 1.0
+"""How long what could go by SFTP waits for it."""
+
+SIZES = 4096
+TIMES = 1 << 29
+"""A fence has a size and a time by chance: others have hardly both in common with it."""
 
 NOT_READY = "it has not begun"
 
@@ -57,6 +65,13 @@ class Answer(Struct, frozen=True):
     flags: int
     body: bytes
     sent_ns: int
+
+
+class Place(Struct, frozen=True):
+    """The volume's root as SFTP has it, where no earlier program may act any more."""
+
+    root: bytes
+    channel: Channel
 
 
 class _Asked(Struct):
@@ -80,8 +95,7 @@ class Program(asyncssh.SSHClientSession[bytes]):
 
     def __init__(
         self,
-        root: bytes,
-        prefix: str,
+        client: str,
         stall_s: float,
         on_stamp: Callable[[int, int], None],
         on_death: Callable[[], None],
@@ -89,8 +103,7 @@ class Program(asyncssh.SSHClientSession[bytes]):
         self.is_ready = False
         self.uid: int | None = None  # of files that we make, as SFTP shows it
         self.why = NOT_READY
-        self._root = root
-        self._prefix = prefix
+        self._client = client
         self._stall_s = stall_s
         self._on_stamp = on_stamp
         self._on_death = on_death
@@ -99,6 +112,8 @@ class Program(asyncssh.SSHClientSession[bytes]):
         self._connection: asyncssh.SSHClientConnection | None = None
         self._chan: Any = None
         self._mark = b""
+        self._is_at: asyncio.Future[Place] = self._loop.create_future()
+        self._begun = asyncio.Event()  # or failed to
         self._runs: asyncio.Future[None] = self._loop.create_future()
         self._hello: asyncio.Future[None] = self._loop.create_future()
         self._unread = bytearray()
@@ -113,37 +128,42 @@ class Program(asyncssh.SSHClientSession[bytes]):
         self._is_left = False  # by us, or by the whole connection
         self._beginning: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
-        self._clearing: asyncio.Task[None] | None = None
 
     @staticmethod
-    def text(root: bytes) -> bytes:
+    def text() -> bytes:
         """What the server is to run."""
         files = importlib.resources.files("awayfs.remotes")
         texts = {
             f"awayfs.remotes.{name}": files.joinpath(f"{name}.py").read_text() for name in PARTS
         }
-        return _LOADER.format(texts=ascii(texts), root=ascii(root)).encode()
+        return _LOADER.format(texts=ascii(texts)).encode()
 
     # -- beginning and end ----------------------------------------------------------------
 
-    def begin(
-        self,
-        connection: asyncssh.SSHClientConnection,
-        channel: Channel,
-    ) -> None:
-        """Start it, and prove it with looks over SFTP. Nobody waits for that."""
+    def begin(self, connection: asyncssh.SSHClientConnection) -> None:
+        """Start it, as far as that goes before ``settle_at``."""
         self._connection = connection
-        self._beginning = self._loop.create_task(self._begin(channel))
+        self._beginning = self._loop.create_task(self._begin())
 
-    async def _begin(self, channel: Channel) -> None:
+    def settle_at(self, root: bytes, channel: Channel) -> None:
+        """Where it is to act from now on, and what shows over SFTP whether it does."""
+        if not self._is_at.done():
+            self._is_at.set_result(Place(root, channel))
+
+    async def may_ask(self) -> bool:
+        """Whether it does what it is asked, after a moment for it to begin."""
+        if not self._begun.is_set() and self._beginning is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(WAITS_S):
+                    await self._begun.wait()
+            self._begun.set()  # nobody else waits as long
+        return self.is_ready
+
+    async def _begin(self) -> None:
         try:
             async with asyncio.timeout(BEGIN_S):
                 await self._start()
-                for left in reversed(range(PROOFS)):
-                    if await self._is_proved(channel):
-                        break
-                    if not left:
-                        raise Implausible("it does not see the directory that SFTP shows")
+                await self._prove(await self._is_at)
         except (RemoteError, asyncssh.Error, OSError, TimeoutError) as error:
             self._end(self._text(error))
             if not self._is_left:
@@ -151,39 +171,33 @@ class Program(asyncssh.SSHClientSession[bytes]):
             return
         if not self._ended:
             self.is_ready = True
+            self._begun.set()
             self._watching = self._loop.create_task(self._watch())
             log.info("a program on the server does the small changes")
 
     async def _start(self) -> None:
         a, b = (secrets.randbelow(1 << 31) | 1 << 30 for _ in range(2))
         self._mark = b"\nawayfs:%d:\n" % (a * b)
-        text = zlib.compress(self.text(self._root))
+        text = _packed(self.text())
         assert self._connection is not None
         await self._connection.create_session(
             lambda: self, command=_command(a, b, len(text)), encoding=None
         )
         await self._runs
         self._chan.write(text)
-        await self._hello
 
-    async def _is_proved(self, channel: Channel) -> bool:
-        """Whether a file that it makes is seen over SFTP: same size, same time, both by chance."""
-        size, mtime = 1 + secrets.randbelow(1 << 30), 1_000_000_000 + secrets.randbelow(1 << 29)
-        op = self._prefix[:16] + secrets.token_hex(8)
-        name = far.names_of(op.encode())[0]
-        body = far.PROVE.pack(len(name), size, mtime) + name
-        try:
-            if (await self.ask(op, far.ASKED_PROVE, body)).status != far.DONE:
-                raise Implausible("it may not write in the volume's root")
-            seen = await _found(channel.lstat(name))
-            await self.ask(op, far.ASKED_UNPROVE, b"")
-        except BaseException:  # it does so itself as it ends, if it can
-            self._clearing = self._loop.create_task(_quietly(channel.unlink(name)))
-            raise
+    async def _prove(self, place: Place) -> None:
+        """Have it make its fence, which has to be seen over SFTP."""
+        size, mtime = 1 + secrets.randbelow(SIZES), 1_000_000_000 + secrets.randbelow(TIMES)
+        name = fence_name(self._client)
+        self._chan.write(far.ROOT.pack(len(place.root)) + place.root)
+        body = far.FENCE.pack(len(name), size, mtime) + name
+        if (await self.ask("", far.ASKED_FENCE, body)).status != far.DONE:
+            raise Implausible("it may not write in the volume's root")
+        seen = await _found(place.channel.lstat(name))
         if seen is None or (seen.size, seen.mtime) != (size, mtime):
-            return False
+            raise Implausible("it does not see the directory that SFTP shows")
         self.uid = seen.uid
-        return True
 
     def _text(self, error: BaseException) -> str:
         said = self._said.decode(errors="replace").strip()
@@ -216,11 +230,12 @@ class Program(asyncssh.SSHClientSession[bytes]):
         if self._ended:
             return
         self._ended, self.is_ready, self.why = True, False, why
+        self._begun.set()
         if self._watching is not None and self._watching is not asyncio.current_task():
             self._watching.cancel()
         if self._chan is not None:
             self._chan.abort()
-        for future in (self._runs, self._hello):
+        for future in (self._runs, self._hello, self._is_at):
             if not future.done():
                 future.set_exception(Unreachable(why))
                 future.exception()  # nobody may be waiting yet
@@ -391,7 +406,7 @@ import sys, types
 for name, text in {texts}.items():
     module = sys.modules[name] = types.ModuleType(name)
     exec(compile(text, name, "exec"), module.__dict__)
-module.main({root})
+module.main()
 """
 
 
@@ -402,8 +417,10 @@ def _command(a: int, b: int, length: int) -> str:
     """
     code = (
         f'import sys,zlib;o=sys.stdout;o.write("%cawayfs:%d:%c"%(10,{a}*{b},10));o.flush();'
-        f'exec(compile(zlib.decompress(sys.stdin.buffer.read({length})),"awayfs","exec"),'
-        'dict(__name__="awayfs"))'
+        # no byte more than that: the rest is for the program
+        f"r,d=sys.stdin.buffer.raw.read,bytearray();"
+        f"[d.extend(r({length}-len(d))or sys.exit())for _ in iter(lambda:len(d)<{length},False)];"
+        'exec(compile(zlib.decompress(d),"awayfs","exec"),dict(__name__="awayfs"))'
     )
     return f"python3 -I -S -c '{code}'"
 
@@ -415,8 +432,6 @@ async def _found(look: Awaitable[Attributes]) -> Attributes | None:
         return None
 
 
-async def _quietly(work: Awaitable[None]) -> None:
-    try:
-        await work
-    except (NotFound, Refused, Unreachable):
-        pass
+@cache
+def _packed(text: bytes) -> bytes:
+    return zlib.compress(text)
