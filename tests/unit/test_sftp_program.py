@@ -782,7 +782,7 @@ def test_whatever_it_answers_each_request_ends(pieces: list[bytes]) -> None:
         program.connection_lost(None)
         for outcome in await asyncio.gather(*asked, return_exceptions=True):
             assert isinstance(outcome, Unreachable) or outcome.status <= 15
-        assert program._ended and program._window._used == 0
+        assert program._ended and program.window._used == 0
         assert len(deaths) <= 1
 
     asyncio.run(whole())

@@ -330,7 +330,7 @@ class Api:
             if not params.get("wait") or left["over"] or not volume.link.usable:
                 break
             yield {"pending": left["pending"], "bytes": left["bytes"]}
-            await asyncio.sleep(SYNC_TICK_S)
+            await volume.replay.wait(SYNC_TICK_S)
         yield Done(
             {**left, "mode": str(volume.mode), "reintegrate": str(volume.context.sending.policy)}
         )

@@ -120,6 +120,8 @@ class SftpRemote:
         self._options = dict(options)
         self._open: _Parts | None = None
         self._own_uids: dict[tuple[str, str], int] = {}
+        self._link: tuple[str, str] | None = None
+        self._borne = 0
         self._may_run = self._options.get("server_program", "never") == "auto"
         self.on_progress: Callable[[], None] = _nothing
 
@@ -143,13 +145,16 @@ class SftpRemote:
         except BaseException:
             await self.close()
             raise
-        program.settle_at(session.root, session.quick)
+        link = session.addresses
+        borne = self._borne if link is not None and link == self._link else 0
+        self._link = link
+        program.settle_at(session.root, session.quick, borne)
         return Connected(
             capabilities=capabilities(session),
             root=root,
             identity=session.fingerprint.encode() + b" " + session.root,
             own_uid=self._own_uids.get(_login(session)),
-            addresses=session.addresses,
+            addresses=link,
             account=f"{session.user}@{self._url.host}",
         )
 
@@ -244,6 +249,7 @@ class SftpRemote:
             parts.by_program.program.close()
             if (uid := parts.own_uid) is not None:
                 self._own_uids = {_login(parts.session): uid}
+            self._borne = parts.by_program.program.window.allowed
             await parts.session.close()
 
     def _at(self, *paths: RemotePath) -> _Inside:

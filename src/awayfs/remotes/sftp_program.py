@@ -108,7 +108,7 @@ class Program(asyncssh.SSHClientSession[bytes]):
         self._on_stamp = on_stamp
         self._on_death = on_death
         self._loop = asyncio.get_running_loop()
-        self._window = Window(far.LARGEST_FRAME)
+        self.window = Window(far.LARGEST_FRAME)
         self._connection: asyncssh.SSHClientConnection | None = None
         self._chan: Any = None
         self._mark = b""
@@ -145,8 +145,12 @@ class Program(asyncssh.SSHClientSession[bytes]):
         self._connection = connection
         self._beginning = self._loop.create_task(self._begin())
 
-    def settle_at(self, root: bytes, channel: Channel) -> None:
-        """Where it is to act from now on, and what shows over SFTP whether it does."""
+    def settle_at(self, root: bytes, channel: Channel, borne: int) -> None:
+        """Where it is to act from now on, and what shows over SFTP whether it does.
+
+        ``borne``: how many bytes on their way the link bore last time, if that was the same one.
+        """
+        self.window = Window(far.LARGEST_FRAME, borne)
         if not self._is_at.done():
             self._is_at.set_result(Place(root, channel))
 
@@ -251,9 +255,9 @@ class Program(asyncssh.SSHClientSession[bytes]):
     async def ask(self, op: OpId, kind: int, body: bytes) -> Answer:
         """Send a request, in one piece with others of this turn; its answer."""
         count = far.HEAD.size + len(body)
-        await self._window.enter(count)
+        await self.window.enter(count)
         if self._ended:
-            self._window.give(count, None)
+            self.window.give(count, None)
             raise Unreachable(f"the program on the server ended: {self.why}")
         number = self._next
         self._next = number % 0x7FFF_FFFF + 1
@@ -289,7 +293,7 @@ class Program(asyncssh.SSHClientSession[bytes]):
             self._chan.write(data)
 
     def _over_with(self, one: _Asked, took_s: float | None) -> None:
-        self._window.give(one.count, took_s)
+        self.window.give(one.count, took_s)
         for future in one.over:
             if not future.done():
                 future.set_result(None)

@@ -41,8 +41,9 @@ class Window:
     halves above QUEUED_MUCH_S. What somebody waits for goes before the rest that waits for room.
     """
 
-    def __init__(self, largest_io: int) -> None:
-        self.allowed = FIRST_WINDOW
+    def __init__(self, largest_io: int, borne: int = 0) -> None:
+        """``borne``: what the same link bore when it was last used."""
+        self.allowed = max(FIRST_WINDOW, borne // 2)
         self._largest_io = largest_io
         self._used = 0
         self._fastest_s = float("inf")

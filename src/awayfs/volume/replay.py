@@ -213,6 +213,16 @@ class Replay:
         last = journal.last_seq()
         await self._wait_until(lambda: not journal.has_unparked(last))
 
+    async def wait(self, seconds: float) -> None:
+        """So long, but no longer than there is something to do."""
+        if not self._is_busy():
+            await asyncio.sleep(seconds)
+            return
+        async with self._settled:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._settled.wait_for(lambda: not self._is_busy())
+
     async def _wait_until(self, settled: Callable[[], bool]) -> None:
         """Or until the server is away, or full, or all that is left waits for a decision."""
         self.ageing.want_all()

@@ -67,6 +67,9 @@ COMMIT_S = 5.0
 CHECKPOINT_BYTES = 16 << 20
 SENT_S = 30.0
 WORKERS_END_S = 0.5
+ASKED_FIRST_S = 0.02
+"""The server is asked before there is anything else to do for its answer: many slices of other work
+would come between the steps to that."""
 
 
 class Volume:
@@ -249,6 +252,7 @@ class Volume:
 
     async def _prepare(self) -> None:
         """What fails here, on a full disk, say, is done by the replay, which tells of it."""
+        await asyncio.sleep(ASKED_FIRST_S)
         with suppress(OSError):
             await self.replay.prepare()
 
