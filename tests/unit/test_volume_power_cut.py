@@ -10,8 +10,9 @@ import pytest
 from tests.unit.test_volume_review import World, played
 
 from awayfs.core.conflicts import Resolution
-from awayfs.core.types import ROOT
+from awayfs.core.types import ROOT, Kind
 from awayfs.daemon import fsck
+from awayfs.store.fsck import check
 from awayfs.store.nodes import Node
 from awayfs.store.store import Store
 
@@ -20,8 +21,9 @@ def cut_power(
     world: World, torn: Node, before_start: Callable[[str], object] = lambda _state: None
 ) -> None:
     """The machine goes down; the database came to the disk, and this file's bytes did not."""
+    path = os.path.relpath(world.store.content.fd_path(torn.id), world.state)
     world.die()
-    os.truncate(world.store.content.fd_path(torn.id).replace("/state/", "/state+/"), 0)
+    os.truncate(f"{world.state}/{path}", 0)
     Path(world.state, "running").write_text("another boot")
     before_start(world.state)
     world.open()
@@ -128,5 +130,52 @@ def test_a_new_file_that_was_not_durable_just_goes_out(tmp_path: Path) -> None:
         await world.drained()
         assert os.listdir(world.share) == ["f"]
         assert not world.store.conflicts.all() and not world.store.journal.count()
+
+    played(tmp_path, play)
+
+
+@pytest.mark.parametrize("choice", ["local", "server", "both", "base", "with"])
+def test_what_was_renamed_over_a_file_that_the_server_has_no_more(
+    choice: str, tmp_path: Path
+) -> None:
+    """Nothing stands there that the rename would have to be based on, or taken back for."""
+
+    async def play(world: World) -> None:
+        (world.share / "f").write_bytes(b"base")
+        file = await world.cached("f")
+        world.write(file, 0, b"EDITED")
+        (world.share / "f").unlink()
+        await world.drained()
+        (conflict,) = world.store.conflicts.all()
+        await world.volume.deciding.keep(conflict.id, "local")  # it is to be made anew
+        world.volume.link.offline_by_hand()
+        owner = (os.getuid(), os.getgid())
+        made = world.volume.changes.create(ROOT, b"g", Kind.FILE, 0o644, *owner)
+        await world.volume.durable(None)
+        world.die()  # so that what was made before is no save of an editor's
+        world.open()
+        world.write(world.shown(made), 0, b"torn")
+        world.volume.changes.rename(ROOT, b"g", ROOT, b"f", 0)
+        cut_power(world, made)
+        (conflict,) = world.store.conflicts.all()
+        assert conflict.server_entry is None
+        await world.online()
+        if choice == "with":
+            (tmp_path / "given").write_bytes(b"given")
+            staged = await world.volume.deciding.staged_copy(str(tmp_path / "given"))
+            await world.volume.deciding.take(conflict.id, staged)
+        else:
+            await world.volume.deciding.keep(conflict.id, choice)
+        await world.drained()
+        kept = {"local": b"", "base": b"base", "with": b"given"}.get(choice, b"EDITED")
+        found = {path.name: path.read_bytes() for path in world.share.iterdir()}
+        assert found.pop("f") == kept
+        assert list(found.values()) == ([b""] if choice == "both" else [])
+        assert not world.store.conflicts.all() and not world.store.journal.count()
+        history = world.store.history
+        lost = [history.content_path(one.id) for one in history.all() if one.content]
+        gone = choice != "local"
+        assert [Path(path).read_bytes() for path in lost] == ([b""] if gone else [])
+        assert check(world.store) == []
 
     played(tmp_path, play)

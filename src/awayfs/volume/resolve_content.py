@@ -71,6 +71,8 @@ class TakeContent:
         with self._store.transaction():
             if record is None:
                 self._as_edit(conflict.node, staged)
+            elif seen is None and record.kind is RecordKind.RENAME:
+                self._under_free_name(record, staged)
             elif seen is None:
                 self._as_new(record, staged)
             elif record.kind is RecordKind.CREATE:
@@ -101,6 +103,11 @@ class TakeContent:
         self._check_there(node)
         self._journaling.store(node)
         self._replacing.replace(node, staged, self._store.content.token(node))
+
+    def _under_free_name(self, record: Record, staged: str) -> None:
+        """What it was renamed over is not there: an edit that goes out with the rename."""
+        self._release(record)
+        self._as_edit(record.node, staged)
 
     def _as_new(self, record: Record, staged: str) -> None:
         """The server has it no more: it is made anew."""

@@ -131,7 +131,8 @@ class KeepLocal:
             return
         entry = await self._steps.stat(path)
         if entry is None:
-            self.recreate(record)
+            if not displaces:  # else what is renamed has not gone, and finds its new name free
+                self.recreate(record)
             return
         if conflict.kind == ConflictKind.UPDATE_UPDATE and differs(conflict.server_entry, entry):
             raise MovedOn  # nobody has seen that one, and the history does not have it
