@@ -77,6 +77,18 @@ def test_fsck_finds_a_missing_file_and_a_stray(store: Store) -> None:
     assert Path(f"{store.directory}/lost+found/history-99").read_bytes() == b"stray"
 
 
+@pytest.mark.parametrize("left", [b"longer than it was", b"cut"])
+def test_what_is_left_of_a_variant_that_is_not_whole_is_not_deleted(
+    left: bytes, store: Store
+) -> None:
+    kept = keep(store, b"content")
+    Path(store.history.content_path(kept.id)).write_bytes(left)
+    assert [problem.rule for problem in check(store, repair=True)] == ["history"]
+    (lost,) = Path(store.directory, "lost+found").iterdir()
+    assert lost.read_bytes() == left and str(kept.id) in lost.name
+    assert check(store) == [] and store.history.get(kept.id) is None
+
+
 def test_a_salvage_carries_the_history_over(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path / "v"), create=True)
     kept = keep(store, b"mine")

@@ -341,7 +341,7 @@ def _history(store: Store) -> Iterator[Found]:
         if not os.path.exists(path) or os.stat(path).st_size != size:
             yield (
                 Problem("history", 0, f"the variant {number} in the history is not whole"),
-                partial(store.history.remove, [number]),
+                partial(_set_apart, store, number),
             )
     for name in sorted(os.listdir(f"{store.directory}/history")):
         if not name.isdecimal() or int(name) not in rows:
@@ -350,6 +350,14 @@ def _history(store: Store) -> Iterator[Found]:
                 Problem("stray", 0, f"history file {path} has no row", leftover=True),
                 partial(keep_lost, store.directory, path, f"history-{name}"),
             )
+
+
+def _set_apart(store: Store, number: int) -> None:
+    """What is left of a variant may be all that there is of somebody's work."""
+    path = store.history.content_path(number)
+    if os.path.exists(path):
+        keep_lost(store.directory, path, f"history-{number}")
+    store.history.remove([number])
 
 
 def _server(store: Store) -> Iterator[Found]:
