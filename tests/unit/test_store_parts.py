@@ -437,6 +437,24 @@ def test_a_rollback_leaves_no_file(store: Store) -> None:
     assert not os.path.exists(store.content.fd_path(f.id)) and check(store) == []
 
 
+def test_each_hears_of_a_commit_whatever_another_raises(store: Store) -> None:
+    """A content that was to go then would stay, and so would all that are to go after it."""
+
+    def fails() -> None:
+        raise OSError("no room")
+
+    nodes = [add(store, name) for name in (b"f", b"g")]
+    for node in nodes:
+        write(store, node.id, b"data")
+    paths = [store.content.fd_path(node.id) for node in nodes]
+    with pytest.raises(OSError, match="no room"), store.transaction():
+        store.db.on_commit(fails)
+        store.content.drop(nodes[0].id)
+    store.content.drop(nodes[1].id)
+    assert not any(map(os.path.exists, paths))
+    assert check(store) == []
+
+
 def test_base(store: Store) -> None:
     f = add(store, b"f")
     assert not store.content.keep_base(f.id, 10)

@@ -204,7 +204,7 @@ class Database:
         return self._depth > 0
 
     def on_commit(self, call: Callable[[], object]) -> None:
-        """Run ``call`` after the commit of the current transaction."""
+        """Run ``call`` after the commit of the current transaction, which stands if it raises."""
         self._on_commit.append(call)
 
     def on_rollback(self, call: Callable[..., object], *values: Any) -> None:
@@ -269,9 +269,21 @@ class Database:
             raise
         self._on_rollback.clear()
         if self._on_commit:
-            calls, self._on_commit = self._on_commit, []
-            for call in calls:
+            self._committed()
+
+    def _committed(self) -> None:
+        """Each has to hear of it, whatever another one raises: what was queued for now would be
+        for ever, and whoever finds something queued does not ask to be called.
+        """
+        calls, self._on_commit = self._on_commit, []
+        failed: Exception | None = None
+        for call in calls:
+            try:
                 call()
+            except Exception as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
     def _rollback(self) -> None:
         self._broken = None
