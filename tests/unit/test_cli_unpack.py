@@ -98,7 +98,7 @@ def test_a_base_that_went_while_it_was_exported_spoils_no_archive(
             elif then == "gone":
                 raise Failed("f: its base is not here")
             start, stop = params["offset"], params["offset"] + params["length"]
-            return {"data": base64.b64encode(data[start:stop]).decode(), "stamp": 1}
+            return {"data": base64.b64encode(data[start:stop]).decode(), "stamp": "1"}
         told = msgspec.to_builtins(node)
         if params:  # asked again
             told["base"]["token"] = msgspec.to_builtins(b"old" if then == "the same" else b"new")
@@ -142,7 +142,7 @@ def test_what_grew_after_it_was_told_of_is_exported_as_a_whole(
         if method == "session_read":
             assert params is not None
             start, stop = params["offset"], params["offset"] + params["length"]
-            return {"data": base64.b64encode(content[start:stop]).decode(), "stamp": 5}
+            return {"data": base64.b64encode(content[start:stop]).decode(), "stamp": "5"}
         told = msgspec.to_builtins(node)
         if params:
             told |= {"size": len(content), "ranges": [(0, len(content))], "mtime_ns": 9}

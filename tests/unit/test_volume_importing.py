@@ -22,6 +22,7 @@ from awayfs.core.errors import UsageError
 from awayfs.core.types import Kind
 from awayfs.store.fsck import check
 from awayfs.volume.discard import Discarder
+from awayfs.volume.exporting import Exporter
 from awayfs.volume.importing import Importer
 from awayfs.volume.suspects import digest_of_file
 
@@ -551,5 +552,27 @@ def test_a_dry_run_counts_what_the_import_leaves_out(tmp_path: Path) -> None:
         importer = await imported(world, archive(tmp_path / "archive", nodes, records))
         report = importer.report()
         assert (report["records"], report["applied"]) == (len(steps), 10), report
+
+    played(tmp_path, play)
+
+
+def test_no_stamp_of_a_content_comes_twice(tmp_path: Path) -> None:
+    """What was sent is not counted any more: an export would take parts for a whole."""
+
+    async def play(world: World) -> None:
+        (world.share / "f").write_bytes(b"theirs")
+        file = await world.cached("f")
+        exporter = Exporter(world.volume.context)
+        stamps = [exporter.stamp(file.id)]
+        for size in (7, 8, 9):
+            handle = world.volume.files.open(world.shown(file), writing=True)
+            for number in range(9):
+                world.volume.files.write(handle, 0, b"%d" % number * size)
+                stamps.append(exporter.stamp(file.id))
+            world.volume.files.close(handle)
+            await world.volume.durable(None)
+            await world.drained()
+        stamps.append(exporter.stamp(file.id))
+        assert len(set(stamps)) == len(stamps), stamps
 
     played(tmp_path, play)

@@ -70,6 +70,21 @@ def test_edits_of_files_that_are_gone_are_not_counted_for_ever(tmp_path: Path) -
     played(tmp_path, play)
 
 
+def test_an_edit_is_not_taken_for_one_that_was_sent(tmp_path: Path) -> None:
+    """Who copies the file meanwhile would take both halves for one content."""
+
+    async def play(world: World) -> None:
+        opened = world.volume.context.opened
+        file, edits = world.volume.changes.create(ROOT, b"f", Kind.FILE, 0o644, 0, 0), []
+        for text in (b"one", b"two", b"six"):
+            world.write(world.shown(file), 0, text)
+            edits.append(opened.edits(file.id))
+            await world.drained()
+        assert len(set(edits)) == len(edits) and not opened._edits
+
+    played(tmp_path, play)
+
+
 def test_nobody_waits_for_a_directory_that_waits_for_a_decision(tmp_path: Path) -> None:
     """Decisions make directories anew, so that one may come after what is made in it."""
 

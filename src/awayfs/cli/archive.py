@@ -216,7 +216,7 @@ def _read(
     mount: MountInfo, node: int, which: str, ranges: list[tuple[int, int]], path: str
 ) -> tuple[str, bool]:
     """Ranges of a content as a file; its digest, and whether it stayed the same meanwhile."""
-    stamps: set[int] = set()
+    stamps: set[str] = set()
     size = ranges[-1][1] if ranges else 0
     with open(path, "w+b") as file:
         for start, end in ranges:

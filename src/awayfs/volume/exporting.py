@@ -15,6 +15,7 @@ from awayfs.core.types import Kind, NodeId
 from awayfs.volume.context import Context
 from awayfs.volume.revisions import Revision, Revisions, is_whole
 from awayfs.volume.slices import Slices
+from awayfs.volume.versions import Versions
 
 READ_MAX = 1 << 20
 
@@ -26,6 +27,7 @@ class Exporter:
         self._context = context
         self._store = context.store
         self._revisions = Revisions(context)
+        self._versions = Versions(context)
 
     async def facts(self) -> AsyncIterator[NodeFacts | RecordFacts]:
         """All records, in order, and each node that one of them speaks of, once."""
@@ -126,9 +128,10 @@ class Exporter:
         finally:
             revision.close()
 
-    def stamp(self, node_id: NodeId) -> int:
-        """A number that differs once the content of a node has changed."""
-        return self._store.content.change(node_id) + self._context.opened.edits(node_id)
+    def stamp(self, node_id: NodeId) -> str:
+        """Another text once the content of a node has changed."""
+        version = self._versions.of(node_id)
+        return f"{version.edits}.{version.mtime_ns}.{version.size}"
 
 
 def record_facts(record: Record) -> RecordFacts:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -90,7 +89,8 @@ class OpenNodes:
         self._store = store
         self._open: dict[NodeId, OpenNode] = {}
         self._closed: dict[NodeId, OpenNode] = {}  # by everybody, and not saved yet
-        self._edits: Counter[NodeId] = Counter()
+        self._edits: dict[NodeId, int] = {}
+        self._edited = 0
         store.nodes.on_remove.append(self.sent)
         self.before_change: list[Callable[[NodeId], None]] = []
 
@@ -104,13 +104,14 @@ class OpenNodes:
 
     def edited(self, node: NodeId) -> None:
         """The content is about to change, which tears an upload that is under way."""
-        self._edits[node] += 1
+        self._edited += 1  # of all nodes, so that none comes twice when one was forgotten
+        self._edits[node] = self._edited
         for call in self.before_change:
             call(node)
 
     def edits(self, node: NodeId) -> int:
         """A number that differs once the content has changed, closed meanwhile or not."""
-        return self._edits[node]
+        return self._edits.get(node, 0)
 
     def sent(self, node: NodeId) -> None:
         """No store of the node waits any more: its edits need not be counted."""
