@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from awayfs.core.modes import Mode, ModeState
-from awayfs.fuse import wire
+from awayfs.fuse import bridge_files, wire
 from awayfs.fuse.bridge import Bridge
 from awayfs.fuse.bridge_shared import Shared
 from awayfs.fuse.session import Session
@@ -285,3 +285,68 @@ def test_who_is_interrupted_while_his_write_is_sent_has_written(
         await s.kernel.release(entry.nodeid, opened.fh)
 
     run(tmp_path, body, volume_options={"writes": "through"})
+
+
+@pytest.mark.parametrize("fails", ["_notice_mapped_writes", "drop_content", "closed"])
+def test_nothing_is_left_of_a_file_whose_closing_failed(
+    fails: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody closes it once more: whatever cannot be written down, it goes with its node."""
+
+    async def body(s: Setup) -> None:
+        backings: list[int] = []
+        monkeypatch.setattr(
+            bridge_files, "close_backing", lambda _, number: backings.append(number)
+        )
+        s.put("file", b"content")
+        node = (await s.kernel.lookup(ROOT, b"file")).nodeid
+        handle = await s.kernel.open(node, os.O_RDWR)
+        assert await s.kernel.read(node, handle.fh) == b"content"
+        base = s.volume.store.server.get(node)
+        await s.kernel.unlink(ROOT, b"file")
+        await s.drained()
+        opened = s.volume.context.opened.get(node)
+        assert opened is not None
+        opened.passthrough = 7
+        opened.outdated = fails == "drop_content"
+        monkeypatch.setattr(s.volume.store.server, "get", lambda _: base)
+        owner = {"drop_content": s.volume._adopter, "closed": s.volume.culling}
+        monkeypatch.setattr(owner.get(fails, s.volume.files), fails, failing)
+        assert await error_of(s.kernel.release(node, handle.fh)) == "ENOSPC"
+        monkeypatch.undo()
+        assert not s.shared.handles and not s.volume.context.opened.all() and backings == [7]
+        assert s.volume.store.nodes.get(node) is None
+
+    run(tmp_path, body)
+
+
+def failing(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "no room")
+
+
+def test_what_close_says_of_the_cache_file_makes_nobody_forget_what_was_written(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = os.close
+
+    def closed(fd: int) -> None:
+        close(fd)
+        if fd in failing_fds:
+            raise OSError(errno.EIO, "not written back")
+
+    failing_fds: set[int] = set()
+
+    async def body(s: Setup) -> None:
+        entry, handle = await s.kernel.create(ROOT, b"file", os.O_RDWR)
+        await s.kernel.write(entry.nodeid, handle.fh, b"content")
+        opened = s.volume.context.opened.get(entry.nodeid)
+        assert opened is not None and opened.unsaved
+        failing_fds.add(opened.fd)
+        monkeypatch.setattr(os, "close", closed)
+        await s.kernel.release(entry.nodeid, handle.fh)
+        monkeypatch.undo()
+        assert (await s.kernel.getattr(entry.nodeid)).size == len(b"content")
+        await s.drained()
+        assert s.there("file") == b"content"
+
+    run(tmp_path, body)

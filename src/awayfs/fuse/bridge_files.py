@@ -17,7 +17,7 @@ import os
 from collections.abc import Awaitable
 
 from awayfs.core.permissions import READ, WRITE
-from awayfs.core.types import Attributes
+from awayfs.core.types import Attributes, NodeId
 from awayfs.fuse import requests as rq
 from awayfs.fuse import wire
 from awayfs.fuse.bridge_names import PERMISSIONS, without_set_id
@@ -273,14 +273,20 @@ class FileHandlers:
         """The last descriptor is closed."""
         handle = self._shared.handles.pop(request.fh, None)
         if isinstance(handle, FileHandle):
-            backing = handle.opened.passthrough
-            if self._files.close(handle):
-                if backing:
-                    self._close_backing(backing)
-                self._volume.closed(request.nodeid, handle.opened)
-            elif handle.mapping or (handle.writing and not handle.opened.writers):
-                self._volume.written(request.nodeid)
+            try:
+                self._files.close(handle)
+            finally:  # nobody closes it once more
+                self._released(request.nodeid, handle)
         return b""
+
+    def _released(self, node: NodeId, handle: FileHandle) -> None:
+        opened = handle.opened
+        if not opened.users:
+            if opened.passthrough:
+                self._close_backing(opened.passthrough)
+            self._volume.closed(node, opened)
+        elif handle.mapping or (handle.writing and not opened.writers):
+            self._volume.written(node)
 
     def _close_backing(self, backing: int) -> None:
         try:

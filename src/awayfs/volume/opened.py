@@ -82,6 +82,14 @@ def _cut_beyond(fd: int, node: Node) -> None:
         os.utime(fd, ns=(node.mtime_ns, node.mtime_ns))
 
 
+def _close(fd: int, node: NodeId) -> None:
+    """It is closed, whatever close(2) says: what is not on the disk, an fsync tells as well."""
+    try:
+        os.close(fd)
+    except OSError as error:
+        log.error("closing the cache file of node %d: %s", node, error)
+
+
 class OpenNodes:
     """All open nodes of a volume."""
 
@@ -178,10 +186,10 @@ class OpenNodes:
                 self._save_soon(opened)
             return False
         self._open.pop(opened.node, None)
-        os.close(opened.fd)
-        opened.fd = -1
+        fd, opened.fd = opened.fd, -1
         if opened.unsaved:
             self._leave(opened)
+        _close(fd, opened.node)
         return True
 
     def _save_soon(self, opened: OpenNode) -> None:

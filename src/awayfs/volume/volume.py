@@ -336,15 +336,23 @@ class Volume:
     # -- what the mount layer tells -------------------------------------------------------
 
     def closed(self, node: NodeId, opened: OpenNode) -> None:
-        """The last descriptor of a file is closed."""
-        if opened.outdated:
-            base = self.store.server.get(node)
-            if base is not None and not self.store.journal.has_store(node):
-                self._adopter.drop_content(node, base.size, base.token)
-        self.fetcher.closed(node)
-        self.culling.closed(node)
-        self.written(node)
-        self.changes.discard_if_unused(node)
+        """The last descriptor of a file is closed: there is no other time for any of this."""
+        try:
+            if opened.outdated:
+                self._drop_outdated(node)
+        finally:
+            self.fetcher.closed(node)
+            try:
+                self.culling.closed(node)
+            finally:
+                self.written(node)
+                self.changes.discard_if_unused(node)
+
+    def _drop_outdated(self, node: NodeId) -> None:
+        """Should that fail, the token tells still whose content it is not (``Suspects``)."""
+        base = self.store.server.get(node)
+        if base is not None and not self.store.journal.has_store(node):
+            self._adopter.drop_content(node, base.size, base.token)
 
     def written(self, node: NodeId) -> None:
         """The last writer of a file closed it: its store may go out."""
