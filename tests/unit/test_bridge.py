@@ -350,3 +350,29 @@ def test_what_close_says_of_the_cache_file_makes_nobody_forget_what_was_written(
         assert s.there("file") == b"content"
 
     run(tmp_path, body)
+
+
+def test_a_file_that_is_opened_again_at_once_has_no_backing_file_of_before(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel knows none of that number any more, and refuses to open it."""
+
+    async def body(s: Setup) -> None:
+        backings: list[int] = []
+        monkeypatch.setattr(
+            bridge_files, "close_backing", lambda _, number: backings.append(number)
+        )
+        s.volume.link.offline_by_hand()
+        entry, handle = await s.kernel.create(ROOT, b"file", os.O_RDWR)
+        opened = s.volume.context.opened.get(entry.nodeid)
+        assert opened is not None
+        opened.passthrough = 7
+        await s.kernel.write(entry.nodeid, handle.fh, b"content")
+        await s.kernel.release(entry.nodeid, handle.fh)
+        assert backings == [7]
+        again = await s.kernel.open(entry.nodeid, os.O_RDWR)
+        assert not again.flags & wire.FOPEN_PASSTHROUGH
+        await s.kernel.release(entry.nodeid, again.fh)
+        assert backings == [7]
+
+    run(tmp_path, body)

@@ -284,6 +284,7 @@ class FileHandlers:
         if not opened.users:
             if opened.passthrough:
                 self._close_backing(opened.passthrough)
+                opened.passthrough = 0  # it may be opened again as it is (``OpenNodes``)
             self._volume.closed(node, opened)
         elif handle.mapping or (handle.writing and not opened.writers):
             self._volume.written(node)
