@@ -68,6 +68,8 @@ LONG_S = 2.0
 """When nothing came back for so long, what is new since need not wait for it."""
 LONGEST_REST_S = 10.0
 """What rests is looked at again after no longer: the clock or the setting may be another then."""
+AT_ONCE = 64
+"""Records that begin in one turn of the event loop."""
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -313,13 +315,17 @@ class Replay:
         self._queue.begin_pass(self.ageing.until())
 
     async def _send_ready(self) -> None:
-        """As many as there is room for: what is not read yet is read for that."""
-        while not self._waits.is_full():
-            room = self._in_flight.room(weak=self._context.link.weak)
+        """As many as there is room for: what is not read yet is read for that.
+
+        The first are on their way to the server while the next ones are looked at.
+        """
+        while self._context.link.usable and not self._waits.is_full():
+            room = min(AT_ONCE, self._in_flight.room(weak=self._context.link.weak))
             if not (started := await self._queue.start(room, self._sending.choice())):
                 break
             for seq in started:
                 self._in_flight.start(seq, self._guarded(seq))
+            await asyncio.sleep(0)
 
     def _after(self, seq: int) -> bool:
         """A record came back; whether that changed anything."""
