@@ -1,4 +1,4 @@
-"""Creations that go out without a look at their name; rights beside content (``core.facts``)."""
+"""What goes out without a look; rights beside content (``core.facts``)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from awayfs.core.facts import LOOK_FIRST, Facts, known_after, may_assume_free, mode_set_there
+from awayfs.core.facts import (
+    LOOK_FIRST,
+    AlreadyDone,
+    Apply,
+    Facts,
+    Wait,
+    if_as_known,
+    known_after,
+    may_assume_free,
+    may_assume_known,
+    mode_set_there,
+)
 from awayfs.core.records import Record, RecordKind
-from awayfs.core.types import Entry, Kind
+from awayfs.core.types import ABSENT, Entry, Expected, Kind
 
 
 def record(kind: RecordKind) -> Record:
@@ -40,6 +51,50 @@ def test_nothing_but_a_first_exclusive_creation_is(
 ) -> None:
     if may_assume_free(record(kind), node, size, retried):
         assert kind is RecordKind.CREATE and not retried
+
+
+BASE = Entry(b"f", Kind.FILE, 0o644, 1, 2, 4, 0, b"token")
+
+
+@pytest.mark.parametrize(
+    ("kind", "base", "names", "retried", "expected"),
+    [
+        (RecordKind.STORE, BASE, 1, False, True),
+        (RecordKind.REMOVE, BASE, 1, False, True),
+        (RecordKind.RENAME, BASE, 1, False, True),
+        (RecordKind.REMOVE, replace(BASE, kind=Kind.SYMLINK), 1, False, True),
+        (RecordKind.STORE, replace(BASE, kind=Kind.SYMLINK), 1, False, False),
+        (RecordKind.STORE, replace(BASE, weak=True), 1, False, False),  # its content may differ
+        (RecordKind.STORE, replace(BASE, file_id=b"7"), 1, False, False),  # a look tells more
+        (RecordKind.STORE, replace(BASE, nlink=2), 1, False, False),
+        (RecordKind.STORE, BASE, 2, False, False),
+        (RecordKind.STORE, BASE, 1, True, False),  # it may be done
+        (RecordKind.STORE, None, 0, False, False),
+        (RecordKind.REMOVE, replace(BASE, kind=Kind.DIRECTORY), 1, False, False),
+        (RecordKind.SETATTR, BASE, 1, False, False),
+        (RecordKind.LINK, BASE, 1, False, False),
+        (RecordKind.EXCHANGE, BASE, 1, False, False),
+    ],
+)
+def test_what_is_taken_for_unchanged(
+    kind: RecordKind, base: Entry | None, names: int, retried: bool, expected: bool
+) -> None:
+    assert may_assume_known(record(kind), base, names, retried) is expected
+
+
+def test_a_rename_over_something_needs_a_look() -> None:
+    over = replace(record(RecordKind.RENAME), replaced=8)
+    assert not may_assume_known(over, BASE, 1, False)
+
+
+def test_what_goes_unseen_has_all_for_its_condition_that_a_look_would_tell() -> None:
+    facts = Facts(record(RecordKind.RENAME), Kind.FILE, base=BASE, current=BASE)
+    loose = Apply(Expected(BASE.token, kind=Kind.FILE, content=False), ABSENT)
+    tight = Expected(BASE.token, kind=Kind.FILE, rights=(0o644, 1, 2))
+    assert if_as_known(facts, loose) == Apply(tight, ABSENT)
+    assert if_as_known(facts, replace(loose, unproven=True)) is None
+    assert if_as_known(facts, AlreadyDone(BASE)) is None
+    assert if_as_known(facts, Wait("")) is None
 
 
 def _with(base: int | None, current: int | None) -> Facts:

@@ -125,7 +125,9 @@ def may_assume_known(record: Record, base: Entry | None, names: int, retried: bo
     The operation compares all that a look would tell (``if_as_known``), and does nothing where that
     differs; then the record is decided anew. Where there are ids, a look tells more.
     """
-    if retried or base is None or base.weak or base.file_id is not None or names != 1:
+    if retried or base is None or base.weak or base.file_id is not None:
+        return False
+    if names != 1 or base.nlink != 1:
         return False
     if record.kind is RecordKind.STORE:
         return base.kind is Kind.FILE

@@ -39,6 +39,8 @@ def satisfies(entry: Entry | None, expected: Expected) -> bool:
     """Whether what stands somewhere is what an operation requires there, before it begins."""
     if entry is None or expected.token is None:
         return entry is None and expected.token is None
+    if expected.rights is not None and (entry.mode, entry.uid, entry.gid) != expected.rights:
+        return False
     if expected.content:
         return _same_identity(entry, expected) and entry.token == expected.token
     return is_object(entry, expected)

@@ -63,6 +63,7 @@ def probe(tree: Tree, facts: FileSystem) -> Capabilities:
         largest_io=LARGEST_IO,
         in_flight=IN_FLIGHT,
         put=0 if stable else LARGEST_PUT,  # an id tells more of what arrived than its content
+        acts_unseen=not stable,
     )
 
 
