@@ -75,19 +75,22 @@ not in files/; do that by hand. manifest.json is for programs.
 
 @dataclass
 class _Collected:
-    """What the daemon told."""
+    """What the daemon told; of a node, what it told last."""
 
-    nodes: list[NodeFacts] = field(default_factory=list)
+    by_id: dict[int, NodeFacts] = field(default_factory=dict)
     with_base: set[int] = field(default_factory=set)
     records: list[RecordFacts] = field(default_factory=list)
 
     def __call__(self, event: dict[str, Any]) -> None:
         for facts in event.get("nodes", ()):
             node = msgspec.convert(facts, NodeFacts)
-            self.nodes.append(node)
-            if facts.get("base_here"):
-                self.with_base.add(node.id)
+            self.by_id[node.id] = node
+            (self.with_base.add if facts.get("base_here") else self.with_base.discard)(node.id)
         self.records += [msgspec.convert(facts, RecordFacts) for facts in event.get("records", ())]
+
+    @property
+    def nodes(self) -> list[NodeFacts]:
+        return list(self.by_id.values())
 
 
 @dataclass
@@ -164,8 +167,9 @@ def _collect_content(
             if node.stored and node.path is not None:
                 path = os.path.join(place, f"local-{node.id}")
                 node.blake2b = _read_local(mount, node, path)
-                node.member = _member(LOCAL, node.path, node.id)
-                members.append((node.member, path, node))
+                if node.blake2b is not None:
+                    node.member = _member(LOCAL, node.path, node.id)
+                    members.append((node.member, path, node))
             if node.base is not None and node.id in collected.with_base:
                 path = os.path.join(place, f"base-{node.id}")
                 node.base.blake2b = _read_base(mount, node.id, node.base, path)
@@ -183,14 +187,20 @@ def _member(place: str, path: bytes, number: int) -> str:
         return f"{place}{path.decode(errors='backslashreplace')}\\{number}"
 
 
-def _read_local(mount: MountInfo, node: NodeFacts, path: str) -> str:
-    """A file that is being written is read again until it stays as it is for so long."""
+def _read_local(mount: MountInfo, node: NodeFacts, path: str) -> str | None:
+    """A file that is being written is read again until it stays as it is for so long.
+
+    None for one that was removed meanwhile: it has no path any more, and no content.
+    """
     for _ in range(_TRIES):
         known = node.size, node.ranges
         digest, steady = _read(mount, node.id, "local", node.ranges, path)
         fresh = _Collected()
         request(mount, "journal_export", {"node": node.id}, on_progress=fresh)
         for again in fresh.nodes:  # it may have grown before any of it was read
+            if again.path is None:
+                node.path, node.stored, node.ranges = None, False, []
+                return None
             node.size, node.mtime_ns, node.ranges = again.size, again.mtime_ns, again.ranges
         if steady and known == (node.size, node.ranges):
             return digest

@@ -253,7 +253,8 @@ class SessionApi:
         nodes: list[Any] = []
         records: list[Any] = []
         if params.get("node") is not None:  # one that changed while it was read
-            yield {"nodes": [msgspec.to_builtins(exporter.node(int(params["node"])))]}
+            again = exporter.node(int(params["node"]), stored=True)
+            yield {"nodes": [msgspec.to_builtins(again)]}
             yield Done()
             return
         async for fact in exporter.facts():

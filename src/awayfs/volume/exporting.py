@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 from awayfs.control.manifest import BaseFacts, NodeFacts, RecordFacts
 from awayfs.control.messages import text_of
-from awayfs.core.records import Record
+from awayfs.core.records import Record, RecordKind
 from awayfs.core.types import Kind, NodeId
 from awayfs.volume.context import Context
 from awayfs.volume.revisions import Revision, Revisions, is_whole
@@ -30,22 +30,37 @@ class Exporter:
         self._versions = Versions(context)
 
     async def facts(self) -> AsyncIterator[NodeFacts | RecordFacts]:
-        """All records, in order, and each node that one of them speaks of, once."""
+        """All records, in order, and each node that one of them speaks of, before it.
+
+        A node is told again where the first record of its content came meanwhile.
+        """
         slices = Slices()
         told: set[NodeId] = {0}
+        without: set[NodeId] = set()
         after = 0
         while records := self._store.journal.all(limit=100, after=after):
             for record in records:
                 for node in (record.node, record.parent, record.to_parent, record.replaced):
                     if node not in told:
                         told.add(node)
-                        yield self.node(node)
+                        facts = self.node(node)
+                        if not facts.stored:
+                            without.add(node)
+                        yield facts
+                if record.kind is RecordKind.STORE and record.node in without:
+                    facts = self.node(record.node, stored=True)
+                    if facts.stored:  # else it is removed again
+                        without.discard(record.node)
+                        yield facts
                 yield record_facts(record)
             after = records[-1].seq
             await slices.pause()
 
-    def node(self, node_id: NodeId) -> NodeFacts:
-        """One node; of one that is gone altogether nothing but its number is known."""
+    def node(self, node_id: NodeId, *, stored: bool = False) -> NodeFacts:
+        """One node; of one that is gone altogether nothing but its number is known.
+
+        ``stored``: a record told of its content, which may have been sent since.
+        """
         node = self._context.node(node_id)
         base = self._base(node_id)
         if node is None:
@@ -54,7 +69,7 @@ class Exporter:
                 id=node_id, kind=kind, mode=0, uid=0, gid=0, rdev=0, size=0, mtime_ns=0, base=base
             )
         path = self._store.nodes.path(node_id)
-        stored = self._store.journal.has_store(node_id) and path is not None
+        stored = (stored or self._store.journal.has_store(node_id)) and path is not None
         ranges = self._store.content.ranges(node_id) if stored else []
         return NodeFacts(
             id=node_id,

@@ -8,24 +8,24 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from msgspec.structs import replace
 
 from awayfs.control.manifest import BaseFacts, NodeFacts
 from awayfs.core.diff import Removed
 from awayfs.core.errors import UsageError
-from awayfs.core.types import Attributes, Kind, NodeId, Range
-from awayfs.store.files import unlink_quietly
+from awayfs.core.types import ROOT, Attributes, Kind, NodeId, Range
+from awayfs.store.files import clone_or_copy, fsync_path, unlink_quietly
 from awayfs.store.history import Shape
 from awayfs.volume.adopt import Adopter
 from awayfs.volume.archived_bases import ArchivedBases
 from awayfs.volume.replacing import Replacing
-from awayfs.volume.slices import Slices
 from awayfs.volume.suspects import digest_of_file
 from awayfs.volume.volume import Volume
 
 CHUNK: Final = 1 << 20
+ONLY_A_PART: Final = "only a part of it is in the archive"
 
 
 class Skipped(Exception):
@@ -37,6 +37,9 @@ class Onto(Protocol):
 
     def kind(self, node: NodeId) -> Kind | None:
         """None: there is no such node any more."""
+
+    def is_named(self, node: NodeId) -> bool:
+        """Whether others than who has it open see it."""
 
     def child(self, parent: NodeId, name: bytes) -> NodeId | None: ...
 
@@ -63,7 +66,7 @@ class Onto(Protocol):
     async def replace(self, node: NodeId, facts: NodeFacts) -> None:
         """All of the content."""
 
-    async def write(self, node_id: NodeId, facts: NodeFacts) -> None:
+    async def write(self, node: NodeId, facts: NodeFacts) -> None:
         """The ranges of the content that the archive has."""
 
 
@@ -86,6 +89,9 @@ class Imported:
     def kind(self, node: NodeId) -> Kind | None:
         found = self._store.nodes.get(node)
         return None if found is None else found.kind
+
+    def is_named(self, node: NodeId) -> bool:
+        return node == ROOT or bool(self._store.nodes.names(node))
 
     def child(self, parent: NodeId, name: bytes) -> NodeId | None:
         return self._store.nodes.child_id(parent, name)
@@ -158,9 +164,7 @@ class Imported:
         archived = await self._archived_base(facts)
         staged = await self._staged(facts)
         try:
-            if self._replacing.witness(node) != made_from or store.nodes.get(node) is None:
-                raise Skipped("it was changed here meanwhile")
-            check_free(self._replacing, node)
+            self._check_same(node, made_from)
             with store.transaction():
                 if facts.base is not None and self._bases.moved_on(node, facts.base):
                     self.set_back(node, facts.base)
@@ -186,34 +190,52 @@ class Imported:
         finally:
             os.close(fd)
 
-    async def write(self, node_id: NodeId, facts: NodeFacts) -> None:
-        node = self._context.node(node_id)
-        assert node is not None
-        files = self._volume.files
-        handle = files.open(node, writing=True)
+    async def write(self, node: NodeId, facts: NodeFacts) -> None:
+        """A part of a content. Its sending needs the rest in any case; with that, it goes in at
+        once, too: of a half, nobody could tell later what the server had instead.
+        """
+        check_free(self._replacing, node)
+        check_rest(self._volume, node)
         try:
-            files.truncate(node, facts.size)
-            for start, end in facts.ranges:
-                await self._copy(handle, facts.id, start, end)
+            await self._volume.fetcher.whole_to_send(node)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise Skipped(f"{ONLY_A_PART}, and the rest cannot be had: {error.strerror}") from error
+        made_from = self._replacing.witness(node)
+        await self._volume.room.make_or_wait(facts.size, node)
+        staged = await self._joined(node, facts)
+        try:
+            self._check_same(node, made_from)
+            with self._store.transaction():
+                self._volume.journaling.store(node)
+                base = self._store.server.get(node)
+                self._replacing.replace(node, staged, base.token if base is not None else None)
         finally:
-            if files.close(handle):
-                self._volume.closed(node_id, handle.opened)
+            unlink_quietly(staged)
 
-    async def _copy(self, handle: Any, number: int, start: int, end: int) -> None:
-        files, slices = self._volume.files, Slices()
-        fd = os.open(self._member("local", number), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    def _check_same(self, node: NodeId, made_from: str) -> None:
+        """Raise ``Skipped`` where the content is another one than when its successor was begun."""
+        if self._replacing.witness(node) != made_from or self._store.nodes.get(node) is None:
+            raise Skipped("it was changed here meanwhile")
+        check_free(self._replacing, node)
+
+    async def _joined(self, node: NodeId, facts: NodeFacts) -> str:
+        """What is here with the ranges of the archive in it, as a staging file."""
+        found, content = self._context.node(node), self._store.content
+        if found is None or not content.covers(node, 0, found.size):
+            raise Skipped("it was changed here meanwhile")
+        kept, loop = min(found.size, facts.size), asyncio.get_running_loop()
+        staged, archived = content.stage_path(), self._member("local", facts.id)
+        fd = content.open(node)
         try:
-            while start < end:
-                room = files.before_write(handle, start, min(CHUNK, end - start))
-                if room is not None:
-                    await room
-                data = os.pread(fd, min(CHUNK, end - start), start)
-                if not data:
-                    raise OSError(errno.EIO, "a file of the archive is shorter than it says")
-                start += files.write(handle, start, data)
-                await slices.pause()
+            await loop.run_in_executor(None, _join, fd, kept, archived, facts, staged)
+        except BaseException:
+            unlink_quietly(staged)
+            raise
         finally:
             os.close(fd)
+        return staged
 
     async def _archived_base(self, facts: NodeFacts) -> str | None:
         """Where the archived base lies, if it is what the archive says that it is: by that digest
@@ -245,6 +267,34 @@ def check_free(replacing: Replacing, node: NodeId) -> None:
         replacing.check(node)
     except UsageError as error:
         raise Skipped(str(error)) from error
+
+
+def check_rest(volume: Volume, node: NodeId) -> None:
+    """Raise ``Skipped`` where the archive has a part, and the rest is out of reach."""
+    found = volume.context.node(node)
+    if found is not None and not volume.fetcher.is_whole(found) and not volume.link.usable:
+        raise Skipped(f"{ONLY_A_PART}, and the server is away")
+
+
+def _join(fd: int, kept: int, archived: bytes, facts: NodeFacts, target: str) -> None:
+    """Blocking. What was cut off, and grew again, is in the archive's ranges."""
+    clone_or_copy(f"/proc/self/fd/{fd}", target, [Range(0, kept)] if kept else [], kept)
+    read = os.open(archived, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        with open(target, "r+b") as file:
+            file.truncate(kept)
+            file.truncate(facts.size)
+            for start, end in facts.ranges:
+                file.seek(start)
+                while start < end:
+                    data = os.pread(read, min(CHUNK, end - start), start)
+                    if not data:
+                        raise OSError(errno.EIO, "a file of the archive is shorter than it says")
+                    file.write(data)
+                    start += len(data)
+    finally:
+        os.close(read)
+    fsync_path(target)
 
 
 def _is_what_it_says(path: str, digest: bytes | None) -> bool:

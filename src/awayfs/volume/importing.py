@@ -27,7 +27,7 @@ from awayfs.store.nodes import Node
 from awayfs.volume.archived_bases import ArchivedBases
 from awayfs.volume.changes import RENAME_EXCHANGE
 from awayfs.volume.fault import fault
-from awayfs.volume.imported import Imported, Onto, Skipped
+from awayfs.volume.imported import ONLY_A_PART, Imported, Onto, Skipped
 from awayfs.volume.rehearsing import Rehearsal
 from awayfs.volume.slices import Slices
 from awayfs.volume.volume import Volume
@@ -53,6 +53,7 @@ class Importer:
         self._facts: dict[int, NodeFacts] = {}
         self._here: dict[int, NodeId] = {0: 0}
         self._stored: set[int] = set()
+        self._written: set[int] = set()
         self._mine: set[NodeId] = {ROOT}
         self._bases = ArchivedBases(self._store.server)
         self._onto: Onto = (
@@ -207,9 +208,13 @@ class Importer:
 
     def _node(self, number: int) -> NodeId:
         node = self._here.get(number)
-        if node is None or self._onto.kind(node) is None:
+        if node is None or not self._is_there(node):
             raise Skipped("it is gone from the server")
         return node
+
+    def _is_there(self, node: NodeId) -> bool:
+        """What has no name is there only for who has it open, and is never sent."""
+        return self._onto.kind(node) is not None and self._onto.is_named(node)
 
     def _directory(self, number: int) -> NodeId:
         """A directory here; one that is gone from the server is made again, with those above."""
@@ -333,26 +338,40 @@ class Importer:
         """All of a node's content, at its first STORE: what is sent is one content anyway."""
         facts = self._facts[record.node]
         if record.node in self._stored:
+            if record.node in self._written:  # a time that was set in between is not that of all
+                self._date(self._node(record.node), facts)
             return
         self._stored.add(record.node)
+        if facts.path is None:
+            return  # it was removed again
         if facts.member is None and facts.size:
-            if facts.path is None:
-                return  # it was removed again
             raise Skipped("its content is not in the archive")
-        node = self._to_write(facts)
         whole = facts.ranges == ([(0, facts.size)] if facts.size else [])
+        if not whole and not self._has_rest(facts):
+            raise Skipped(f"{ONLY_A_PART}, and the rest is gone from the server")
+        node = self._to_write(facts)
         if whole:
             await self._onto.replace(node, facts)
         elif facts.base is not None and self._bases.moved_on(node, facts.base):
-            raise Skipped("only a part of it is in the archive, and the server has another version")
+            raise Skipped(f"{ONLY_A_PART}, and the server has another version")
         else:
             await self._onto.write(node, facts)
+        self._written.add(record.node)
+        self._bases.stored(node)
+        self._date(node, facts)
+
+    def _date(self, node: NodeId, facts: NodeFacts) -> None:
         self._onto.set_attributes(node, Attributes(mtime_ns=facts.mtime_ns))
+
+    def _has_rest(self, facts: NodeFacts) -> bool:
+        """Whether what the archive has a part of was changed in a file that still is there."""
+        node = self._here.get(facts.id)
+        return facts.base is not None and node is not None and self._is_there(node)
 
     def _to_write(self, facts: NodeFacts) -> NodeId:
         """The file; one that is gone from the server is made again where it was."""
         node = self._here.get(facts.id)
-        if node is not None and self._onto.kind(node) is not None:
+        if node is not None and self._is_there(node):
             return node
         base = facts.base
         if base is None:

@@ -14,7 +14,7 @@ from awayfs.core.errors import EDISCONDATA
 from awayfs.core.types import ROOT, Attributes, Kind, NodeId
 from awayfs.store.history import Shape
 from awayfs.volume.changes import RENAME_EXCHANGE
-from awayfs.volume.imported import check_free
+from awayfs.volume.imported import check_free, check_rest
 from awayfs.volume.removing import Remover
 from awayfs.volume.replacing import Replacing
 from awayfs.volume.volume import Volume
@@ -26,6 +26,7 @@ class Rehearsal:
     """``Onto`` nothing. What it makes has negative numbers."""
 
     def __init__(self, volume: Volume) -> None:
+        self._volume = volume
         self._context = volume.context
         self._store = volume.store
         self._nodes = volume.store.nodes
@@ -48,6 +49,9 @@ class Rehearsal:
             return self._made[node]
         found = self._nodes.get(node)
         return None if found is None else found.kind
+
+    def is_named(self, node: NodeId) -> bool:
+        return node == ROOT or bool(self._names(node))
 
     def child(self, parent: NodeId, name: bytes) -> NodeId | None:
         if (parent, name) in self._slots:
@@ -148,8 +152,11 @@ class Rehearsal:
             check_free(self._replacing, node)
         self._changed.add(node)
 
-    async def write(self, node_id: NodeId, facts: NodeFacts) -> None:
-        self._changed.add(node_id)
+    async def write(self, node: NodeId, facts: NodeFacts) -> None:
+        if node not in self._made:
+            check_free(self._replacing, node)
+            check_rest(self._volume, node)
+        self._changed.add(node)
 
     def _put(self, parent: NodeId, name: bytes, node: NodeId | None) -> None:
         self._set(parent, name, node)
