@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from hashlib import blake2b
 from pathlib import Path
 
 import pytest
 
-from awayfs.core.types import ABSENT, Entry, Expected
+from awayfs.core.types import ABSENT, NEVER_SEEN, Entry, Expected, Kind
 from awayfs.ports.remote import Intent
 from awayfs.remotes.directory import DirectoryRemote
+from awayfs.remotes.directory_facts import FileSystem
 
 State = dict[str, str]
 CONFLICT = "f (conflict op)"
@@ -108,6 +110,23 @@ def test_replace(tmp_path: Path, case: str) -> None:
         before,
         after,
         lambda disk: Intent("op", b"f", disk.expected("E"), staged=disk.seen["N"]),
+    )
+
+
+@pytest.mark.parametrize("case", REPLACE)
+@pytest.mark.parametrize("ids", [True, False])
+def test_put(tmp_path: Path, case: str, ids: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what it brings no more than the content is known."""
+    if not ids:
+        monkeypatch.setattr(FileSystem, "file_id", lambda *_: None)
+    before, after = REPLACE[case]
+    unseen = Entry(b"", Kind.FILE, 0o644, 0, 0, 1, 0, NEVER_SEEN, weak=True)
+    digest = blake2b(b"N", digest_size=32).digest()
+    settle(
+        tmp_path,
+        before,
+        after,
+        lambda disk: Intent("op", b"f", disk.expected("E"), staged=unseen, staged_digest=digest),
     )
 
 

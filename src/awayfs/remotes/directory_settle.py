@@ -138,20 +138,21 @@ class Settler:
             mover.keep(aside, target, intent.op)
         reach("settle.placed")
 
-    @staticmethod
     def _staged(
-        intent: Intent, aside: Place, left: Entry, target: Place, standing: Entry | None
+        self, intent: Intent, aside: Place, left: Entry, target: Place, standing: Entry | None
     ) -> Expected | None:
         """What was to be brought in. Of a ``put`` no more than its content is known.
 
-        Where nothing stands at the target, what lies aside is what was there, equal or not.
+        Where nothing stands at the target, what lies aside is what was there, equal or not. But
+        what is to be exchanged lies there as well: the target was removed before, or since.
         """
         wanted, digest = intent.staged, intent.staged_digest
         if wanted is None or wanted.token != NEVER_SEEN:
             return _revision_or_none(wanted)
         if _with_content(target, standing, wanted, digest):
             return _revision_or_none(standing)
-        if standing is not None and _with_content(aside, left, wanted, digest):
+        may_be_ours = self._mover.can_exchange and not is_object(left, intent.expected)
+        if (standing is not None or may_be_ours) and _with_content(aside, left, wanted, digest):
             return _revision_or_none(left)
         return None
 
