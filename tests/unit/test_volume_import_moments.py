@@ -17,6 +17,7 @@ from awayfs.cli.unpack import unpack
 from awayfs.control.client import MountInfo
 from awayfs.control.manifest import NodeFacts, RecordFacts
 from awayfs.core.conflicts import ConflictKind
+from awayfs.core.errors import UsageError
 from awayfs.core.types import ROOT, Kind
 from awayfs.store.nodes import Node
 from awayfs.volume.exporting import Exporter
@@ -323,3 +324,59 @@ def test_what_is_removed_while_it_is_exported_is_not_exported_empty(
     (tmp_path / "out").mkdir()
     manifest = unpack(os.fsencode(tmp_path / "work.tar"), str(tmp_path / "out"))
     assert (manifest.nodes[0].path, manifest.nodes[0].member) == (None, None)
+
+
+# -- attributes, and who may change anything ----------------------------------------------------
+
+
+def xattr_edit(edit: Edit, value: bytes | None) -> Edit:
+    """Beside an edit of the content, one of an attribute."""
+    edit[1].append(
+        RecordFacts(seq=2, kind="setxattr", node=2, xattr_name=b"user.x", xattr_value=value)
+    )
+    return edit
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_an_attribute_that_nobody_read_here_yet_is_removed(there: bool, tmp_path: Path) -> None:
+    async def play(world: World) -> None:
+        (world.share / "f").write_bytes(b"theirs")
+        if there:
+            os.setxattr(world.share / "f", b"user.x", b"1")
+        await world.cached("f")
+        edit = xattr_edit(await edit_in_step(world, b"mine"), None)
+        importer = await imported(world, placed(tmp_path, edit, b"mine"))
+        assert importer.report()["applied"] == (2 if there else 1)
+        await world.drained()
+        assert os.listxattr(world.share / "f") == []
+
+    played(tmp_path, play)
+
+
+def test_an_attribute_that_somebody_else_sets_after_an_import_is_a_conflict(tmp_path: Path) -> None:
+    async def play(world: World) -> None:
+        (world.share / "f").write_bytes(b"theirs")
+        os.setxattr(world.share / "f", b"user.x", b"1")
+        edit = xattr_edit(await edit_in_step(world, b"mine"), b"2")
+        edit[0][0].stored = False
+        await imported(world, placed(tmp_path, (edit[0], edit[1][1:])))
+        os.setxattr(world.share / "f", b"user.x", b"theirs")
+        await world.drained()
+        assert os.getxattr(world.share / "f", b"user.x") == b"theirs"
+        assert [one.kind for one in world.store.conflicts.all()] == [ConflictKind.ATTRIBUTE]
+
+    played(tmp_path, play)
+
+
+def test_nothing_is_imported_into_what_is_mounted_read_only(tmp_path: Path) -> None:
+    async def play(world: World) -> None:
+        (world.share / "f").write_bytes(b"theirs")
+        await world.cached("f")
+        place = placed(tmp_path, await edit_in_step(world, b"mine"), b"mine")
+        with pytest.raises(UsageError, match="read-only"):
+            await imported(world, place)
+        with pytest.raises(UsageError, match="read-only"):
+            await Importer(world.volume, place).load(force=True)
+        assert not world.store.journal.count()
+
+    played(tmp_path, play, read_only=True)

@@ -81,6 +81,8 @@ class Importer:
 
     async def load(self, *, force: bool) -> None:
         """Read the manifest, and find here what it speaks of. UsageError for a refusal."""
+        if self._context.options.read_only:
+            raise UsageError("the volume is mounted read-only")
         path = os.path.join(self._place, os.fsencode(NAME))
         data = await asyncio.get_running_loop().run_in_executor(None, _content_of, path)
         self._manifest = read(data)
@@ -92,6 +94,16 @@ class Importer:
         for facts in self._manifest.nodes:
             if facts.base is not None:
                 await self._locate(facts, facts.base, facts.id in about)
+        await self._know_xattrs()
+
+    async def _know_xattrs(self) -> None:
+        """As before any change of one: what is not known cannot be removed, or differ there later.
+        What has unsent changes does not get to know more.
+        """
+        kind = RecordKind.SETXATTR
+        changed = {record.node for record in self._manifest.records if record.kind == kind}
+        for number in changed & self._here.keys():
+            await self._volume.tree.xattrs(self._here[number])
 
     def _check_volume(self) -> None:
         volume, facts = self._manifest.volume, self._store.facts

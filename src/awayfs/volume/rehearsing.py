@@ -37,6 +37,7 @@ class Rehearsal:
         self._slots: dict[Slot, NodeId | None] = {}
         self._named = defaultdict[NodeId, dict[Slot, None]](dict)  # what is in _slots, by node
         self._filled = defaultdict[NodeId, set[bytes]](set)  # and by directory
+        self._xattrs: dict[tuple[NodeId, bytes], bool] = {}
         self._gone: set[NodeId] = set()
         self._changed: set[NodeId] = set()
 
@@ -132,6 +133,10 @@ class Rehearsal:
 
     def set_xattr(self, node: NodeId, name: bytes, value: bytes | None) -> None:
         self._changes.check_xattrs()
+        known = {} if node in self._made else self._nodes.xattrs(node)
+        if value is None and not self._xattrs.get((node, name), name in known):
+            raise OSError(errno.ENODATA, "no such attribute")
+        self._xattrs[node, name] = value is not None
         self._changed.add(node)
 
     def give_way(self, parent: NodeId, name: bytes, standing: NodeId) -> None:
