@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.unit.test_volume_importing import archive, edit_of, imported, node
+from tests.unit.test_volume_importing import archive, base, edit_of, imported, node
 from tests.unit.test_volume_review import World, played
 
 from awayfs.cli import archive as cli_archive
@@ -364,6 +364,79 @@ def test_an_attribute_that_somebody_else_sets_after_an_import_is_a_conflict(tmp_
         await world.drained()
         assert os.getxattr(world.share / "f", b"user.x") == b"theirs"
         assert [one.kind for one in world.store.conflicts.all()] == [ConflictKind.ATTRIBUTE]
+
+    played(tmp_path, play)
+
+
+GONE = {
+    "exchanged with what is gone": [
+        {"kind": "exchange", "node": 2, "parent": 1, "name": b"f",
+         "to_parent": 1, "to_name": b"gone", "replaced": 4},
+    ],
+    "renamed over what it is in": [
+        {"kind": "rename", "node": 3, "parent": 5, "name": b"x", "to_parent": 1, "to_name": b"d"},
+    ],
+    "linked over what it is in": [
+        {"kind": "link", "node": 3, "parent": 1, "name": b"d"},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", GONE)
+def test_what_cannot_be_done_any_more_is_left_out_of_a_dry_run_too(
+    case: str, tmp_path: Path
+) -> None:
+    """Somebody else removed, or moved, what a record speaks of."""
+
+    async def play(world: World) -> None:
+        (world.share / "d").mkdir()
+        for name in ("f", "d/x"):
+            (world.share / name).write_bytes(b"theirs")
+        await world.cached("f")
+        await world.cached("d/x")
+        await world.volume.tree.open_directory((await world.find("d")).id)
+        nodes = [
+            node(2, base=base(b"f", Kind.FILE)),
+            node(3, base=base(b"d/x", Kind.FILE)),
+            node(4, base=base(b"gone", Kind.FILE)),
+            node(5, Kind.DIRECTORY, base=base(b"d")),
+        ]
+        records = [RecordFacts(seq=1, **GONE[case][0])]
+        importer = await imported(world, placed(tmp_path, (nodes, records)))
+        assert importer.report()["applied"] == 0
+        await world.drained()
+        found = {str(p.relative_to(world.share)) for p in world.share.rglob("*")}
+        assert found == {"f", "d", "d/x"}
+
+    played(tmp_path, play)
+
+
+def test_a_directory_that_is_made_again_is_the_imports_own(tmp_path: Path) -> None:
+    """It is gone from the server, and what the archive does to it follows what it does in it."""
+
+    async def play(world: World) -> None:
+        nodes = [
+            node(2, Kind.DIRECTORY, base=base(b"above/d")),
+            node(3, Kind.DIRECTORY, base=base(b"above")),
+            node(4, size=3, ranges=[(0, 3)], member="files/f", stored=True, path=b"other/d/f"),
+        ]
+        records = [
+            RecordFacts(seq=1, kind="create", node=4, parent=2, name=b"f"),
+            RecordFacts(seq=2, kind="store", node=4),
+            RecordFacts(seq=3, kind="setattr", node=2, mode=0o700),
+            RecordFacts(seq=4, kind="create", node=5, parent=3, name=b"g"),
+            RecordFacts(
+                seq=5, kind="rename", node=3, parent=1, name=b"above", to_parent=1, to_name=b"other"
+            ),
+        ]
+        nodes.append(node(5))
+        place = placed(tmp_path, (nodes, records))
+        (tmp_path / "archive/local-4").write_bytes(b"new")
+        importer = await imported(world, place)
+        assert importer.report()["skipped"] == []
+        await world.drained()
+        assert (world.share / "other/d/f").read_bytes() == b"new"
+        assert (world.share / "other/d").stat().st_mode & 0o777 == 0o700
 
     played(tmp_path, play)
 

@@ -248,7 +248,9 @@ class Importer:
     def _make_directory(self, parent: NodeId, name: bytes) -> NodeId:
         options = self._context.options
         shape = Shape(kind=Kind.DIRECTORY, mode=0o755, uid=options.uid, gid=options.gid)
-        return self._onto.create(parent, name, shape)
+        made = self._onto.create(parent, name, shape)
+        self._mine.add(made)  # no record tells of it
+        return made
 
     def _create(self, record: RecordFacts) -> None:
         facts = self._facts[record.node]
@@ -290,9 +292,8 @@ class Importer:
 
     def _link(self, record: RecordFacts) -> None:
         parent = self._directory(record.parent)
-        node = self._node(record.node)
         self._make_room(parent, record.name)
-        self._onto.link(node, parent, record.name)
+        self._onto.link(self._node(record.node), parent, record.name)
 
     def _remove(self, record: RecordFacts) -> None:
         parent, node = self._directory(record.parent), self._node(record.node)
@@ -308,10 +309,14 @@ class Importer:
         if self._onto.child(parent, record.name) != node:
             raise Skipped("it is elsewhere by now")
         expected = self._here.get(record.replaced) if record.replaced else None
+        if exchanging and expected in (None, node):
+            raise Skipped("what it was exchanged with is gone from the server")
         if self._onto.child(to_parent, record.to_name) != expected:
             if exchanging:
                 raise Skipped("what it was exchanged with is elsewhere by now")
             self._make_room(to_parent, record.to_name)
+            if not self._is_there(node) or self._onto.child(parent, record.name) != node:
+                raise Skipped("something else stands above it by now")
         elif expected is not None and not exchanging:
             self._set_back(expected, self._facts[record.replaced].base)
         flags = RENAME_EXCHANGE if exchanging else 0
