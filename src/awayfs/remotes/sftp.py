@@ -6,7 +6,8 @@ inside), ``sftp_view`` (looking), ``sftp_transfer`` with ``sftp_window``, ``sftp
 ``sftp_staged`` (content), ``sftp_small`` (many small files), ``sftp_revisions``, ``sftp_moves``,
 ``sftp_syncs``, ``sftp_guard`` and ``sftp_settle`` (mutations that could destroy something),
 ``sftp_changes`` (those that cannot), ``sftp_program`` with ``sftp_by_program`` (all that in one
-request, where ``server_program`` may run on the server), ``sftp_errors``, ``sftp_entries``.
+request, where ``server_program`` may run on the server), ``sftp_parts`` (all put together),
+``sftp_errors``, ``sftp_entries``.
 
 Sources: draft-ietf-secsh-filexfer-02 and OpenSSH's PROTOCOL. What v3 lacks is said by
 ``Capabilities``: no file ids, tokens of whole seconds, no xattrs, no special files.
@@ -27,8 +28,6 @@ import errno
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
-
-from msgspec import Struct
 
 from awayfs.core.errors import NotFound, Refused, Unreachable
 from awayfs.core.types import (
@@ -54,9 +53,7 @@ from awayfs.remotes import progress
 from awayfs.remotes.fingerprint import listing
 from awayfs.remotes.names import fence_name, staged_name
 from awayfs.remotes.putting import put_in_steps
-from awayfs.remotes.sftp_by_program import ByProgram
 from awayfs.remotes.sftp_capabilities import capabilities, is_root
-from awayfs.remotes.sftp_changes import Changes
 from awayfs.remotes.sftp_channel import Channel
 from awayfs.remotes.sftp_connection import (
     CONNECT_TIMEOUT_S,
@@ -68,45 +65,13 @@ from awayfs.remotes.sftp_connection import (
 )
 from awayfs.remotes.sftp_entries import join, parent
 from awayfs.remotes.sftp_errors import Unsupported
-from awayfs.remotes.sftp_exchange import Exchanger
-from awayfs.remotes.sftp_guard import Guarded
-from awayfs.remotes.sftp_moves import Moves
-from awayfs.remotes.sftp_paths import Paths, check
+from awayfs.remotes.sftp_parts import Parts, assemble
+from awayfs.remotes.sftp_paths import check
 from awayfs.remotes.sftp_program import Program
-from awayfs.remotes.sftp_revisions import Contents, Revisions
-from awayfs.remotes.sftp_settle import Settler
-from awayfs.remotes.sftp_staged import Staged
-from awayfs.remotes.sftp_stagers import Stagers
-from awayfs.remotes.sftp_syncs import DirectorySyncs
-from awayfs.remotes.sftp_transfer import Begun, Transfer
-from awayfs.remotes.sftp_view import View
+from awayfs.remotes.sftp_transfer import Begun
 
 UNKNOWN_SPACE = Space(4096, 1 << 40, 1 << 39, 1 << 39, 1 << 32, 1 << 31)
 """Where the server does not tell: large enough to stand in nobody's way."""
-
-
-class _Parts(Struct, frozen=True):
-    """The adapter's parts for one session."""
-
-    session: Session
-    paths: Paths
-    view: View
-    transfer: Transfer
-    stagers: Stagers
-    contents: Contents
-    changes: Changes
-    guarded: Guarded
-    staged: Staged
-    syncs: DirectorySyncs
-    settler: Settler
-    exchanger: Exchanger
-    by_program: ByProgram
-
-    @property
-    def own_uid(self) -> int | None:
-        """Of files that we make here, where one was made."""
-        made = self.stagers.own_uid
-        return self.by_program.program.uid if made is None else made
 
 
 class SftpRemote:
@@ -118,7 +83,7 @@ class SftpRemote:
     def __init__(self, url: Location, options: Mapping[str, str]) -> None:
         self._url = url
         self._options = dict(options)
-        self._open: _Parts | None = None
+        self._open: Parts | None = None
         self._own_uids: dict[tuple[str, str], int] = {}
         self._link: tuple[str, str] | None = None
         self._borne = 0
@@ -137,7 +102,7 @@ class SftpRemote:
         except BaseException:
             program.close()
             raise
-        self._open = self._assemble(session, program)
+        self._open = assemble(session, program, self._client, self._tick)
         try:
             root, _ = await asyncio.gather(
                 self._look_at_root(self._open), self._close_way(session.quick)
@@ -165,7 +130,7 @@ class SftpRemote:
         with suppress(NotFound, Refused):  # where we may not, it may not either
             await channel.unlink(fence_name(self._client))
 
-    async def _look_at_root(self, parts: _Parts) -> Entry:
+    async def _look_at_root(self, parts: Parts) -> Entry:
         """The root, which has to be a directory. One round trip."""
         there, root = await asyncio.gather(
             parts.paths.root_is_there(), parts.view.stat(b""), return_exceptions=True
@@ -182,43 +147,6 @@ class SftpRemote:
     @property
     def _client(self) -> str:
         return self._options.get("client", "")
-
-    def _assemble(self, session: Session, program: Program) -> _Parts:
-        quick, bulk, clock = session.quick, session.bulk, session.clock
-        paths = Paths(quick)
-        view = View(quick, clock, paths, self._tick, self._client)
-
-        def transfer_over(channel: Channel) -> Transfer:
-            return Transfer(channel, View(channel, clock, paths, self._tick), clock, self._tick)
-
-        transfer = transfer_over(bulk)
-        stagers = Stagers(session, transfer, transfer_over)
-        moves = Moves(quick, view, session.extensions, transfer.digest)
-        may_chown = is_root(session)
-        contents = Contents()
-        revisions = Revisions(quick, view, clock, contents, transfer.digest)
-        staged = Staged()
-        syncs = DirectorySyncs(bulk)
-        guarded = Guarded(quick, view, moves, revisions, may_chown, syncs.sync, paths, staged)
-        by_program = ByProgram(
-            *(program, view, clock, paths, moves, contents),
-            *(may_chown, self._tick),
-        )
-        return _Parts(
-            session=session,
-            paths=paths,
-            view=view,
-            transfer=transfer,
-            stagers=stagers,
-            contents=contents,
-            changes=Changes(quick, view, clock, session.extensions),
-            guarded=guarded,
-            staged=staged,
-            syncs=syncs,
-            settler=Settler(view, moves, syncs.sync),
-            exchanger=Exchanger(view, moves, syncs.sync, paths),
-            by_program=by_program,
-        )
 
     def _program(self) -> Program:
         stall_s = float(self._options.get("stall_timeout", STALL_TIMEOUT_S))
@@ -237,7 +165,7 @@ class SftpRemote:
         progress.tick(allow)
 
     @property
-    def _parts(self) -> _Parts:
+    def _parts(self) -> Parts:
         if self._open is None:
             raise Unreachable("not connected")
         return self._open
@@ -479,7 +407,7 @@ class _Inside:
         self._paths = paths
         self._parts = remote._parts
 
-    async def __aenter__(self) -> _Parts:
+    async def __aenter__(self) -> Parts:
         try:
             for path in self._paths:
                 await self._parts.paths.inside(parent(path))
