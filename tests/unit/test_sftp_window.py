@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from awayfs.remotes import progress
-from awayfs.remotes.sftp_window import FIRST_WINDOW, TELL_EVERY_S, Window
+from awayfs.remotes.sftp_window import FIRST_WINDOW, LARGEST_FIRST, TELL_EVERY_S, Window
 
 ALL = FIRST_WINDOW
 
@@ -94,3 +94,8 @@ def test_nobody_overtakes_who_waits_for_more_room() -> None:
         await tasks[1]
 
     asyncio.run(play())
+
+
+def test_it_begins_anew_with_half_of_what_the_link_bore_but_not_too_much() -> None:
+    begun = [Window(ALL, borne).allowed for borne in (0, FIRST_WINDOW, 4 * FIRST_WINDOW, 1 << 30)]
+    assert begun == [FIRST_WINDOW, FIRST_WINDOW, 2 * FIRST_WINDOW, LARGEST_FIRST]

@@ -18,6 +18,9 @@ SMALLEST_WINDOW = 16 * KIB
 LARGEST_WINDOW = 4096 * KIB
 CHUNKS_AHEAD = 32
 FIRST_WINDOW = 64 * KIB
+LARGEST_FIRST = 256 * KIB
+"""Two seconds of a link of 1 Mbit/s, which is when a silent one is given up."""
+
 QUEUED_LITTLE_S = 0.1
 QUEUED_MUCH_S = 0.25
 TELL_EVERY_S = 0.05
@@ -42,8 +45,8 @@ class Window:
     """
 
     def __init__(self, largest_io: int, borne: int = 0) -> None:
-        """``borne``: what the same link bore when it was last used."""
-        self.allowed = max(FIRST_WINDOW, borne // 2)
+        """``borne``: what the same link bore when it was last used; it may be thinner now."""
+        self.allowed = max(FIRST_WINDOW, min(borne // 2, LARGEST_FIRST))
         self._largest_io = largest_io
         self._used = 0
         self._fastest_s = float("inf")
