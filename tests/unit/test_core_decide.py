@@ -126,8 +126,8 @@ def setxattr(value: bytes | None, **more: object) -> Facts:
     return facts(K.SETXATTR, **{**named, **values, **more})  # type: ignore[arg-type]
 
 
-def revision(of: Entry) -> Expected:
-    return Expected(of.token, of.file_id, of.kind)
+def revision(of: Entry, proof: bytes | None = None) -> Expected:
+    return Expected(of.token, of.file_id, of.kind, digest=proof)
 
 
 def identity(of: Entry) -> Expected:
@@ -309,7 +309,7 @@ CASES: dict[str, tuple[Facts, Answer]] = {
     "store: weak token, digest known": (store(base=WEAK, current=WEAK), NeedDigest("current")),
     "store: weak token, equal digest": (
         store(base=WEAK, current=WEAK, current_digest=digest("base")),
-        Apply(revision(WEAK)),
+        Apply(revision(WEAK, digest("base"))),
     ),
     "store: weak token, other digest": (
         store(base=WEAK, current=WEAK, current_digest=digest("srv!")),
@@ -1096,7 +1096,9 @@ def test_nothing_of_the_servers_is_overwritten_blind(world: World) -> None:
     else:
         assert contents["current"] == contents["base"]
         assert world.facts.current is not None
-        assert decision.expected == revision(world.facts.current)
+        current = world.facts.current
+        proof = world.facts.current_digest if current.weak else None
+        assert decision.expected == revision(current, proof)
 
 
 @pytest.mark.parametrize("retried", [False, True])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import hashlib
 import importlib.resources
 import logging
 import os
@@ -21,10 +22,19 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
+from msgspec.structs import replace
 from tests.unit.test_sftp_remote import Url
 
 from awayfs.core.errors import NotFound, RemoteError, Unreachable
-from awayfs.core.types import ABSENT, Attributes, Committed, Expected, Kind, Mismatch
+from awayfs.core.types import (
+    ABSENT,
+    NEVER_SEEN,
+    Attributes,
+    Committed,
+    Expected,
+    Kind,
+    Mismatch,
+)
 from awayfs.ports.remote import Intent
 from awayfs.remotes import server_steps as far
 from awayfs.remotes import sftp_program
@@ -346,6 +356,41 @@ def test_an_edit_after_the_digest_is_found_although_the_second_has_passed(
         assert not isinstance(await calls[act](), Mismatch)  # nobody is refused for ever
 
     run(server, tmp_path, body)
+
+
+@pytest.mark.parametrize("act", ["put", "remove"])
+def test_what_is_written_into_the_file_itself_is_kept_although_nobody_was_told(
+    server: Sshd, tmp_path: Path, act: str
+) -> None:
+    """It dies after it has compared, somebody writes under the same token, and all is settled."""
+    aside = os.fsencode(tmp_path) + b"/root/.awayfs-op.old"
+    hook = acting(
+        "compared" if act == "remove" else "placed",
+        WRITTEN.format(path=aside) + "; os.kill(os.getpid(), 9)",
+    )
+
+    async def body(remote: WithProgram, root: bytes) -> None:
+        write(root + b"/f", OLD)
+        os.utime(root + b"/f", (1_400_000_000,) * 2)
+        clock = remote._parts.session.clock
+        clock.weak = lambda *_given: True  # type: ignore[method-assign]
+        seen = await remote.digest(b"f")
+        expected = Expected(seen.entry.token, None, Kind.FILE, digest=seen.blake2b)
+        staged, digest = None, None
+        with pytest.raises(Unreachable):
+            if act == "put":
+                await remote.put("op", b"f", b"ours", MODE, expected)
+            else:
+                await remote.remove("op", b"f", expected)
+        if act == "put":
+            digest = hashlib.blake2b(b"ours", digest_size=32).digest()
+            staged = replace(seen.entry, size=4, token=NEVER_SEEN)
+        await remote.settle(Intent("op", b"f", expected, staged=staged, staged_digest=digest))
+        found = standing(root)
+        assert b"OLD content" in found.values()
+        assert not [name for name in found if b".awayfs-" in name]
+
+    run(server, tmp_path, body, hook)
 
 
 def test_what_it_cannot_end_once_the_new_revision_stands_is_no_no(

@@ -124,10 +124,11 @@ def _allowing_for_ourselves(
     return Compared.UNPROVEN if retried or linked else verdict
 
 
-def _revision(entry: Entry) -> Expected:
-    """Exactly what stands there now."""
+def _revision(entry: Entry, digest: bytes | None = None) -> Expected:
+    """Exactly what stands there now; ``digest`` is that of its content, if that was taken."""
     content = entry.kind is not Kind.DIRECTORY
-    return Expected(entry.token, entry.file_id, entry.kind, content=content)
+    proof = digest if entry.weak else None
+    return Expected(entry.token, entry.file_id, entry.kind, content=content, digest=proof)
 
 
 def _identity(entry: Entry) -> Expected:
@@ -256,7 +257,7 @@ def _store_over(f: Facts, base: Entry, current: Entry) -> Decision:
         return AlreadyDone(current)
     verdict = _content(f, base, current)
     if verdict is Compared.UNCHANGED:
-        return Apply(_revision(current))
+        return Apply(_revision(current, f.current_digest))
     if verdict is Compared.ASK:
         return NeedDigest("current")
     if current.size == f.local_size and current.kind is Kind.FILE:  # perhaps the same content
@@ -353,7 +354,8 @@ def _remove(f: Facts) -> Decision:
         return Apply(_revision(current))  # its content stays: it is another once a name is gone
     verdict = _content(f, base, current)
     if verdict in (Compared.UNCHANGED, Compared.UNPROVEN):
-        return Apply(_revision(current), unproven=verdict is Compared.UNPROVEN)
+        expected = _revision(current, f.current_digest)
+        return Apply(expected, unproven=verdict is Compared.UNPROVEN)
     if verdict is Compared.ASK:
         return NeedDigest("current")
     return _conflict(ConflictKind.REMOVE_UPDATE, "removed here, changed on the server")
@@ -427,11 +429,13 @@ def _displace(f: Facts, source: Entry, there: Entry) -> Decision:
             return _conflict(ConflictKind.REMOVE_UPDATE, detail, on_target=True)
         return Apply(_identity(source), _identity(there))
     if f.target_digest is not None and f.target_digest == f.local_digest:
-        return Apply(_identity(source), _revision(there))  # the same content goes over it
+        # the same content goes over it
+        return Apply(_identity(source), _revision(there, f.target_digest))
     verdict = _content_there(f, f.target_base, there)
     if verdict in (Compared.UNCHANGED, Compared.UNPROVEN):
         unproven = verdict is Compared.UNPROVEN
-        return Apply(_identity(source), _revision(there), unproven=unproven)
+        expected = _revision(there, f.target_digest)
+        return Apply(_identity(source), expected, unproven=unproven)
     if verdict is Compared.ASK:
         return NeedDigest("target")
     detail = "replaced here, changed on the server"

@@ -100,7 +100,8 @@ class Expected(Struct, frozen=True):
     ``content`` False relaxes the check to identity: same kind, and same ``file_id`` where
     there is one (for renames and attribute changes, which do not touch content).
     ``rights``, where given, are the mode, uid and gid that must be there too; an adapter compares
-    them if its capabilities say so (``acts_unseen``).
+    them if its capabilities say so (``acts_unseen``). ``digest`` is the BLAKE2b-256 of its content,
+    where that was taken since the token alone proves nothing: for who tidies up later.
     """
 
     token: bytes | None
@@ -108,6 +109,7 @@ class Expected(Struct, frozen=True):
     kind: Kind | None = None
     content: bool = True
     rights: tuple[int, int, int] | None = None
+    digest: bytes | None = None
 
 
 ABSENT = Expected(token=None)

@@ -99,8 +99,16 @@ class Settler:
     async def _settle_replaced(self, intent: Intent, target: _Side, aside: RemotePath) -> None:
         """The new revision has the name: keep the one aside unless it was expected."""
         left = await self._view.find(aside)
-        if left is not None and not matches(left, target.expected):
+        if left is not None and not await self._is_it(left, aside, target.expected):
             await self._moves.keep(aside, target.path, intent.op)
+
+    async def _is_it(self, left: Entry, aside: RemotePath, expected: Expected) -> bool:
+        """Whether what lies aside is what was to be displaced. It may have been written into after
+        it was compared, and whoever was to keep it for that be gone.
+        """
+        if not matches(left, expected):
+            return False
+        return expected.digest is None or await self._moves.has(aside, expected.digest)
 
     async def _settle_source(
         self, intent: Intent, source: RemotePath, own: RemotePath, committed: bool
@@ -140,7 +148,7 @@ class Settler:
         there = await self._view.find(path)
         if there is not None:
             staged = await self._is_staged(intent, there, path)
-            done = matches(left, target.expected) and (staged or not left.weak)
+            done = (staged or not left.weak) and await self._is_it(left, aside, target.expected)
             if done or await self._moves.same(aside, path):
                 await self._moves.drop(aside)
                 return
