@@ -17,7 +17,6 @@ tells it whether the operation was executed. ``fault`` names the places.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, suppress
@@ -53,6 +52,7 @@ from awayfs.volume.parking import Parking
 from awayfs.volume.replay_act import Actor
 from awayfs.volume.replay_commit import Committer, Found
 from awayfs.volume.replay_facts import FactFinder
+from awayfs.volume.replay_failures import Failures
 from awayfs.volume.replay_optimise import Optimiser
 from awayfs.volume.replay_progress import Progress
 from awayfs.volume.replay_queue import Queue
@@ -70,7 +70,6 @@ LONGEST_REST_S = 10.0
 """What rests is looked at again after no longer: the clock or the setting may be another then."""
 AT_ONCE = 64
 """Records that begin in one turn of the event loop."""
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Replay:
@@ -103,6 +102,7 @@ class Replay:
         self._optimising = asyncio.Lock()
         self._in_flight = Flying(context.store.journal)
         self._waits = Waits(context)
+        self._failures = Failures(context, self._waits, parking, finder.meanwhile, self._tidy)
         self._settled = asyncio.Condition()
         self.active = False
         self._being_written = BeingWritten(context)
@@ -158,7 +158,7 @@ class Replay:
                 continue
             except (Unreachable, OSError) as error:
                 log.warning("replay stopped, and goes on soon: %s", error)
-                self._make_room(error)
+                self._failures.make_room(error)
             except Exception:
                 log.exception("replay failed")
             self._woken.set()
@@ -346,27 +346,14 @@ class Replay:
             self._being_written.torn(seq)
             self._waits.add(seq)
         except Refused as error:
-            await self._refused(seq, sent, error)
+            await self._failures.refused(seq, sent, error)
         except (RemoteError, OSError) as error:
             log.warning("record %d: %s", seq, error)
-            self._make_room(error)
-            self._note_failed(seq, error)
+            self._failures.make_room(error)
+            self._failures.note(seq, error)
         except Exception as error:
             log.exception("record %d cannot be replayed", seq)
-            self._note_failed(seq, error)
-
-    def _make_room(self, error: Exception) -> None:
-        """A full disk here must not keep from being sent what frees room then."""
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            self._store.reserve.give_up()
-
-    def _note_failed(self, seq: int, error: Exception) -> None:
-        self._waits.failed(seq)
-        record = self._store.journal.get(seq)
-        if record is not None:
-            code = error.errno if isinstance(error, OSError) and error.errno else errno.EIO
-            text = f"its change cannot be sent: {error}"
-            self._context.failures.note(record.node, code, text, self._context.now())
+            self._failures.note(seq, error)
 
     async def one(self, seq: int) -> None:
         """Take one record through all steps; it is gone, parked or waiting after that."""
@@ -470,25 +457,6 @@ class Replay:
                 await self._parking.refused(record, facts, code, reason)
             case _:
                 raise AssertionError(decision)
-
-    async def _refused(self, seq: int, sent: Record | None, error: Refused) -> None:
-        """``sent`` is the record as it was then: what it is by now was refused by nobody."""
-        if error.errno in NO_SPACE:
-            log.warning("the server is full; sending pauses: %s", error)
-            self._waits.server_is_full()
-            self._waits.add(seq)
-            with suppress(RemoteError):  # a part of an upload takes up what is left for others
-                await self._tidy(seq)
-            return
-        try:
-            await self._tidy(seq)
-        except (RemoteError, OSError) as failed:
-            self._note_failed(seq, failed)  # its intent stays, and with it the tidying up
-            return
-        if sent is not None and self._finder.meanwhile.again(sent):
-            self._waits.add(seq)
-            return
-        self._parking.refused_by_server(seq, error)
 
     def _is_directory(self, node: NodeId) -> bool:
         found = self._store.nodes.get(node)
