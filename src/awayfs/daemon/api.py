@@ -343,6 +343,7 @@ class Api:
         volume.replay.hurry()
         while True:
             progress = volume.replay.progress()
+            stuck = progress.stuck and not volume.merging.busy
             yield {
                 "pending": progress.records - progress.parked - progress.mapped - progress.not_now,
                 "parked": progress.parked,
@@ -350,9 +351,9 @@ class Api:
                 "held": progress.held,
                 "bytes": progress.bytes,
                 "conflicts": volume.store.conflicts.count(),
-                "stuck": progress.stuck,
+                "stuck": stuck,
                 "full": progress.full,
-                "over": progress.over or progress.stuck,
+                "over": progress.over or stuck,
             }
 
     async def _sync_subtree(self, path: bytes) -> AsyncIterator[dict[str, Any]]:
@@ -377,6 +378,7 @@ class Api:
             left, progress = volume.store.journal.some(asked), replay.progress()
             parked = sum(record.state is RecordState.PARKED for record in left)
             stuck = bool(left) and volume.link.usable and replay.first_is_stuck
+            stuck = stuck and not volume.merging.busy
             yield {
                 "pending": len(left) - parked,
                 "parked": parked,

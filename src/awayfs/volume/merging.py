@@ -98,6 +98,12 @@ class Merging:
         self._last = 0
         self._again: set[int] = set()
         self._settings = Settings()
+        self._decides = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether a conflict that was just found may be none in a moment."""
+        return self._decides or self._woken.is_set()
 
     def wake(self) -> None:
         """A conflict was found."""
@@ -113,12 +119,15 @@ class Merging:
         while True:
             await self._woken.wait()
             await asyncio.sleep(SOON_S)
+            self._decides = True
             self._woken.clear()
             try:
                 if await self._all():
                     asyncio.get_running_loop().call_later(AGAIN_S, self.wake)
             except Exception:
                 log.exception("conflicts are not decided by rule for now")
+            finally:
+                self._decides = False
 
     async def _all(self) -> bool:
         """One pass; whether something is to be tried again soon."""
