@@ -27,6 +27,8 @@ CLIENT = "testclient"
         (b".awayfs-testclient4.old", False),
         (b".awayfs-testclien4.new", True),
         (b".awayfs-otherclient4.new", True),
+        (b".awayfs-testclient.fence", True),
+        (b".awayfs-otherclient.fence", True),
         (b".awayfs-testclient4.txt", False),
         (b"plain", False),
     ],
@@ -37,6 +39,23 @@ def test_a_listing_hides_what_is_not_its_clients(name: bytes, hidden: bool) -> N
 
 def test_without_a_client_all_staged_names_are_hidden() -> None:
     assert is_hidden(b".awayfs-testclient4.new", "")
+
+
+@pytest.mark.parametrize("suffix", [b"new", b"old", b"fence"])
+def test_nothing_gets_a_name_here_that_listings_hide(
+    over_both: Callable[[Play], None], suffix: bytes
+) -> None:
+    """It would be taken for removed on the server as soon as its directory is listed."""
+
+    async def play(world: World) -> None:
+        name, changes = b".awayfs-abc." + suffix, world.volume.changes
+        with pytest.raises(PermissionError):
+            changes.create(ROOT, name, Kind.FILE, 0o644, os.getuid(), os.getgid())
+        changes.create(ROOT, b"f", Kind.FILE, 0o644, os.getuid(), os.getgid())
+        with pytest.raises(PermissionError):
+            changes.rename(ROOT, b"f", ROOT, name, 0)
+
+    over_both(play)
 
 
 def as_client(world: World) -> None:

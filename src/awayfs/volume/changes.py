@@ -390,7 +390,7 @@ class Changes:
             raise OSError(errno.ENAMETOOLONG, "name too long")
         if parent == ROOT and name == RESERVED:
             raise OSError(errno.EPERM, ".awayfs is the volume's own")
-        if name.startswith(STAGED_PREFIX) and name.endswith((b".new", b".old")):
+        if name.startswith(STAGED_PREFIX) and name.endswith((b".new", b".old", b".fence")):
             raise OSError(errno.EPERM, "such names are awayfs's own on the server")
 
     def check_supported(self, kind: Kind) -> None:
