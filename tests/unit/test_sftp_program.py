@@ -525,6 +525,19 @@ def test_without_a_fence_it_does_nothing(tmp_path: Path) -> None:
     process.stdin.close()
 
 
+def test_nothing_of_it_stays_where_its_answers_go_nowhere(tmp_path: Path) -> None:
+    """Its session may end while it is at work, and nobody may ever connect again."""
+    root = os.fsencode(tmp_path)
+    process = started(root)
+    assert process.stdin is not None and process.stdout is not None
+    process.stdout.close()
+    process.stdin.write(new_file(1, b"a", b"f", b"x"))
+    process.stdin.flush()
+    process.wait()
+    assert os.listdir(root) == [b"f"]
+    process.stdin.close()
+
+
 BEFORE_THE_LAST_STEP = {
     _created: ("created", "staged", "synced"),
     _replaced: ("created", "synced", "checked", "taken", "compared"),

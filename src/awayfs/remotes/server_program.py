@@ -74,8 +74,12 @@ class Program:
 
     def end(self) -> None:
         """At once. What is staged, ``settle`` removes."""
-        self._fence.remove()
+        self.leave()
         os._exit(0)
+
+    def leave(self) -> None:
+        """Nothing of it stays: nobody may come again to clear it away."""
+        self._fence.remove()
 
     def serve(self) -> None:
         """Until nobody is there."""
@@ -179,7 +183,10 @@ def main() -> None:
     hashlib.blake2b(b"", digest_size=32)  # a system may forbid it
     try:
         program = Program(read_root())
-        write_all(HEAD.pack(5, 0, DONE))
-        program.serve()
+        try:
+            write_all(HEAD.pack(5, 0, DONE))
+            program.serve()
+        finally:
+            program.leave()
     except BrokenPipeError:
         pass
