@@ -583,6 +583,25 @@ def test_it_takes_no_further_step_once_a_later_session_is_there(
     run(server, tmp_path, body, acting(point, wait))
 
 
+@pytest.mark.parametrize(("act", "point"), [(_removed, "compared"), (_replaced, "looked again")])
+def test_it_removes_nothing_that_a_later_session_moved_aside(
+    server: Sshd, tmp_path: Path, act: Callable[..., Any], point: str
+) -> None:
+    """The later one does the same operation again, on what stands there by then."""
+    root = os.fsencode(tmp_path) + b"/root"
+    fence, theirs, aside = (root + b"/" + name for name in (FENCE, b"theirs", b".awayfs-op.old"))
+    later = f"os.unlink({fence!r}); os.rename({theirs!r}, {aside!r})"
+
+    async def body(remote: WithProgram, root: bytes) -> None:
+        write(root + b"/f", OLD)
+        write(root + b"/theirs", b"theirs")
+        with pytest.raises(Unreachable):
+            await act(remote)
+        assert standing(root)[b".awayfs-op.old"] == b"theirs"
+
+    run(server, tmp_path, body, acting(point, later))
+
+
 def test_it_is_gone_with_its_fence_when_the_session_ends(server: Sshd, tmp_path: Path) -> None:
     root = os.fsencode(tmp_path) + b"/root"
 

@@ -347,6 +347,7 @@ class Remove(Operation):
         reach("compared")
         if wanted.digest and not wanted.is_it(directory, self.aside):
             return self.tell(DONE | KEEP)  # written into while it was read
+        self.shared.go_on()
         drop(directory, self.aside)
         reach("dropped")
         return self.tell(DONE)
