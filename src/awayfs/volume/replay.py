@@ -39,7 +39,7 @@ from awayfs.core.errors import NotFound, Refused, RemoteError, Unreachable
 from awayfs.core.facts import digest_seen, if_as_known
 from awayfs.core.pace import Estimate
 from awayfs.core.records import Record, RecordKind, RecordState
-from awayfs.core.types import Committed, Kind, NodeId
+from awayfs.core.types import Committed, Kind, Mismatch, NodeId
 from awayfs.ports.remote import Intent
 from awayfs.volume.ageing import Ageing
 from awayfs.volume.being_written import BeingWritten
@@ -399,8 +399,10 @@ class Replay:
             try:
                 outcome = await self._actor.act(record, facts, decision)
             except NotFound:
-                unsure_of_parent, unseen = True, False
-                continue
+                if not unseen or record.kind is RecordKind.CREATE:
+                    unsure_of_parent, unseen = True, False
+                    continue
+                outcome = Mismatch(None)  # what to bring back for it, a look tells first
             if isinstance(outcome, Committed):
                 fault("replay.acted")
                 left = await self._left_names.look(record, facts, acted=True)
