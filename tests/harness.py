@@ -344,13 +344,16 @@ def mounted(kind: str, base: str, options: str = "") -> Iterator[Client]:
 def tree(root: str, *, mtime_grain_ns: int = 1, directories_mtime: bool = True) -> dict[str, Any]:
     """A whole tree as a value: type, mode, size and digest, mtime, target, hard-link group.
 
-    Two trees are equal when these values are. Hard-link groups are named by their first path.
+    Two trees are equal when these values are. Hard-link groups are named by their first path. A
+    fence of a program on the server (``remotes.names``) is in none.
     """
     found: dict[str, Any] = {}
     groups: dict[int, str] = {}
     for directory, names, files in os.walk(os.fsencode(root)):
         names.sort()
         for name in sorted([*names, *files]):
+            if name.startswith(b".awayfs-") and name.endswith(b".fence"):
+                continue
             path = os.path.join(directory, name)
             shown = os.fsdecode(os.path.relpath(path, os.fsencode(root)))
             found[shown] = _facts(path, shown, groups, mtime_grain_ns, directories_mtime)
