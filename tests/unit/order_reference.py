@@ -9,7 +9,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from awayfs.core.order import Claim, IsDirectory, claims, made, runs_alone
-from awayfs.core.records import Record, RecordState
+from awayfs.core.records import Record, RecordKind, RecordState
 
 
 def dependencies(
@@ -49,7 +49,8 @@ def ready(
     limit: int | None = None,
     not_done: Container[int] = frozenset(),
 ) -> list[Record]:
-    """The records that may go out now, in journal order, at most ``limit`` of them.
+    """The records that may go out now, at most ``limit`` of them: directories that are made, then
+    all others, each in journal order.
 
     A FROZEN move of a directory goes before all others, unless it is ``not_done``.
 
@@ -82,6 +83,7 @@ def _candidates(
         if not flying:
             yield from [r for r in uncertain if r.seq not in parked][:1]
         return
+    able: list[Record] = []
     for record in records:
         reads, writes = claims(record, is_directory)
         free = held.allows([*reads, *made(record)], writes)
@@ -89,12 +91,19 @@ def _candidates(
         lasting = [w for w in writes if not (is_parked and is_soft(w, record))]
         held.add(reads, [*lasting, *made(record)])
         if record.seq not in in_flight and free and not is_parked:
-            if runs_alone(record, is_directory):
-                if not flying:
-                    yield record
-                return
-            flying = True
-            yield record
+            able.append(record)
+
+    def makes_directory(record: Record) -> bool:
+        is_new = record.kind is RecordKind.CREATE
+        return is_new and is_directory is not None and is_directory(record.node)
+
+    for record in sorted(able, key=lambda one: not makes_directory(one)):
+        if runs_alone(record, is_directory):
+            if not flying:
+                yield record
+            return
+        flying = True
+        yield record
 
 
 def is_soft(claim: Claim, record: Record) -> bool:

@@ -147,6 +147,25 @@ def test_a_long_journal_whose_head_is_blocked_costs_nothing_for_each_record_that
     assert order.start(1) == [] and len(order) == 10_001
 
 
+def test_directories_that_are_made_go_before_others_and_what_is_in_them_after_them() -> None:
+    order = Order(lambda node: node == 10)
+    order.put(Record(1, K.STORE, 5))
+    order.put(Record(2, K.CREATE, 10, ROOT, b"d"))
+    order.put(Record(3, K.CREATE, 11, 10, b"f"))
+    assert order.start(1) == [2]
+    assert order.start(9) == [1]
+    order.take(2)
+    assert order.start(9) == [3]
+
+
+def test_a_directory_that_is_not_to_go_yet_keeps_nothing_earlier_back() -> None:
+    order = Order(lambda node: node == 10)
+    order.put(Record(1, K.STORE, 5))
+    order.put(Record(2, K.CREATE, 10, ROOT, b"d"))
+    order.rest_to = 1
+    assert order.start(9) == [1]
+
+
 D, F, G, X, Y = 10, 11, 12, 20, 21
 
 

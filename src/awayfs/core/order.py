@@ -59,6 +59,7 @@ class Order:
         self._held: dict[int, _Held] = {}
         self._lines: dict[Claim, _Line | _Sole] = {}
         self._free: list[int] = []  # a heap; some of it may not be free any more
+        self._free_early: list[int] = []  # the same, of those that many others wait for
         self._free_first: list[int] = []  # the same, of those that go before all others
         self._first: set[int] = set()
         self.rest_to = EVERYTHING
@@ -185,7 +186,8 @@ class Order:
     # -- what becomes of it ---------------------------------------------------------------
 
     def start(self, limit: int) -> list[int]:
-        """At most ``limit`` records that may go out now, in journal order; they are on their way.
+        """At most ``limit`` records that may go out now, in journal order, but for directories that
+        are made, which go before; they are on their way.
 
         A record that is FROZEN but not on its way (after a restart) is offered again. What runs
         alone goes when nothing else is on its way, and nothing later goes before it; if it went
@@ -242,7 +244,8 @@ class Order:
     def _offer(self, seq: int, held: _Held) -> None:
         if not held.offered and self._may_go(seq, held):
             held.offered = True
-            heappush(self._free_first if seq in self._first else self._free, seq)
+            others = self._free_early if held.early else self._free
+            heappush(self._free_first if seq in self._first else others, seq)
 
     def _next_free(self) -> int | None:
         if uncertain := self._uncertain:  # whatever it had to wait for, it was its turn before
@@ -252,8 +255,10 @@ class Order:
                 return seq
             if self.first_moves:
                 return None
-        seq = self._head(self._free)
-        return None if seq is None or seq > self.rest_to else seq
+        for free in (self._free_early, self._free):
+            if (seq := self._head(free)) is not None and seq <= self.rest_to:
+                return seq
+        return None
 
     def _head(self, free: list[int]) -> int | None:
         """The earliest one in a heap that may go; what may not, or is in the other now, goes."""
@@ -352,6 +357,7 @@ class _Held(Struct):
     hard: tuple[Claim, ...]
     parked: bool
     alone: bool
+    early: bool
     blocked: int = 0
     offered: bool = False
 
@@ -376,6 +382,7 @@ def _held(record: Record, is_directory: IsDirectory | None) -> _Held:
         hard=tuple([claim for claim in writes if claim not in soft] if soft else writes),
         parked=record.state is RecordState.PARKED,
         alone=runs_alone(record, is_directory),
+        early=_makes_directory(record, is_directory),
     )
 
 
@@ -454,6 +461,12 @@ def made(record: Record) -> list[Claim]:
     already, and wait for it themselves. It is being made anew then.
     """
     return [("directory", record.node, b"")] if record.kind is RecordKind.CREATE else []
+
+
+def _makes_directory(record: Record, is_directory: IsDirectory | None) -> bool:
+    """What is inside of it waits for it: it need not wait for its turn among all others."""
+    is_new = record.kind is RecordKind.CREATE
+    return is_new and is_directory is not None and is_directory(record.node)
 
 
 def _slots(record: Record) -> list[tuple[NodeId, bytes]]:
