@@ -34,6 +34,9 @@ OLD, NEW, EDITED, RENAMED, REMOVED = 1_000, 2_000, 500, 200, 100
 CHANGES = NEW + EDITED + RENAMED + REMOVED
 ONE_WAY_S = 0.010
 RUNS = 3
+SETTLED_S = 3.0
+"""As after any absence: over SFTP, a time that has hardly passed proves nothing of a content, and
+each is compared when it is read here, byte by byte."""
 YESTERDAY = int(time.time()) - 86_400
 """When the tree was made: rsync takes equal times and sizes for equal content."""
 
@@ -122,6 +125,7 @@ class _Sides:
         self._client.offline()
         _difference().apply(here)
         os.sync()
+        time.sleep(SETTLED_S)
         with Daemon(self._socket) as daemon:
             started = time.perf_counter()
             daemon.call("online", timeout=60)
