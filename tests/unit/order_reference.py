@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from awayfs.core.order import Claim, IsDirectory, claims, made, runs_alone
+from awayfs.core.claims import Claim, IsDirectory, claims, made, runs_alone
 from awayfs.core.records import Record, RecordKind, RecordState
 
 

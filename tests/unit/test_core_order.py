@@ -13,7 +13,8 @@ from msgspec.structs import replace
 from order_reference import dependencies, ready
 from test_core_namespace import History, K, histories
 
-from awayfs.core.order import Order, claims, runs_alone
+from awayfs.core.claims import claims, runs_alone
+from awayfs.core.order import Order
 from awayfs.core.records import Record, RecordState
 from awayfs.core.types import ROOT, Attributes
 

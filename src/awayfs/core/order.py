@@ -25,26 +25,29 @@ and to keep the rest back (``core.sending``): that changes who goes next, never 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from math import inf
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from msgspec import Struct
 
+from awayfs.core.claims import (
+    Claim,
+    IsDirectory,
+    claims,
+    is_soft,
+    made,
+    makes_directory,
+    runs_alone,
+    sets_rights,
+)
 from awayfs.core.records import Record, RecordKind, RecordState
 from awayfs.core.sending import EVERYTHING
-from awayfs.core.types import NodeId
 
-Claim = tuple[Literal["node", "slot", "directory", "rights", "moves"], NodeId, bytes]
-"""Something a record uses. ``directory``: that it exists; ``slot``: a name in it."""
-
-IsDirectory = Callable[[NodeId], bool]
 T = TypeVar("T")
 Steps = Generator[None, None, T]
 """Long work that others may interrupt: gives way at each step, and returns what it is for."""
-
-_STRUCTURAL = (RecordKind.RENAME, RecordKind.EXCHANGE)
 
 
 class Order:
@@ -373,7 +376,7 @@ class _Held(Struct):
 
 def _held(record: Record, is_directory: IsDirectory | None) -> _Held:
     reads, writes = claims(record, is_directory)
-    soft = [claim for claim in writes if _is_soft(claim, record.state)]
+    soft = [claim for claim in writes if is_soft(claim, record.state)]
     return _Held(
         about=_about(record),
         reads=tuple(reads),
@@ -382,14 +385,14 @@ def _held(record: Record, is_directory: IsDirectory | None) -> _Held:
         hard=tuple([claim for claim in writes if claim not in soft] if soft else writes),
         parked=record.state is RecordState.PARKED,
         alone=runs_alone(record, is_directory),
-        early=_makes_directory(record, is_directory),
+        early=makes_directory(record, is_directory),
     )
 
 
 def _about(r: Record) -> tuple[object, ...]:
     """What a record's claims follow from, whatever state it is in."""
-    sets_rights = r.kind is RecordKind.SETATTR and _sets_rights(r)
-    return r.kind, r.node, r.parent, r.name, r.to_parent, r.to_name, r.replaced, sets_rights
+    rights = r.kind is RecordKind.SETATTR and sets_rights(r)
+    return r.kind, r.node, r.parent, r.name, r.to_parent, r.to_name, r.replaced, rights
 
 
 class _Line(Struct):
@@ -424,88 +427,3 @@ def _discard(members: list[int], seq: int) -> None:
     at = bisect_left(members, seq)
     if at < len(members) and members[at] == seq:
         del members[at]
-
-
-def runs_alone(record: Record, is_directory: IsDirectory | None = None) -> bool:
-    """Whether nothing else may be on its way at the same time: it changes others' paths."""
-    return record.kind in _STRUCTURAL and _may_move_directory(record, is_directory)
-
-
-def claims(
-    record: Record, is_directory: IsDirectory | None = None
-) -> tuple[list[Claim], list[Claim]]:
-    """What a record reads (may be shared) and writes (may not), beside what it makes; each once."""
-    reads: list[Claim] = []
-    writes: list[Claim] = [("node", record.node, b"")]
-    if record.replaced:
-        writes += [("node", record.replaced, b""), ("directory", record.replaced, b"")]
-    for parent, name in _slots(record):
-        reads += [("directory", parent, b""), ("rights", parent, b"")]
-        writes.append(("slot", parent, name))
-    if record.kind is RecordKind.REMOVE:
-        writes.append(("directory", record.node, b""))
-    if record.kind is RecordKind.SETATTR and _sets_rights(record):
-        writes.append(("rights", record.node, b""))
-    if record.kind in _STRUCTURAL and _may_form_ring(record, is_directory):
-        writes.append(("moves", 0, b""))
-    if record.to_parent:  # of two names both may be in one directory
-        writes = list(dict.fromkeys(writes))
-        reads = [claim for claim in dict.fromkeys(reads) if claim not in writes]
-    return reads, writes
-
-
-def made(record: Record) -> list[Claim]:
-    """What others need and have from this record.
-
-    It does not wait for those that came before: they are from when the directory was there
-    already, and wait for it themselves. It is being made anew then.
-    """
-    return [("directory", record.node, b"")] if record.kind is RecordKind.CREATE else []
-
-
-def _makes_directory(record: Record, is_directory: IsDirectory | None) -> bool:
-    """What is inside of it waits for it: it need not wait for its turn among all others."""
-    is_new = record.kind is RecordKind.CREATE
-    return is_new and is_directory is not None and is_directory(record.node)
-
-
-def _slots(record: Record) -> list[tuple[NodeId, bytes]]:
-    slots = [(record.parent, record.name)] if record.parent else []
-    if record.to_parent:
-        slots.append((record.to_parent, record.to_name))
-    return slots
-
-
-def _sets_rights(record: Record) -> bool:
-    """Or the time, which each change inside a directory sets anew (``cp -a`` sets it last)."""
-    wanted = record.attributes
-    set_here = (wanted.mode, wanted.uid, wanted.gid, wanted.mtime_ns)
-    return any(value is not None for value in set_here)
-
-
-def _is_soft(claim: Claim, state: RecordState) -> bool:
-    """What a set-aside record does not hold back: what only might be affected.
-
-    A change of rights does not hold back what happens inside the directory. A move in conflict
-    does not hold back other moves; one that only waits a moment does, or a ring could form.
-    """
-    return claim[0] == "rights" or (claim[0] == "moves" and state is RecordState.PARKED)
-
-
-def _may_move_directory(record: Record, is_directory: IsDirectory | None) -> bool:
-    if is_directory is None:
-        return True
-    nodes = [record.node]
-    if record.kind is RecordKind.EXCHANGE:
-        nodes.append(record.replaced)
-    return any(is_directory(node) for node in nodes)
-
-
-def _may_form_ring(record: Record, is_directory: IsDirectory | None) -> bool:
-    """A directory that changes its parent may come to lie inside itself; a rename in place not.
-
-    A plain move into the root cannot close a ring, but it can be what opens one.
-    """
-    if record.parent == record.to_parent:
-        return False
-    return _may_move_directory(record, is_directory)

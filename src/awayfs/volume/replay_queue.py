@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from awayfs.core.order import IsDirectory, Order
+from awayfs.core.claims import IsDirectory
+from awayfs.core.order import Order
 from awayfs.core.records import RecordState
 from awayfs.core.sending import Choice
 from awayfs.store.journal import Journal
