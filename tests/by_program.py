@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from awayfs.core.errors import Unreachable
+from awayfs.core.types import RemotePath
 from awayfs.ports.remote import Connected
 from awayfs.remotes.sftp import SftpRemote
 from awayfs.remotes.sftp_connection import Location
@@ -76,9 +77,9 @@ class WithProgram(SftpRemote):
         assert isinstance(program, Hooked)
         return program
 
-    async def connect(self) -> Connected:
+    async def connect(self, witnesses: Sequence[RemotePath] = ()) -> Connected:
         self._may_run = True
-        connected = await super().connect()
+        connected = await super().connect(witnesses)
         if self.wait:
             await self.ready()
         return connected

@@ -121,7 +121,7 @@ class Way:
         self.cut: tuple[int, str] | None = None
         self.refusal: Refusal | None = None
 
-    async def connect(self) -> Any:
+    async def connect(self, _witnesses: Any = ()) -> Any:
         """A new session, as a new worker would open it."""
         self._alive()
         self._remote = Inline(self._root, self._client)

@@ -90,6 +90,8 @@ class SmallServer:
         return False
 
     def write(self, data: bytes) -> None:
+        if data == packets.INIT:
+            return  # it has answered already
         self.pieces += 1
         for kind, number, body in packets.Replies().feed(data):
             loop = asyncio.get_running_loop()

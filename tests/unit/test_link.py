@@ -30,7 +30,7 @@ class FakeRemote:
         self.has_session = False
         self.given_up = asyncio.Event()
 
-    async def connect(self) -> Any:
+    async def connect(self, _witnesses: Any = ()) -> Any:
         self.attempts += 1
         if self.hang is not None:
             hanging, self.hang = self.hang, None

@@ -151,7 +151,7 @@ class Server:
         self.trouble: Exception | None = None
         self.attempts = self.questions = 0
 
-    async def connect(self) -> Any:
+    async def connect(self, _witnesses: Any = ()) -> Any:
         self.attempts += 1
         await self._answer()
         return self
@@ -289,7 +289,7 @@ def test_an_attempt_that_hangs_ends_when_the_way_is_another() -> None:
     async def play(link: Link, server: Server, news: list[str]) -> None:
         ended = asyncio.Event()
 
-        async def hang() -> Any:
+        async def hang(_witnesses: Any) -> Any:
             await ended.wait()
             raise Unreachable("given up")
 

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from awayfs.remotes import progress
-from awayfs.remotes.sftp_window import FIRST_WINDOW, LARGEST_FIRST, TELL_EVERY_S, Window
+from awayfs.remotes.sftp_window import (
+    FIRST_WINDOW,
+    LARGEST_AGAIN,
+    LARGEST_FIRST,
+    TELL_EVERY_S,
+    Way,
+    Window,
+    first_window,
+)
 
 ALL = FIRST_WINDOW
 
@@ -96,6 +106,27 @@ def test_nobody_overtakes_who_waits_for_more_room() -> None:
     asyncio.run(play())
 
 
-def test_it_begins_anew_with_half_of_what_the_link_bore_but_not_too_much() -> None:
-    begun = [Window(ALL, borne).allowed for borne in (0, FIRST_WINDOW, 4 * FIRST_WINDOW, 1 << 30)]
-    assert begun == [FIRST_WINDOW, FIRST_WINDOW, 2 * FIRST_WINDOW, LARGEST_FIRST]
+HERE = ("10.0.0.2", "10.0.0.1")
+MUCH = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("now", "borne", "begins"),
+    [
+        (Way(HERE, 0.02), 0, FIRST_WINDOW),
+        (Way(HERE, 0.02), FIRST_WINDOW, FIRST_WINDOW),
+        (Way(HERE, 0.02), 4 * FIRST_WINDOW, 2 * FIRST_WINDOW),
+        (Way(HERE, 0.02), MUCH, LARGEST_AGAIN),
+        (Way(HERE, 0.044), MUCH, LARGEST_AGAIN),
+        (Way(HERE, 0.046), MUCH, LARGEST_FIRST),
+        (Way(("10.9.9.9", HERE[1]), 0.02), MUCH, FIRST_WINDOW),
+        (Way(None, 0.02), MUCH, FIRST_WINDOW),
+    ],
+)
+def test_it_begins_anew_with_half_of_what_the_link_bore_but_not_too_much(
+    now: Way, borne: int, begins: int
+) -> None:
+    before = Way(now.addresses and HERE, 0.02, borne)
+    assert first_window(now, before) == begins
+    assert first_window(now, None) == FIRST_WINDOW
+    assert Window(ALL, begins).allowed == begins

@@ -50,8 +50,6 @@ class Far:
         self.asked: list[tuple[int, int, bytes]] = []
         self.aborted = False
         wire.connection_made(self)
-        wire.session_started()
-        assert self.pieces.pop() == packets.INIT
 
     def get_extra_info(self, _name: str, _default: str) -> str:
         return "SSH-2.0-Other"
@@ -60,8 +58,8 @@ class Far:
         return self.aborted
 
     def write(self, data: bytes) -> None:
-        self.pieces.append(data)
-        if data != packets.INIT:
+        if data != packets.INIT:  # a turn after the session was made
+            self.pieces.append(data)
             self.asked += list(packets.Replies().feed(data))
 
     def abort(self) -> None:

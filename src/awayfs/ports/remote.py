@@ -16,7 +16,7 @@ that the adapter was opened for (option ``client``), which may have to be reaped
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -84,7 +84,8 @@ class Connected:
     fingerprint); None where it does not. ``own_uid``/``own_gid`` are the account's ids on
     the server, None when unknown. ``addresses`` are this end's and the server's in the network;
     None where they are not known, or something stands between. ``account`` is whom the server
-    takes us for, ``user@host``; empty where the protocol has no accounts.
+    takes us for, ``user@host``; empty where the protocol has no accounts. ``seen`` is what stands
+    at those of the ``witnesses`` where something does; None where nobody looked.
     """
 
     capabilities: Capabilities
@@ -94,6 +95,7 @@ class Connected:
     own_gid: int | None = None
     addresses: tuple[str, str] | None = None
     account: str = ""
+    seen: Mapping[RemotePath, Entry] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +193,11 @@ class Intent(Struct, frozen=True):
 class Remote(Protocol):
     """One volume on one server. Not thread-safe; calls may overlap on one event loop."""
 
-    async def connect(self) -> Connected:
-        """Open the session (again). Raises when the path is not a directory on the server."""
+    async def connect(self, witnesses: Sequence[RemotePath] = ()) -> Connected:
+        """Open the session (again), and look at some paths if that costs no further round trip.
+
+        Raises when the path is not a directory on the server.
+        """
         ...
 
     async def close(self) -> None:

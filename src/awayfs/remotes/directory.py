@@ -90,7 +90,7 @@ class DirectoryRemote:
         self._background = ThreadPoolExecutor(BACKGROUND_THREADS, "background")
         self._closed = False
 
-    async def connect(self) -> Connected:
+    async def connect(self, witnesses: Sequence[RemotePath] = ()) -> Connected:
         """Look at the root, and find out what its file system can do."""
         if self._closed:
             self._open_pools()

@@ -97,7 +97,7 @@ class IsolatedRemote:
         if self._process is not None and self._process.alive:
             self._process.limit(self._limits)
 
-    async def connect(self) -> Connected:
+    async def connect(self, witnesses: Sequence[RemotePath] = ()) -> Connected:
         """Start a worker if there is none that lives, and connect its adapter (again).
 
         With what the wallet offers, as long as it has something else after a refusal.
@@ -106,7 +106,7 @@ class IsolatedRemote:
             while True:
                 secrets = await self.wallet.offer()
                 try:
-                    connected = await self._log_in(secrets)
+                    connected = await self._log_in(secrets, witnesses)
                 except AuthenticationRequired as error:
                     if await self.wallet.refused(secrets, error):
                         continue
@@ -118,14 +118,15 @@ class IsolatedRemote:
                 self._slots.allow(able.in_flight, able.sending)
                 return connected
 
-    async def _log_in(self, secrets: Secrets) -> Connected:
+    async def _log_in(self, secrets: Secrets, witnesses: Sequence[RemotePath]) -> Connected:
         """One attempt. A worker knows the secrets it was started with; for others, a new one."""
         process = self._process
         self._at_rest = False
         if process is None or not process.alive or secrets != self._secrets:
             process = await self._start(secrets)
         try:
-            connected: Connected = await process.call(p.ConnectCall(), self._connect_deadline)
+            call = p.ConnectCall(tuple(witnesses))
+            connected: Connected = await process.call(call, self._connect_deadline)
         except asyncio.CancelledError:
             self.abandon("connecting was cancelled")
             raise

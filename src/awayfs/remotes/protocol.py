@@ -102,10 +102,11 @@ class _Sending(Call, frozen=True):
 
 
 class ConnectCall(Call, frozen=True, tag="connect"):
+    witnesses: tuple[bytes, ...]
     Result = Connected
 
     async def run(self, remote: Remote, fds: list[int]) -> Connected:
-        return await remote.connect()
+        return await remote.connect(self.witnesses)
 
 
 class CloseCall(Call, frozen=True, tag="close"):

@@ -23,11 +23,11 @@ and leaves out names whose lstat(2) fails; a directory that may not be searched 
 
 from __future__ import annotations
 
-import asyncio
 import errno
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from types import TracebackType
+
+from msgspec.structs import replace
 
 from awayfs.core.errors import NotFound, Refused, Unreachable
 from awayfs.core.types import (
@@ -51,10 +51,10 @@ from awayfs.ports.remote import (
 )
 from awayfs.remotes import progress
 from awayfs.remotes.fingerprint import listing
-from awayfs.remotes.names import fence_name, staged_name
+from awayfs.remotes.names import staged_name
 from awayfs.remotes.putting import put_in_steps
+from awayfs.remotes.sftp_arrival import Arrival
 from awayfs.remotes.sftp_capabilities import capabilities, is_root
-from awayfs.remotes.sftp_channel import Channel
 from awayfs.remotes.sftp_connection import (
     CONNECT_TIMEOUT_S,
     LOGIN_TIMEOUT_S,
@@ -69,6 +69,7 @@ from awayfs.remotes.sftp_parts import Parts, assemble
 from awayfs.remotes.sftp_paths import check
 from awayfs.remotes.sftp_program import Program
 from awayfs.remotes.sftp_transfer import Begun
+from awayfs.remotes.sftp_window import Way, first_window
 
 UNKNOWN_SPACE = Space(4096, 1 << 40, 1 << 39, 1 << 39, 1 << 32, 1 << 31)
 """Where the server does not tell: large enough to stand in nobody's way."""
@@ -85,64 +86,37 @@ class SftpRemote:
         self._options = dict(options)
         self._open: Parts | None = None
         self._own_uids: dict[tuple[str, str], int] = {}
-        self._link: tuple[str, str] | None = None
-        self._borne = 0
+        self._way: Way | None = None  # of this session, or the last one
         self._may_run = self._options.get("server_program", "never") == "auto"
         self.on_progress: Callable[[], None] = _nothing
 
-    async def connect(self) -> Connected:
+    async def connect(self, witnesses: Sequence[RemotePath] = ()) -> Connected:
         """Open the session (again); what ran on the old one ends with ``Unreachable``."""
         await self.close()
         limit = float(self._options.get("connect_timeout", CONNECT_TIMEOUT_S))
         self._tick(limit + 2 * LOGIN_TIMEOUT_S)
         program = self._program()
         begin = program.begin if self._may_run else _nothing
+        look = Arrival(self._client, witnesses, self._tick).look
         try:
-            session = await open_session(self._url, self._options, begin)
+            session, arrived = await open_session(self._url, self._options, begin, look)
         except BaseException:
             program.close()
             raise
-        self._open = assemble(session, program, self._client, self._tick)
-        try:
-            root, _ = await asyncio.gather(
-                self._look_at_root(self._open), self._close_way(session.quick)
-            )
-        except BaseException:
-            await self.close()
-            raise
-        link = session.addresses
-        borne = self._borne if link is not None and link == self._link else 0
-        self._link = link
-        program.settle_at(session.root, session.quick, borne)
+        self._open = assemble(session, arrived.fsid, program, self._client, self._tick)
+        way = Way(session.addresses, arrived.took_s)
+        first = first_window(way, self._way)
+        self._way = replace(way, borne=2 * first)  # should nobody try what it bears
+        program.settle_at(session.root, session.quick, first)
         return Connected(
             capabilities=capabilities(session),
-            root=root,
+            root=arrived.root,
             identity=session.fingerprint.encode() + b" " + session.root,
             own_uid=self._own_uids.get(_login(session)),
-            addresses=link,
+            addresses=session.addresses,
+            seen=arrived.seen,
             account=f"{session.user}@{self._url.host}",
         )
-
-    async def _close_way(self, channel: Channel) -> None:
-        """No program of an earlier session acts any more, which may be held up and not know of its
-        end: what it was asked is settled next.
-        """
-        with suppress(NotFound, Refused):  # where we may not, it may not either
-            await channel.unlink(fence_name(self._client))
-
-    async def _look_at_root(self, parts: Parts) -> Entry:
-        """The root, which has to be a directory. One round trip."""
-        there, root = await asyncio.gather(
-            parts.paths.root_is_there(), parts.view.stat(b""), return_exceptions=True
-        )
-        if isinstance(root, Entry) and root.kind is not Kind.DIRECTORY:
-            place = parts.session.root.decode(errors="backslashreplace")
-            raise Refused(errno.ENOTDIR, f"{place}: not a directory")
-        for answer in (there, root):
-            if isinstance(answer, BaseException):
-                raise answer
-        assert isinstance(root, Entry)
-        return root
 
     @property
     def _client(self) -> str:
@@ -177,7 +151,9 @@ class SftpRemote:
             parts.by_program.program.close()
             if (uid := parts.own_uid) is not None:
                 self._own_uids = {_login(parts.session): uid}
-            self._borne = parts.by_program.program.window.allowed
+            window = parts.by_program.program.window
+            if self._way is not None and window.is_tried:
+                self._way = replace(self._way, borne=window.allowed)
             await parts.session.close()
 
     def _at(self, *paths: RemotePath) -> _Inside:

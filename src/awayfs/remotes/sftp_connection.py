@@ -14,9 +14,9 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import asyncssh
 
@@ -39,6 +39,8 @@ from awayfs.remotes.sftp_paths import Paths
 from awayfs.remotes.sftp_small import SmallFiles
 from awayfs.remotes.sftp_wire import Wire
 from awayfs.remotes.sftp_witness import Witness
+
+T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 5.0
 LOGIN_TIMEOUT_S = 10.0
@@ -179,12 +181,14 @@ def where(url: Location) -> str:
 async def open_session(
     url: Location,
     options: Mapping[str, str],
-    on_login: Callable[[asyncssh.SSHClientConnection], None] = lambda _connection: None,
-) -> Session:
-    """Connect, log in, start SFTP, find the root. Raises the port's errors.
+    on_login: Callable[[asyncssh.SSHClientConnection], None],
+    look: Callable[[Channel, ServerClock], Awaitable[T]],
+) -> tuple[Session, T]:
+    """Connect, log in, start SFTP, find the root, and look. Raises the port's errors.
 
     ``on_login`` may begin something more, once SFTP has been asked for: that needs a round trip or
-    two.
+    two. ``look`` asks along with all other first questions, and again where the root has another
+    path than it was named by.
     """
     limit = float(options.get("connect_timeout", CONNECT_TIMEOUT_S))
     arguments, known_hosts = _arguments(url, options, limit)
@@ -211,7 +215,7 @@ async def open_session(
         raise from_connecting(error, where(url)) from error
     _linger(connection, on=True)
     try:
-        starting = _start(connection, url, options, witness, on_login)
+        starting = _start(connection, url, options, witness, on_login, look)
         return await asyncio.wait_for(starting, LOGIN_TIMEOUT_S)
     except asyncssh.ChannelOpenError as error:
         connection.abort()
@@ -328,8 +332,9 @@ async def _start(
     options: Mapping[str, str],
     witness: Witness,
     on_login: Callable[[asyncssh.SSHClientConnection], None],
-) -> Session:
-    wire = Wire()
+    look: Callable[[Channel, ServerClock], Awaitable[T]],
+) -> tuple[Session, T]:
+    wire, clock = Wire(), ServerClock()
     # The first is opened first: a server that allows but one (MaxSessions) refuses the other.
     try:
         opening = asyncio.gather(wire.start(connection), _one_more(connection))
@@ -340,30 +345,46 @@ async def _start(
             raise witness.expired(where(url)) from error
         raise
     as_named = Channel(wire, url.path or b".", 1)  # a relative path starts at the home directory
-    root, extensions, _ = await asyncio.gather(
-        _find_root(as_named, url.path), _probe_extensions(as_named), wire.learn_limits()
+    seen, root, extensions, _ = await asyncio.gather(
+        _attempt(look(as_named, clock)),
+        _find_root(as_named, url.path),
+        _probe_extensions(as_named),
+        wire.learn_limits(),
     )
     handles = max(1, min(MOST_HANDLES, (wire.limits.handles or 2 * HANDLES) // 2))
     quick = bulk = Channel(wire, root, handles)
     if other is not None:
         other.limits = wire.limits
         bulk = Channel(other, root, handles)
+    if root != url.path:
+        seen = await _attempt(look(quick, clock))
+    if isinstance(seen, Exception):
+        raise seen
     key = connection.get_server_host_key()
     stall = float(options.get("stall_timeout", STALL_TIMEOUT_S))
     channels = [quick] if bulk is quick else [quick, bulk]
     witness.waits_for_end = True
-    return Session(
+    session = Session(
         connection=connection,
         quick=quick,
         bulk=bulk,
         root=root,
         fingerprint=key.get_fingerprint() if key is not None else "",
         extensions=extensions,
-        clock=ServerClock(),
+        clock=clock,
         watch=asyncio.ensure_future(_watch(connection, channels, stall)),
         witness=witness,
         channels=channels,
     )
+    return session, seen
+
+
+async def _attempt(work: Awaitable[T]) -> T | Exception:
+    """What it gives, or what it raises."""
+    try:
+        return await work
+    except Exception as error:
+        return error
 
 
 async def _one_more(connection: asyncssh.SSHClientConnection) -> Wire | None:

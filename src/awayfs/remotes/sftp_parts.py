@@ -50,11 +50,16 @@ class Parts(Struct, frozen=True):
 
 
 def assemble(
-    session: Session, program: Program, client: str, tick: Callable[[float], None]
+    session: Session,
+    fsid: int | None,
+    program: Program,
+    client: str,
+    tick: Callable[[float], None],
 ) -> Parts:
-    """All parts; ``client`` and ``tick`` as in ``SftpRemote``."""
+    """All parts; ``client`` and ``tick`` as in ``SftpRemote``; ``fsid``: the file system there."""
     quick, bulk, clock = session.quick, session.bulk, session.clock
     paths = Paths(quick)
+    paths.fsid = fsid
     view = View(quick, clock, paths, tick, client)
 
     def transfer_over(channel: Channel) -> Transfer:

@@ -30,7 +30,7 @@ class Paths:
         self._seen: dict[RemotePath, float] = {}
         self._moves = 0
         self._asking: dict[RemotePath, asyncio.Future[bytes]] = {}
-        self._fsid: int | None = None
+        self.fsid: int | None = None
         self._next_look: asyncio.Future[None] | None = None
 
     async def inside(self, directory: RemotePath) -> None:
@@ -108,9 +108,9 @@ class Paths:
         assert not isinstance(attrs, BaseException) and not isinstance(fsid, BaseException)
         if kind_of(attrs) is not Kind.DIRECTORY:
             raise Unreachable("the volume's root is no directory any more")
-        if self._fsid is None:
-            self._fsid = fsid
-        elif fsid is not None and fsid != self._fsid:
+        if self.fsid is None:
+            self.fsid = fsid
+        elif fsid is not None and fsid != self.fsid:
             raise Unreachable("another file system is mounted where the volume's root was")
 
     async def _file_system(self) -> int | None:

@@ -145,12 +145,12 @@ class Program(asyncssh.SSHClientSession[bytes]):
         self._connection = connection
         self._beginning = self._loop.create_task(self._begin())
 
-    def settle_at(self, root: bytes, channel: Channel, borne: int) -> None:
+    def settle_at(self, root: bytes, channel: Channel, first: int) -> None:
         """Where it is to act from now on, and what shows over SFTP whether it does.
 
-        ``borne``: how many bytes on their way the link bore last time, if that was the same one.
+        ``first``: how many bytes may be on their way to begin with.
         """
-        self.window = Window(far.LARGEST_FRAME, borne)
+        self.window = Window(far.LARGEST_FRAME, first)
         if not self._is_at.done():
             self._is_at.set_result(Place(root, channel))
 

@@ -21,6 +21,13 @@ FIRST_WINDOW = 64 * KIB
 LARGEST_FIRST = 256 * KIB
 """Two seconds of a link of 1 Mbit/s, which is when a silent one is given up."""
 
+LARGEST_AGAIN = 1024 * KIB
+"""Where answers take what they took: it is hardly that thin then."""
+
+AS_LONG = 2
+SLACK_S = 0.005
+"""What an answer may take for that, compared with the last time."""
+
 QUEUED_LITTLE_S = 0.1
 QUEUED_MUCH_S = 0.25
 TELL_EVERY_S = 0.05
@@ -34,6 +41,24 @@ class _Waiting(Struct):
     listener: progress.Listener | None
 
 
+class Way(Struct, frozen=True):
+    """What is known of a link that was used: its ends, what the first answers took, and how many
+    bytes on their way it bore.
+    """
+
+    addresses: tuple[str, str] | None
+    answered_s: float
+    borne: int = 0
+
+
+def first_window(now: Way, before: Way | None) -> int:
+    """How many bytes to begin with: half of what the same link bore; it may be thinner now."""
+    if before is None or now.addresses is None or now.addresses != before.addresses:
+        return FIRST_WINDOW
+    as_long = now.answered_s <= before.answered_s * AS_LONG + SLACK_S
+    return max(FIRST_WINDOW, min(before.borne // 2, LARGEST_AGAIN if as_long else LARGEST_FIRST))
+
+
 class Window:
     """How many bytes of file data may be on the way.
 
@@ -44,9 +69,9 @@ class Window:
     halves above QUEUED_MUCH_S. What somebody waits for goes before the rest that waits for room.
     """
 
-    def __init__(self, largest_io: int, borne: int = 0) -> None:
-        """``borne``: what the same link bore when it was last used; it may be thinner now."""
-        self.allowed = max(FIRST_WINDOW, min(borne // 2, LARGEST_FIRST))
+    def __init__(self, largest_io: int, first: int = FIRST_WINDOW) -> None:
+        self.allowed = first
+        self.is_tried = False
         self._largest_io = largest_io
         self._used = 0
         self._fastest_s = float("inf")
@@ -125,6 +150,7 @@ class Window:
 
     def _learn(self, took_s: float, count: int) -> None:
         self._fastest_s = min(self._fastest_s, took_s)
+        self.is_tried = True
         queued = took_s - self._fastest_s
         if queued < QUEUED_LITTLE_S:
             self.allowed = min(LARGEST_WINDOW, self.allowed + count)

@@ -146,10 +146,12 @@ class Wire(asyncssh.SSHClientSession[bytes]):
         self.server = str(chan.get_extra_info("server_version", ""))
         self.swaps_symlink = any(name in self.server for name in SWAPPED) or None
         self.is_in_order = any(name in self.server for name in IN_ORDER)
+        self.loop.call_soon(self._greet)
 
-    def session_started(self) -> None:
-        """The server runs its SFTP process."""
-        self._chan.write(packets.INIT)
+    def _greet(self) -> None:
+        """Right behind the request for the subsystem, as sftp(1) does: that saves a round trip."""
+        if self._ended is None and not self._chan.is_closing():
+            self._chan.write(packets.INIT)
 
     def data_received(self, data: bytes, datatype: Any) -> None:
         """Replies, or a part of one."""

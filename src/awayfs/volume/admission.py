@@ -15,7 +15,7 @@ import logging
 
 from awayfs.core.errors import NotFound, Refused, WrongServer
 from awayfs.core.safety import WITNESSES, client_put_back, put_back
-from awayfs.core.types import Committed, Entry, NodeId
+from awayfs.core.types import Committed, Entry, NodeId, RemotePath
 from awayfs.ports.remote import Connected
 from awayfs.volume.adopt import OWN
 from awayfs.volume.context import Context
@@ -50,6 +50,12 @@ class Admission:
         """
         self._accepted = True
 
+    def witnesses(self) -> list[RemotePath]:
+        """What shows whether the server is as it was, or older."""
+        since = int(self._facts.get(ACCEPTED) or 0)
+        paths = map(self._store.server.path, self._store.server.youngest(WITNESSES, since))
+        return [path for path in paths if path is not None]
+
     async def admit(self, connected: Connected) -> None:
         """Only the volume we know is let in; the first contact makes it known."""
         seen = connected.identity.hex() if connected.identity is not None else None
@@ -57,7 +63,7 @@ class Admission:
         if not self._accepted:
             if known and seen and known != seen:
                 raise WrongServer(f"another volume, or another server, answers here; {ACCEPT}")
-            await self._check_age()
+            await self._check_age(connected)
         sessions = await self._sessions(connected)
         try:
             self._observer.adopt_root(connected.root, replaced=self._accepted)
@@ -73,20 +79,23 @@ class Admission:
         able = connected.capabilities
         self._uncounted = sessions if able.xattrs and not able.read_only else None
 
-    async def _check_age(self) -> None:
+    async def _check_age(self, connected: Connected) -> None:
         """What was seen before somebody said that the server is meant as it is proves nothing."""
         since = int(self._facts.get(ACCEPTED) or 0)
         nodes = self._store.server.youngest(WITNESSES, since)
-        seen = await asyncio.gather(*(self._look_at(node) for node in nodes))
+        seen = await asyncio.gather(*(self._look_at(node, connected) for node in nodes))
         if put_back([pair for pair in seen if pair is not None]):
             text = "the server shows an older state than before (restored from a backup?)"
             raise WrongServer(f"{text}; {ACCEPT}")
 
-    async def _look_at(self, node: NodeId) -> tuple[Entry, Entry] | None:
-        """What was last seen of a node, and what stands there now."""
+    async def _look_at(self, node: NodeId, connected: Connected) -> tuple[Entry, Entry] | None:
+        """What was last seen of a node, and what stands there now, as was seen while connecting."""
         base, path = self._store.server.get(node), self._store.server.path(node)
         if base is None or path is None:
             return None
+        if connected.seen is not None:
+            there = connected.seen.get(path)
+            return None if there is None else (base.entry(there.name), there)
         try:
             seen = await self._context.link.remote.stat(path)
         except (NotFound, Refused):

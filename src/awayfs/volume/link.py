@@ -15,7 +15,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
 from awayfs.core.backoff import delay_ns
@@ -49,9 +49,10 @@ class Link:
     """One volume's way to its server.
 
     ``admit`` is called with what ``connect`` found, before anything else may use the link:
-    it raises ``WrongServer`` or ``Implausible`` to refuse it. ``on_attempt`` are called when it is
-    about to be opened, ``on_change`` after each change of mode with the old and the new state,
-    ``on_history`` when ``history`` has grown, ``on_news`` when the server itself came (True) or
+    it raises ``WrongServer`` or ``Implausible`` to refuse it, and ``witnesses`` are the paths at
+    which it wants to look. ``on_attempt`` are called when the link is about to be opened,
+    ``on_change`` after each change of mode with the old and the new state, ``on_history`` when
+    ``history`` has grown, ``on_news`` when the server itself came (True) or
     went (False), with the cause. ``give_up`` ends at once a session that is known to be dead, or
     that makes room for another, with what is under way on it; ``leave`` is how one ends by order.
     ``last_sign`` tells when anything moved on it, by ``clock``: a long upload is a sign of life,
@@ -78,6 +79,7 @@ class Link:
         self.last_sign: Callable[[], float] = lambda: 0.0
         self.admit: Callable[[Connected], Awaitable[None]] = _admit_all
         self.on_attempt: list[Callable[[], object]] = []
+        self.witnesses: Callable[[], Sequence[RemotePath]] = tuple
         self.on_change: Callable[[ModeState, ModeState], None] = lambda _old, _new: None
         self._now = now
         self._clock = clock
@@ -295,7 +297,7 @@ class Link:
             for call in self.on_attempt:
                 call()
             try:
-                connected = await self.remote.connect()
+                connected = await self.remote.connect(self.witnesses())
                 await self.admit(connected)
                 if begun_anew != self._begun_anew:
                     raise Unreachable("begun anew")

@@ -163,6 +163,7 @@ class Volume:
         self._adopter = Adopter(context)
         self._admission = Admission(context, self.observer, client)
         self.link.admit = self._admission.admit
+        self.link.witnesses = self._admission.witnesses
         self.link.on_attempt.append(lambda: context.spawn(self._prepare()))
         self.link.on_change = self._mode_changed
         self.link.on_history = lambda: mode_history.keep(self.store.facts, self.link)
