@@ -10,16 +10,19 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from awayfs.core.errors import Refused, RemoteError, Unreachable
+from awayfs.core.types import Outcome
+from awayfs.ports.remote import Put, Remote
 from awayfs.remotes import faults
 from awayfs.remotes.directory import DirectoryRemote
 from awayfs.remotes.directory_content import LocalFailure
 from awayfs.remotes.directory_tree import translate
+from awayfs.remotes.putting import put_each
 
 
 class Inline(DirectoryRemote):
@@ -129,6 +132,10 @@ class Way:
 
     async def close(self) -> None:
         """Nothing to drop."""
+
+    async def put_many(self, puts: Sequence[Put]) -> Sequence[Outcome | Exception]:
+        """Each by itself, with what happens to it."""
+        return await put_each(cast(Remote, self), puts)
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         async def call(*args: Any) -> Any:

@@ -177,7 +177,7 @@ def test_a_daemon_that_dies_leaves_it_to_the_next(
                 monkeypatch.setattr(world.volume.link, "call", gone)
                 raise Unreachable("killed")
 
-        for module in ("replay_act", "replay", "replay_commit"):
+        for module in ("replay_act", "freezing", "puts", "replay_steps", "replay_commit"):
             monkeypatch.setattr(f"awayfs.volume.{module}.fault", killed)
         await world.drained()
         monkeypatch.undo()

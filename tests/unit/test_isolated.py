@@ -19,7 +19,7 @@ import pytest
 from awayfs.core.errors import Implausible, NotFound, Refused, Unreachable, UsageError
 from awayfs.core.secrets import Secrets
 from awayfs.core.types import ABSENT, Attributes, Committed, Kind
-from awayfs.remotes import isolated, progress, protocol, worker_process
+from awayfs.remotes import failures, isolated, progress, protocol, worker_process
 from awayfs.remotes.channel import Channel
 from awayfs.remotes.isolated import IsolatedRemote
 from awayfs.remotes.worker import TICK_INTERVAL_S, Ticker, Tickers
@@ -428,17 +428,17 @@ def test_a_flood_of_big_calls_goes_through(tmp_path: Path) -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_errors_arrive_as_what_they_were(error: Exception) -> None:
-    document = protocol.encode(protocol.failure_of(7, error))
+    document = protocol.encode(failures.failure_of(7, error))
     message = protocol.decode_from_worker(document)
-    assert isinstance(message, protocol.Failure)
-    back = protocol.error_of(message)
+    assert isinstance(message, failures.Failure)
+    back = failures.error_of(message)
     assert type(back) is type(error)
     assert getattr(back, "errno", None) == getattr(error, "errno", None)
     assert str(back) == str(error)
 
 
 def test_a_bug_in_the_adapter_is_an_answer_not_to_be_believed() -> None:
-    back = protocol.error_of(protocol.failure_of(1, ValueError("oops")))
+    back = failures.error_of(failures.failure_of(1, ValueError("oops")))
     assert isinstance(back, Implausible)
     assert "oops" in str(back)
 

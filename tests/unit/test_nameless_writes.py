@@ -33,7 +33,7 @@ def test_written_while_its_removal_waits(tmp_path: Path, how: str, limit: int) -
         assert kept == ([Range(0, 11)] if limit else [])
         base = world.store.server.get(file.id)
         assert base is not None
-        digest = await world.volume.replay._finder.base_digest(base)
+        digest = await world.volume.replay.steps._finder.base_digest(base)
         seen = await world.volume.link.call(lambda remote: remote.digest(b"f"))
         assert digest == (seen.blake2b if limit else None)
         assert await world.read(handle, 0, 100) == b"NEW content"

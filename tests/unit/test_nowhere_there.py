@@ -37,7 +37,7 @@ async def left_where_it_was_moved(world: World, work: Callable[[], object] = boo
     world.volume.changes.rmdir(p, b"d")
     work()
     os.rename(world.share / "p/d/x", world.share / "p/d/x2")
-    await world.volume.replay.one(world.store.journal.all()[0].seq)
+    await world.volume.replay.steps.one(world.store.journal.all()[0].seq)
     (conflict,) = world.store.conflicts.all()
     await world.volume.deciding.keep(conflict.id, "server")
     time.sleep(SETTLED_S)
@@ -124,7 +124,7 @@ def test_what_is_made_here_where_it_was_to_go_home(kind: Kind, tmp_path: Path) -
             (world.share / "p/d/x/file").write_bytes(b"content")
         d = (await world.find("p/d")).id
         await left_where_it_was_moved(world)
-        await world.volume.replay.one(world.store.journal.all()[0].seq)
+        await world.volume.replay.steps.one(world.store.journal.all()[0].seq)
         assert {"p/d", "y"} <= tree(world)
         made = world.volume.changes.create(d, b"x2", kind, 0o755, os.getuid(), os.getgid())
         if kind is Kind.FILE:
@@ -159,7 +159,7 @@ def test_what_was_changed_in_a_directory_is_made_anew_with_it(
         if change != "content":
             world.volume.changes.set_attributes(file.id, Attributes(mode=0o640))
         shutil.rmtree(world.share / "d")
-        await world.volume.replay.one(world.store.journal.all()[0].seq)
+        await world.volume.replay.steps.one(world.store.journal.all()[0].seq)
         await decided(world, way)
         await in_step(world)
         made = world.share / "e/below/file"
@@ -187,7 +187,7 @@ def test_an_edit_of_what_is_not_all_here_is_not_lost_with_its_directory(
         if tried:
             await world.drained()
         else:
-            await world.volume.replay.one(world.store.journal.all()[0].seq)
+            await world.volume.replay.steps.one(world.store.journal.all()[0].seq)
         said = await decided(world, way)
         if way == "local":
             assert tree(world) - there(world) == {"e/below/file"}
@@ -235,7 +235,7 @@ def test_one_of_two_comes_from_a_directory_that_was_removed_here(
             monkeypatch.setattr(world.volume.link.remote, "exchange", refused)
         else:
             shutil.rmtree(world.share / cause)
-        await world.volume.replay._guarded(world.store.journal.all()[0].seq)
+        await world.volume.replay.steps.alone(world.store.journal.all()[0].seq)
         monkeypatch.undo()
         (conflict,) = world.store.conflicts.all()
         kept = "local" if cause == "refused" and way == "both" else way

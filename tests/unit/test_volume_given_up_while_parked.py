@@ -38,7 +38,7 @@ def test_a_directory_is_given_up_while_it_is_looked_for(
         node = await world.find("d")
         world.volume.changes.rename(ROOT, b"d", ROOT, b"ours", 0)
         (world.share / "d").rename(world.share / "theirs")
-        moved: Any = world.volume.replay._parking._moved
+        moved: Any = world.volume.replay.steps._parking._moved
         look = moved.look
 
         async def slow(one: int) -> None:
@@ -113,11 +113,11 @@ def test_a_directory_is_decided_for_while_what_stands_in_it_is_fetched(
             return found
 
         remote.fetch = slow
-        task = asyncio.create_task(replay.one(first))
+        task = asyncio.create_task(replay.steps.one(first))
         await fetched.wait()
         remote.fetch = fetch
         shutil.rmtree(world.share / "d")
-        await replay.one(second)
+        await replay.steps.one(second)
         (conflict,) = store.conflicts.all()
         await world.volume.resolve(conflict, keep)
         go_on.set()

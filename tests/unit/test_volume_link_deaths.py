@@ -39,7 +39,7 @@ def deadly(monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
         if name == wanted:
             raise Died
 
-    for module in ("replay", "replay_act", "relinking"):
+    for module in ("replay_steps", "replay_act", "freezing", "puts", "relinking"):
         monkeypatch.setattr(f"awayfs.volume.{module}.fault", fault)
 
 
@@ -93,7 +93,7 @@ def test_a_name_is_removed_after_a_death_amid_its_upload(
         with monkeypatch.context() as patch:
             deadly(patch, wanted)
             with pytest.raises(Died):
-                await world.volume.replay.one(seq)
+                await world.volume.replay.steps.one(seq)
         world.die()
         world.open()
         await world.online()
@@ -120,7 +120,7 @@ def test_rights_that_went_out_with_an_edit_before_a_death_are_nobody_elses(
         with monkeypatch.context() as patch:
             deadly(patch, wanted)
             with pytest.raises(Died):
-                await world.volume.replay.one(world.store.journal.all()[0].seq)
+                await world.volume.replay.steps.one(world.store.journal.all()[0].seq)
         world.die()
         world.open()
         await world.online()
@@ -144,7 +144,7 @@ def test_an_edit_after_a_death_is_based_on_the_one_before_where_nothing_tells_ob
         with monkeypatch.context() as patch:
             deadly(patch, "replay.acted")
             with pytest.raises(Died):
-                await world.volume.replay.one(world.store.journal.all()[0].seq)
+                await world.volume.replay.steps.one(world.store.journal.all()[0].seq)
         world.die()
         world.open()
         await world.online()

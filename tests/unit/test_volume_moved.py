@@ -181,7 +181,7 @@ async def one_of_two(world: World) -> Conflict:
     move_here(world, [("a", "x"), ("b", "y")])
     move_there(world.share, CHANGED_PLACES)
     await look(world)
-    await world.volume.replay.one(world.store.journal.all()[0].seq)
+    await world.volume.replay.steps.one(world.store.journal.all()[0].seq)
     (first,) = world.store.conflicts.all()
     assert check(world.store) == []
     return first
@@ -330,7 +330,13 @@ def test_a_daemon_that_dies_over_it_leaves_it_to_the_next(
                 monkeypatch.setattr(world.volume.link, "call", gone)
                 raise Unreachable("killed")
 
-        for module in ("resolve", "resolve_moved", "resolve_strangers", "replay", "replay_commit"):
+        for module in (
+            "resolve",
+            "resolve_moved",
+            "resolve_strangers",
+            "replay_steps",
+            "replay_commit",
+        ):
             monkeypatch.setattr(f"awayfs.volume.{module}.fault", killed)
         try:
             await ended(world, way)

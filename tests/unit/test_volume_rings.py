@@ -131,7 +131,7 @@ def test_a_decision_never_moves_what_holds_work_out_of_sight(way: str, tmp_path:
         made = changes.create(outer, b"new", Kind.FILE, 0o644, os.getuid(), os.getgid())
         world.write(made, 0, b"new work")
         os.rename(world.share / "outer/removed/c", world.share / "outer/removed/c2")
-        await world.volume.replay.one(world.store.journal.all()[0].seq)
+        await world.volume.replay.steps.one(world.store.journal.all()[0].seq)
         (conflict,) = world.store.conflicts.all()
         await world.volume.deciding.keep(conflict.id, "server")
         shown = {"c", "c/file", "c/outer", "c/outer/new"}

@@ -145,7 +145,7 @@ def test_what_is_asked_for_while_others_go_is_next(
         volume, order, go_on = world.volume, list[str](), asyncio.Event()
         for number in range(40):
             made(world, f"f{number}")
-        original = volume.replay.one
+        original = volume.replay.steps.one
 
         async def one(seq: int) -> None:
             record = volume.store.journal.get(seq)
@@ -154,7 +154,7 @@ def test_what_is_asked_for_while_others_go_is_next(
             await go_on.wait()
             await original(seq)
 
-        monkeypatch.setattr(volume.replay, "one", one)
+        monkeypatch.setattr(volume.replay.steps, "one", one)
         draining = asyncio.create_task(volume.replay._drain())
         while len(order) < 8:
             await asyncio.sleep(0.01)
@@ -231,7 +231,7 @@ def test_work_under_way_stops_when_the_mount_is_used_again(
         for number in range(30):
             made(world, f"f{number}")
         clock.passes(IDLE_S)
-        original, begun = volume.replay.one, list[int]()
+        original, begun = volume.replay.steps.one, list[int]()
 
         async def one(seq: int) -> None:
             begun.append(seq)
@@ -239,7 +239,7 @@ def test_work_under_way_stops_when_the_mount_is_used_again(
                 clock.requests += 1
             await original(seq)
 
-        monkeypatch.setattr(volume.replay, "one", one)
+        monkeypatch.setattr(volume.replay.steps, "one", one)
         assert 10 <= len(await sent(world)) < 30  # those under way end, and no more begin
         assert volume.replay.progress().held and volume.mode is Mode.CONNECTED
 

@@ -181,7 +181,7 @@ def test_what_is_still_to_be_sent_is_not_reaped(tmp_path: Path) -> None:
         file = world.volume.changes.create(ROOT, b"f", Kind.FILE, 0o644, 0, 0)
         (record,) = world.store.journal.of_node(file.id)
         await world.volume.link.online_by_hand()
-        op = world.volume.replay._actor.op_id(record)
+        op = world.volume.replay.steps._actor.op_id(record)
         with open(world.share / "content", "w+b") as content:
             await world.volume.link.remote.stage(op, b"", content.fileno(), 0, Attributes())
         await world.volume.observer.directory(ROOT)

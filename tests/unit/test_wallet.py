@@ -22,7 +22,7 @@ from awayfs.core.errors import (
 )
 from awayfs.core.secrets import Secrets
 from awayfs.daemon.wallet import KEYRING_AGAIN_S, UserWallet
-from awayfs.remotes import protocol as p
+from awayfs.remotes.failures import error_of, failure_of
 
 URL = "sftp://alice@nas/data"
 
@@ -101,7 +101,7 @@ def test_secrets_do_not_show() -> None:
 
 @pytest.mark.parametrize("kind", [PasswordRequired, PassphraseRequired, AuthenticationRequired])
 def test_the_kinds_of_refusal_come_through_from_the_worker(kind: type[Exception]) -> None:
-    assert type(p.error_of(p.failure_of(1, kind("no")))) is kind
+    assert type(error_of(failure_of(1, kind("no")))) is kind
 
 
 class Keyring:

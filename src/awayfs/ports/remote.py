@@ -148,6 +148,16 @@ class Landed:
     token: bytes
 
 
+class Put(Struct, frozen=True, array_like=True):
+    """The arguments of one ``Remote.put``."""
+
+    op: OpId
+    path: RemotePath
+    content: bytes
+    attributes: Attributes
+    expected: Expected
+
+
 class Sent(Struct, frozen=True):
     """How far the upload of a content came: its first ``length`` bytes are durable on the server.
 
@@ -296,6 +306,10 @@ class Remote(Protocol):
 
         On ``Mismatch`` there may be something staged still, which ``settle`` removes.
         """
+        ...
+
+    async def put_many(self, puts: Sequence[Put]) -> Sequence[Outcome | Exception]:
+        """``put`` of each, all at once; what one raises stands in its place, and stops no other."""
         ...
 
     async def discard_staged(self, op: OpId, directory: RemotePath) -> None:

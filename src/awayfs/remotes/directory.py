@@ -43,6 +43,7 @@ from awayfs.ports.remote import (
     Landed,
     Listing,
     Piece,
+    Put,
 )
 from awayfs.remotes import directory_attributes as attributes_of
 from awayfs.remotes import directory_content as content
@@ -55,7 +56,7 @@ from awayfs.remotes.directory_moves import Mover, satisfies
 from awayfs.remotes.directory_settle import Settler
 from awayfs.remotes.directory_tree import Tree, translate
 from awayfs.remotes.fingerprint import listing
-from awayfs.remotes.putting import put_in_steps
+from awayfs.remotes.putting import put_each, put_in_steps
 
 METADATA_THREADS = 16
 BULK_THREADS = 4
@@ -168,6 +169,10 @@ class DirectoryRemote:
     ) -> Outcome:
         """See the port."""
         return await put_in_steps(self, op, path, content, attributes, expected)
+
+    async def put_many(self, puts: Sequence[Put]) -> Sequence[Outcome | Exception]:
+        """See the port."""
+        return await put_each(self, puts)
 
     async def discard_staged(self, op: OpId, directory: RemotePath) -> None:
         """See the port."""

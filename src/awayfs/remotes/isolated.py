@@ -18,7 +18,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from awayfs.core.errors import AuthenticationRequired, Unreachable
+from awayfs.core.errors import AuthenticationRequired, Implausible, Unreachable
 from awayfs.core.secrets import Secrets
 from awayfs.core.types import (
     Attributes,
@@ -31,7 +31,7 @@ from awayfs.core.types import (
     RemotePath,
     Space,
 )
-from awayfs.ports.remote import Connected, Fetched, Intent, Landed, Listing, Piece
+from awayfs.ports.remote import Connected, Fetched, Intent, Landed, Listing, Piece, Put
 from awayfs.ports.wallet import NoWallet, Wallet
 from awayfs.remotes import protocol as p
 from awayfs.remotes.slots import Slots
@@ -237,6 +237,13 @@ class IsolatedRemote:
     ) -> Outcome:
         """See the port."""
         return await self._mutate(p.PutCall(op, path, content, attributes, expected))
+
+    async def put_many(self, puts: Sequence[Put]) -> Sequence[Outcome | Exception]:
+        """See the port."""
+        tried: Sequence[p.Tried] = await self._call(p.PutManyCall(tuple(puts)))
+        if len(tried) != len(puts):
+            raise Implausible(f"{len(tried)} answers to {len(puts)} uploads")
+        return [one.outcome() for one in tried]
 
     async def discard_staged(self, op: OpId, directory: RemotePath) -> None:
         """See the port."""

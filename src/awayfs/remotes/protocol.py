@@ -19,18 +19,6 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from awayfs.core.errors import (
-    AuthenticationRequired,
-    Implausible,
-    NotFound,
-    PassphraseRequired,
-    PasswordRequired,
-    Refused,
-    RemoteError,
-    Unreachable,
-    UsageError,
-    WrongServer,
-)
 from awayfs.core.types import (
     Attributes,
     Committed,
@@ -42,7 +30,8 @@ from awayfs.core.types import (
     Outcome,
     Space,
 )
-from awayfs.ports.remote import Connected, Fetched, Intent, Landed, Listing, Piece, Remote
+from awayfs.ports.remote import Connected, Fetched, Intent, Landed, Listing, Piece, Put, Remote
+from awayfs.remotes.failures import Failure, error_of, failure_of
 
 LIST_PART = 512
 """Entries in one frame of a listing: decoding one must not keep the event loop."""
@@ -93,6 +82,28 @@ class Ended(msgspec.Struct, frozen=True, array_like=True):
     def outcome(self) -> Outcome:
         """Unpack."""
         return Committed(self.entry) if self.committed else Mismatch(self.entry)
+
+
+class Tried(msgspec.Struct, frozen=True, array_like=True):
+    """What came of one of several: an ``Outcome``, or what it raised."""
+
+    ended: Ended | None
+    failure: Failure | None = None
+
+    @classmethod
+    def of(cls, outcome: Outcome | Exception) -> Tried:
+        """Pack."""
+        if isinstance(outcome, Exception):
+            return cls(None, failure_of(0, outcome))
+        return cls(Ended.of(outcome))
+
+    def outcome(self) -> Outcome | Exception:
+        """Unpack."""
+        if self.failure is not None:
+            return error_of(self.failure)
+        if self.ended is None:
+            raise msgspec.ValidationError("neither an outcome nor a failure")
+        return self.ended.outcome()
 
 
 class _Sending(Call, frozen=True):
@@ -241,6 +252,15 @@ class PutCall(_Sending, frozen=True, tag="put"):
         return Ended.of(await remote.put(self.op, *given))
 
 
+class PutManyCall(_Sending, frozen=True, tag="put_many"):
+    puts: tuple[Put, ...]
+    Result = tuple[Tried, ...]
+    bulk = True
+
+    async def run(self, remote: Remote, fds: list[int]) -> tuple[Tried, ...]:
+        return tuple(map(Tried.of, await remote.put_many(self.puts)))
+
+
 class DiscardCall(_Sending, frozen=True, tag="discard_staged"):
     op: str
     directory: bytes
@@ -374,6 +394,7 @@ AnyCall = (
     | StagePartCall
     | ReplaceCall
     | PutCall
+    | PutManyCall
     | DiscardCall
     | MakeCall
     | LinkCall
@@ -431,15 +452,6 @@ class Answer(msgspec.Struct, frozen=True, array_like=True, tag="answer"):
     value: msgspec.Raw
 
 
-class Failure(msgspec.Struct, frozen=True, array_like=True, tag="failure"):
-    """The call raised: ``error`` is a key of ``ERRORS``, or OSError, or Cancelled."""
-
-    id: int
-    error: str
-    text: str
-    code: int = 0
-
-
 class Tick(msgspec.Struct, frozen=True, array_like=True, tag="tick"):
     """Something moved; the next step may take ``allow`` seconds (0: the usual)."""
 
@@ -456,42 +468,6 @@ class Lost(msgspec.Struct, frozen=True, array_like=True, tag="lost"):
 ToWorker = Open | Limits | Request | Cancel
 FromWorker = Part | Answer | Failure | Tick | Lost
 
-ERRORS: dict[str, type[RemoteError] | type[UsageError]] = {
-    kind.__name__: kind
-    for kind in (
-        Unreachable,
-        PasswordRequired,
-        PassphraseRequired,
-        AuthenticationRequired,
-        WrongServer,
-        NotFound,
-        Implausible,
-        UsageError,
-    )
-}
-CANCELLED = "Cancelled"
-
 encode = msgspec.msgpack.Encoder().encode
 decode_to_worker = msgspec.msgpack.Decoder(ToWorker).decode
 decode_from_worker = msgspec.msgpack.Decoder(FromWorker).decode
-
-
-def failure_of(request: int, error: BaseException) -> Failure:
-    """An exception as a message. What is no remote's error at all becomes ``Implausible``."""
-    if isinstance(error, Refused):
-        return Failure(request, "Refused", str(error), error.errno)
-    for name, kind in ERRORS.items():
-        if isinstance(error, kind):
-            return Failure(request, name, str(error))
-    if isinstance(error, OSError):
-        return Failure(request, "OSError", error.strerror or str(error), error.errno or 0)
-    return Failure(request, "Implausible", f"the adapter failed: {error!r}")
-
-
-def error_of(failure: Failure) -> Exception:
-    """The exception that a message stands for."""
-    if failure.error == "Refused":
-        return Refused(failure.code, failure.text)
-    if failure.error == "OSError":
-        return OSError(failure.code, failure.text)
-    return ERRORS.get(failure.error, Implausible)(failure.text)

@@ -1,11 +1,16 @@
-"""``put`` for an adapter that has no step of its own for it: what is staged takes its name."""
+"""``put`` for an adapter that has no step of its own for it: what is staged takes its name.
+
+And ``put_many`` for all of them.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Sequence
 
 from awayfs.core.types import Attributes, Expected, OpId, Outcome, RemotePath
-from awayfs.ports.remote import Remote
+from awayfs.ports.remote import Put, Remote
 
 LARGEST_PUT = 32 << 10
 """So that what is under way fits into the memory of a small machine."""
@@ -29,3 +34,14 @@ async def put_in_steps(
     finally:
         os.close(fd)
     return await remote.replace(op, path, expected)
+
+
+async def put_each(remote: Remote, puts: Sequence[Put]) -> list[Outcome | Exception]:
+    """See ``Remote.put_many``."""
+    each = (remote.put(p.op, p.path, p.content, p.attributes, p.expected) for p in puts)
+    outcomes: list[Outcome | Exception] = []
+    for outcome in await asyncio.gather(*each, return_exceptions=True):
+        if isinstance(outcome, BaseException) and not isinstance(outcome, Exception):
+            raise outcome
+        outcomes.append(outcome)
+    return outcomes

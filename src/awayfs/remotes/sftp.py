@@ -48,11 +48,12 @@ from awayfs.ports.remote import (
     Landed,
     Listing,
     Piece,
+    Put,
 )
 from awayfs.remotes import progress
 from awayfs.remotes.fingerprint import listing
 from awayfs.remotes.names import staged_name
-from awayfs.remotes.putting import put_in_steps
+from awayfs.remotes.putting import put_each, put_in_steps
 from awayfs.remotes.sftp_arrival import Arrival
 from awayfs.remotes.sftp_capabilities import capabilities, is_root
 from awayfs.remotes.sftp_connection import (
@@ -255,6 +256,10 @@ class SftpRemote:
         if (outcome := await self._parts.by_program.put(op, *given)) is not None:
             return outcome
         return await put_in_steps(self, op, *given)
+
+    async def put_many(self, puts: Sequence[Put]) -> Sequence[Outcome | Exception]:
+        """See the port."""
+        return await put_each(self, puts)
 
     async def discard_staged(self, op: OpId, directory: RemotePath) -> None:
         """See the port."""

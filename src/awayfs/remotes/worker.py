@@ -26,13 +26,12 @@ from awayfs.core.errors import AwayfsError
 from awayfs.ports.remote import Listing, Remote
 from awayfs.remotes import faults, linux, notices, pacing, progress
 from awayfs.remotes.channel import Channel
+from awayfs.remotes.failures import CANCELLED, Failure, failure_of
 from awayfs.remotes.opening import build_adapter
 from awayfs.remotes.protocol import (
-    CANCELLED,
     LIST_PART,
     Answer,
     Cancel,
-    Failure,
     Limits,
     Lost,
     Open,
@@ -41,7 +40,6 @@ from awayfs.remotes.protocol import (
     Tick,
     decode_to_worker,
     encode,
-    failure_of,
 )
 
 TICK_INTERVAL_S = 0.1

@@ -16,6 +16,7 @@ from awayfs.core.errors import Unreachable
 from awayfs.remotes import pacing
 from awayfs.remotes import protocol as p
 from awayfs.remotes.channel import Channel
+from awayfs.remotes.failures import Failure, error_of
 from awayfs.remotes.pending import Pending
 
 LONGEST_QUEUE_S = 30.0
@@ -141,7 +142,7 @@ class WorkerProcess:
             log.warning("a worker sent what cannot be read: %s", error)
             self.end("the worker process sent what cannot be read")
 
-    def _on_message(self, message: p.Part | p.Answer | p.Failure | p.Tick, one: Pending) -> None:
+    def _on_message(self, message: p.Part | p.Answer | Failure | p.Tick, one: Pending) -> None:
         if isinstance(message, p.Answer):
             one.answer(message.value)
             del self._pending[message.id]
@@ -153,7 +154,7 @@ class WorkerProcess:
             one.take_part(message.value)
         else:
             del self._pending[message.id]
-            one.fail(p.error_of(message))
+            one.fail(error_of(message))
 
     def _on_end(self) -> None:
         """By itself: whoever has it ended made it dead before."""

@@ -5,6 +5,7 @@ There are as many as are on their way, so that all of them are known in memory.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -14,6 +15,9 @@ from awayfs.store.db import Database
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Intent).decode
+
+_SET: Final = "INSERT OR REPLACE INTO intents VALUES (?, ?, ?)"
+_CLEAR: Final = "DELETE FROM intents WHERE seq = ?"
 
 REFUSED: Final = "refused"
 """The stage of an upload whose last try is known to have replaced nothing."""
@@ -52,15 +56,23 @@ class Intents:
 
     def set(self, seq: int, intent: Intent, stage: str) -> None:
         """Set or overwrite."""
+        self.set_all({seq: intent}, stage)
+
+    def set_all(self, intents: Mapping[int, Intent], stage: str) -> None:
+        """Those of several records, by seq, at the same stage."""
         with self._db.transaction():
-            self._db.execute(
-                "INSERT OR REPLACE INTO intents VALUES (?, ?, ?)", (seq, stage, _encode(intent))
-            )
-            self._known[seq] = intent, stage
+            self._db.execute_many(_SET, [(s, stage, _encode(one)) for s, one in intents.items()])
+            self._known.update({seq: (intent, stage) for seq, intent in intents.items()})
 
     def clear(self, seq: int) -> None:
         """The operation is settled; fine if there is none."""
-        if seq in self._known:
+        self.clear_all((seq,))
+
+    def clear_all(self, seqs: Iterable[int]) -> None:
+        """The same of several."""
+        known = self._known
+        if there := [seq for seq in seqs if seq in known]:
             with self._db.transaction():
-                self._db.execute("DELETE FROM intents WHERE seq = ?", (seq,))
-                self._known.pop(seq, None)
+                self._db.execute_many(_CLEAR, [(seq,) for seq in there])
+                for seq in there:
+                    known.pop(seq, None)

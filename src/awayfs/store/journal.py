@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from bisect import insort
 from collections import Counter
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Collection, Container, Iterable
 from typing import Any, Final
 
 from awayfs.core.records import Record, RecordKind, RecordState
@@ -50,7 +50,7 @@ _MOVES: Final = f"{_SELECT} WHERE to_parent != 0 AND to_parent != parent ORDER B
 _KINDS: Final = {str(kind): kind for kind in RecordKind}
 _REMOVE: Final = "DELETE FROM journal WHERE seq = ?"
 _SET_STATE: Final = "UPDATE journal SET state = ?, reason = ? WHERE seq = ?"
-_DOUBT: Final = "DELETE FROM server_fingerprints WHERE directory IN (?, ?)"
+_DOUBT: Final = "DELETE FROM server_fingerprints WHERE directory = ?"
 _LAST_FROZEN: Final = "SELECT seq FROM journal WHERE state = ? ORDER BY seq DESC LIMIT 1"
 _INSIDE: Final = (
     "SELECT seq FROM journal WHERE parent != 0 AND parent = ?"
@@ -65,7 +65,7 @@ class Journal:
 
     ``on_change`` is told the seq of each record that is replaced, removed or gets another state,
     within the transaction that does it; should that roll back, the record is as it was.
-    ``on_remove`` is told the seq of each that is removed: what belongs to it goes with it.
+    ``on_remove`` is told the seqs of those that are removed: what belongs to them goes with them.
     """
 
     def __init__(self, db: Database) -> None:
@@ -81,7 +81,7 @@ class Journal:
         self._pending = 0
         self._states: Counter[RecordState] = Counter()
         self.on_change: list[Callable[[int], None]] = []
-        self.on_remove: list[Callable[[int], None]] = []
+        self.on_remove: list[Callable[[Collection[int]], None]] = []
         self._load()
 
     def _load(self) -> None:
@@ -167,6 +167,11 @@ class Journal:
     def counts(self) -> dict[RecordState, int]:
         """Number of records in each state, states without one included."""
         return {state: self._states[state] for state in RecordState}
+
+    def sizes(self) -> list[tuple[NodeId, int]]:
+        """Nodes of which content is in the journal, with their sizes."""
+        self._db.settle()
+        return list(self._sizes.items())
 
     def pending_bytes(self) -> int:
         """Sum of the sizes of nodes whose content is to be sent."""
@@ -342,7 +347,7 @@ class Journal:
             self._tell(record.seq)
             self._known.forget(record.seq)
             self._db.execute(_REPLACE, (*_values(record), record.seq))
-            self._doubt_listings(old)
+            self._doubt_listings((old,))
             self._unindex(old)
             self._index(record)
 
@@ -354,15 +359,16 @@ class Journal:
             for record in gone:
                 self._tell(record.seq)
                 self._known.keep(record.seq, None)
-                self._doubt_listings(record)
-                for call in self.on_remove:
-                    call(record.seq)
+            self._doubt_listings(gone)
+            for call in self.on_remove:
+                call([record.seq for record in gone])
+            for record in gone:
                 self._unindex(record)
 
-    def _doubt_listings(self, record: Record) -> None:
-        """What a record said of names holds no more: the next listing is compared with all."""
-        if record.parent or record.to_parent:
-            self._db.execute(_DOUBT, (record.parent, record.to_parent))
+    def _doubt_listings(self, records: Iterable[Record]) -> None:
+        """What they said of names holds no more: the next listing is compared with all."""
+        directories = {one for record in records for one in (record.parent, record.to_parent)}
+        self._db.execute_many(_DOUBT, [(one,) for one in directories - {0}])
 
     def set_state(self, seq: int, state: RecordState, reason: str = "") -> None:
         """Where a record stands; ENOENT without it."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ _COLUMNS: Final = (
 )
 _CHANGEABLE: Final = frozenset(_COLUMNS.split(", ")) - {"id", "nlink"}
 _GET: Final = f"SELECT {_COLUMNS} FROM nodes WHERE id = ?"  # noqa: S608
+_SOME: Final = f"SELECT {_COLUMNS} FROM nodes WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608
 _CHILD: Final = (
     f"SELECT {_COLUMNS} FROM nodes WHERE id ="  # noqa: S608
     " (SELECT node FROM names WHERE parent = ? AND name = ?)"
@@ -105,6 +107,12 @@ class Nodes:
                 return None
             self._rows.keep(node, row)
         return _node(row)
+
+    def foresee(self, nodes: Iterable[NodeId]) -> None:
+        """Some will be asked for soon: read them at once, which takes less time than one by one."""
+        unknown = [node for node in nodes if node not in self._rows]
+        for row in self._db.rows(_SOME, (json.dumps(unknown),)) if unknown else ():
+            self._rows.keep(row[0], row)
 
     def touched(self, directory: Node, now_ns: int) -> None:
         """A directory has got a file just now, in a transaction that is over.

@@ -6,6 +6,7 @@ wrote to. That has to be known after a restart, too, and when the file is on the
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from awayfs.store.db import Database
@@ -30,9 +31,9 @@ class Saves:
         self._seqs.add(seq)
         self._db.on_rollback(self._seqs.discard, seq)
 
-    def clear(self, seq: int) -> None:
-        """A record leaves the journal. Needs a transaction around it."""
-        if seq in self._seqs:
+    def clear_all(self, seqs: Iterable[int]) -> None:
+        """Records leave the journal. Needs a transaction around it."""
+        for seq in self._seqs.intersection(seqs):
             self._db.execute("DELETE FROM facts WHERE key = ?", (f"{_PREFIX}{seq}",))
             self._seqs.discard(seq)
             self._db.on_rollback(self._seqs.add, seq)

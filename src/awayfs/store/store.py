@@ -82,7 +82,7 @@ class Store:
         self.intents = Intents(db)
         self.saves = Saves(db)
         self.brought = Brought(db)
-        self.journal.on_remove += (self.intents.clear, self.saves.clear)
+        self.journal.on_remove += (self.intents.clear_all, self.saves.clear_all)
         self.pins = Pins(db, self.nodes)
         self.node_settings = NodeSettings(db, self.nodes)
         self.refusals = Refusals(db, self.nodes)

@@ -14,16 +14,17 @@ import asyncio
 import errno
 import os
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NoReturn, cast
 
 import msgspec
 
 from awayfs.core import errors
-from awayfs.core.types import Committed
-from awayfs.ports.remote import Intent, Remote
+from awayfs.core.types import Committed, Outcome
+from awayfs.ports.remote import Intent, Put, Remote
 from awayfs.remotes import progress, worker
 from awayfs.remotes.opening import build_adapter
+from awayfs.remotes.putting import put_each
 
 MODULE = "awayfs.testing.faulty"
 HOLD_STEP_S = 0.02
@@ -132,6 +133,10 @@ class Faulty:
     def __init__(self, remote: Remote, plan: Plan) -> None:
         self._remote = remote
         self._plan = plan
+
+    async def put_many(self, puts: Sequence[Put]) -> Sequence[Outcome | Exception]:
+        """Each by itself, with what happens to it."""
+        return await put_each(cast(Remote, self), puts)
 
     def __getattr__(self, call: str) -> Callable[..., Awaitable[Any]]:
         operation = getattr(self._remote, call)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -14,7 +14,10 @@ from awayfs.store.journal import Journal
 
 
 class Flying:
-    """One task a record. What came back is told in the order in which it did."""
+    """One task a record, or for some that go together.
+
+    What came back is told in the order in which it did.
+    """
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
@@ -36,15 +39,23 @@ class Flying:
         """How many more may be on their way, over a link that is ``weak`` or not."""
         return max(0, flight.at_most(self._limit, weak) - len(self._tasks))
 
-    def start(self, seq: int, work: Coroutine[Any, Any, None]) -> None:
-        """A record is on its way from now on, until ``landed`` is called for it."""
-        loop = asyncio.get_running_loop()
-        task = self._tasks[seq] = loop.create_task(work)
-        self._begun_s[seq] = loop.time()
-        task.add_done_callback(lambda _task: self._note_through(seq))
+    def start(self, seqs: Sequence[int], work: Coroutine[Any, Any, None]) -> None:
+        """Records are on their way from now on, until ``landed`` is called for each."""
+        now = asyncio.get_running_loop().time()
+        self._begun_s.update(dict.fromkeys(seqs, now))
+        self._begin(seqs, work)
 
-    def _note_through(self, seq: int) -> None:
-        self._through.append(seq)
+    def part(self, seq: int, work: Coroutine[Any, Any, None]) -> None:
+        """One of those that go together goes on by itself: the others need not wait for it."""
+        self._begin([seq], work)
+
+    def _begin(self, seqs: Sequence[int], work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.update(dict.fromkeys(seqs, task))
+        task.add_done_callback(lambda task: self._note_through(seqs, task))
+
+    def _note_through(self, seqs: Sequence[int], task: asyncio.Task[None]) -> None:
+        self._through += [seq for seq in seqs if self._tasks.get(seq) is task]
         self._some_are.set()
 
     async def next_through(self, timeout_s: float) -> list[int]:
@@ -69,7 +80,7 @@ class Flying:
         tasks, self._tasks = self._tasks, {}
         for task in tasks.values():
             task.cancel()
-        await asyncio.gather(*tasks.values(), return_exceptions=True)
+        await asyncio.gather(*set(tasks.values()), return_exceptions=True)
         self._through.clear()
         self._begun_s.clear()
         return list(tasks)

@@ -37,6 +37,8 @@ from awayfs.volume.refusal_pause import RefusalPause
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+OUTAGES = (Unreachable, AuthenticationRequired, WrongServer)
+"""What a call raises after which nothing more is asked."""
 HISTORY = 100
 SECOND_NS = 1_000_000_000
 PROBE_S = 15.0
@@ -155,7 +157,7 @@ class Link:
         session = self._session
         try:
             result = await operation(self.remote)
-        except (Unreachable, AuthenticationRequired, WrongServer) as error:
+        except OUTAGES as error:
             if session == self._session:
                 self._failed(error)
             raise
@@ -164,6 +166,20 @@ class Link:
             raise
         self._heard()
         return result
+
+    async def call_many(
+        self, operation: Callable[[Remote], Awaitable[Sequence[T | Exception]]]
+    ) -> Sequence[T | Exception]:
+        """``call`` for several things at once, of which each has an answer, or what it raised.
+
+        That the server is away, or another one, is heard from what one of them raised, too.
+        """
+        session, answers = self._session, await self.call(operation)
+        for answer in answers:
+            if isinstance(answer, OUTAGES) and session == self._session:
+                self._failed(answer)
+                break
+        return answers
 
     def _heard(self, took_s: float | None = None) -> None:
         self.last_contact_ns = self._now()

@@ -224,6 +224,11 @@ class OpenNodes:
             node.mtime_ns = opened.mtime_ns
             node.ctime_ns = opened.ctime_ns
 
+    def save_if_open(self, node: NodeId) -> None:
+        """``save`` for a node that may be open."""
+        if (opened := self.get(node)) is not None:
+            self.save(opened)
+
     def save(self, opened: OpenNode) -> None:
         """Write unsaved attributes, and the range they imply, to the database."""
         if not opened.unsaved:

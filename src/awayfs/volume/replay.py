@@ -1,17 +1,7 @@
 """Draining the journal: which record goes out, and what becomes of it.
 
 One pass takes the journal, optimises what has not gone out, and sends what is ready, several
-records at a time where they are independent. Each record goes through ``Replay.one``:
-
-    settle    what an earlier, interrupted try left half-done on the server
-    observe   what stands there now (``replay_facts``)
-    decide    the pure decision
-    act       a guarded operation, its intent stored before it (``replay_act``)
-    commit    the outcome, in one transaction (``replay_commit``)
-
-A process that dies between any two of these finds the record, and its intent if it had one,
-at the next start, and goes through the same steps: deciding on what stands on the server
-tells it whether the operation was executed. ``fault`` names the places.
+records at a time where they are independent (``replay_steps``).
 """
 
 from __future__ import annotations
@@ -21,44 +11,25 @@ import logging
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, suppress
 
-from msgspec.structs import replace
-
-from awayfs.core.decide import (
-    AlreadyDone,
-    Apply,
-    Conflict,
-    Decision,
-    Facts,
-    NeedDigest,
-    Parent,
-    Wait,
-    decide,
-)
-from awayfs.core.decide import Refused as RefusedDecision
-from awayfs.core.errors import NotFound, Refused, RemoteError, Unreachable
-from awayfs.core.facts import digest_seen, if_as_known
+from awayfs.core.errors import Unreachable
 from awayfs.core.pace import Estimate
-from awayfs.core.records import Record, RecordKind, RecordState
-from awayfs.core.types import Committed, Kind, Mismatch, NodeId
-from awayfs.ports.remote import Intent
+from awayfs.core.records import RecordState
+from awayfs.core.types import Kind, NodeId
 from awayfs.volume.ageing import Ageing
 from awayfs.volume.being_written import BeingWritten
 from awayfs.volume.context import Context
-from awayfs.volume.fault import fault
 from awayfs.volume.flying import Flying
-from awayfs.volume.left_names import LeftNames
-from awayfs.volume.observe import Observer
 from awayfs.volume.parking import Parking
 from awayfs.volume.replay_act import Actor
-from awayfs.volume.replay_commit import Committer, Found
+from awayfs.volume.replay_batches import Batches
+from awayfs.volume.replay_commit import Committer
 from awayfs.volume.replay_facts import FactFinder
-from awayfs.volume.replay_failures import Failures
 from awayfs.volume.replay_optimise import Optimiser
 from awayfs.volume.replay_progress import Progress
 from awayfs.volume.replay_queue import Queue
+from awayfs.volume.replay_steps import Steps
 from awayfs.volume.replay_waits import Waits
 from awayfs.volume.revive import Reviver
-from awayfs.volume.versions import Torn, Version, Versions
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +49,6 @@ class Replay:
     def __init__(
         self,
         context: Context,
-        observer: Observer,
         finder: FactFinder,
         actor: Actor,
         committer: Committer,
@@ -88,24 +58,27 @@ class Replay:
         self._context = context
         self._store = context.store
         self._sending = context.sending
-        self._observer = observer
-        self._finder = finder
-        self._actor = actor
-        self._committer = committer
-        self._parking = parking
-        self._reviver = reviver
-        self._left_names = LeftNames(context)
-        self._versions = Versions(context)
         self._woken = asyncio.Event()
         self._queue = Queue(context.store.journal, self._is_directory)
         self._optimiser = Optimiser(context.store, committer.discard_if_unused, self._is_directory)
         self._optimising = asyncio.Lock()
         self._in_flight = Flying(context.store.journal)
+        self._batches = Batches(context, finder, actor.puts)
         self._waits = Waits(context)
-        self._failures = Failures(context, self._waits, parking, finder.meanwhile, self._tidy)
         self._settled = asyncio.Condition()
         self.active = False
         self._being_written = BeingWritten(context)
+        self.steps = Steps(
+            context,
+            finder,
+            actor,
+            committer,
+            parking,
+            reviver,
+            self._waits,
+            self._being_written,
+            self._queue.not_done,
+        )
         self.ageing = Ageing(context)
         context.effective.on_change.append(self.wake)
 
@@ -158,7 +131,7 @@ class Replay:
                 continue
             except (Unreachable, OSError) as error:
                 log.warning("replay stopped, and goes on soon: %s", error)
-                self._failures.make_room(error)
+                self.steps.make_room(error)
             except Exception:
                 log.exception("replay failed")
             self._woken.set()
@@ -197,7 +170,7 @@ class Replay:
     async def prepare(self) -> None:
         """The server may be there soon: what can be done without it need not wait for it."""
         await self.tidy()
-        await self._queue.read_ahead(lambda: not self.active)
+        await self._queue.read_ahead(lambda: not self.active, self._store.nodes.foresee)
 
     async def wait_for_node(self, node: NodeId) -> None:
         """Until nothing that is there of a node now is left to send, or it cannot be sent now."""
@@ -323,8 +296,13 @@ class Replay:
             room = min(AT_ONCE, self._in_flight.room(weak=self._context.link.weak))
             if not (started := await self._queue.start(room, self._sending.choice())):
                 break
-            for seq in started:
-                self._in_flight.start(seq, self._guarded(seq))
+            batches, alone = self._batches.of(started)
+            for seq in alone:
+                self._in_flight.start([seq], self.steps.alone(seq))
+            for batch in batches:
+                self._in_flight.start(
+                    [one.seq for one in batch], self.steps.together(batch, self._in_flight.part)
+                )
             await asyncio.sleep(0)
 
     def _after(self, seq: int) -> bool:
@@ -334,131 +312,6 @@ class Replay:
         moved = self._queue.back(seq, waits=waits)
         self._waits.forget_if_gone(seq)
         return moved
-
-    async def _guarded(self, seq: int) -> None:
-        """One record; nothing it meets may stop the others."""
-        sent = self._store.journal.get(seq)
-        try:
-            await self.one(seq)
-        except Unreachable:
-            self._waits.add(seq)
-        except Torn:
-            self._being_written.torn(seq)
-            self._waits.add(seq)
-        except Refused as error:
-            await self._failures.refused(seq, sent, error)
-        except (RemoteError, OSError) as error:
-            log.warning("record %d: %s", seq, error)
-            self._failures.make_room(error)
-            self._failures.note(seq, error)
-        except Exception as error:
-            log.exception("record %d cannot be replayed", seq)
-            self._failures.note(seq, error)
-
-    async def one(self, seq: int) -> None:
-        """Take one record through all steps; it is gone, parked or waiting after that."""
-        record = self._store.journal.get(seq)
-        if record is None or record.state is RecordState.PARKED:
-            return
-        if self._being_written.is_only_mapped(record):
-            self._waits.for_close(seq)
-            return
-        if self._being_written.is_unfinished(record):
-            self._waits.add(seq)
-            return
-        earlier, settled = self._store.intents.get(seq), None
-        if earlier is not None:
-            if not self._actor.resumes(record, earlier[0]):
-                settled = await self._tidy(seq)
-            fault("replay.settled")
-        unsure_of_parent = earlier is not None
-        unseen = self._finder.may_go_unseen(record, earlier)
-        for _ in range(ROUNDS):
-            if settled is not None:
-                await self._actor.relinker.follow_earlier(record, settled)
-            revived = not unsure_of_parent or await self._reviver.revive_for(record)
-            before = None if unseen else self._versions.of(record.node)
-            facts = await self._finder.gather(record, earlier, unseen=unseen)
-            if settled is not None and self._finder.where_now(record, settled) != settled:
-                settled = await self._tidy(seq)  # the look around found its directory elsewhere
-                continue
-            if not revived:
-                facts = replace(facts, parent=Parent.REPLACED)
-            seen, decision = await self._decide(facts)
-            log.debug("%s: %s", record, decision)
-            fault("replay.decided")
-            if unseen and record.kind is not RecordKind.CREATE:
-                if (known := if_as_known(facts, decision)) is None:
-                    unseen = False
-                    continue
-                decision = known
-            if not isinstance(decision, Apply):
-                await self._tidy(seq)
-                await self._without_acting(record, facts, decision, before, seen)
-                return
-            try:
-                outcome = await self._actor.act(record, facts, decision)
-            except NotFound:
-                if not unseen or record.kind is RecordKind.CREATE:
-                    unsure_of_parent, unseen = True, False
-                    continue
-                outcome = Mismatch(None)  # what to bring back for it, a look tells first
-            if isinstance(outcome, Committed):
-                fault("replay.acted")
-                left = await self._left_names.look(record, facts, acted=True)
-                await self._committer.commit(record, facts, outcome.entry, left=left)
-                return
-            settled = await self._tidy(seq)
-            if unseen:  # what was tried did nothing, and was no more than a way to look
-                unseen, settled = False, None
-                self._actor.thaw(record)
-            earlier = self._store.intents.get(seq)
-        log.warning("record %d: the server keeps changing; later again", seq)
-        self._waits.add(seq)
-
-    async def _tidy(self, seq: int) -> Intent | None:
-        """Nothing that an operation staged stays on the server when it is not carried out.
-
-        What was settled; None where no operation was begun.
-        """
-        started = self._store.intents.get(seq)
-        record = self._store.journal.get(seq) if started is not None else None
-        if started is None or record is None:
-            return None
-        intent = self._finder.where_now(record, started[0])
-        await self._actor.settle(intent)
-        await self._actor.relinker.settle(record, intent, started[1])
-        return intent
-
-    async def _decide(self, facts: Facts) -> tuple[Facts, Decision]:
-        """The decision, and the facts with all digests that it took."""
-        decision = decide(facts)
-        while isinstance(decision, NeedDigest):
-            facts = await self._finder.with_digest(facts, decision.which)
-            decision = decide(facts)
-        return facts, decision
-
-    async def _without_acting(
-        self, record: Record, facts: Facts, decision: Decision, before: Version | None, seen: Facts
-    ) -> None:
-        match self._finder.meanwhile.again(record), decision:
-            case _, Wait():  # perhaps for what waits for a decision, after it in the journal
-                self._queue.not_done(record.seq)
-                self._waits.failed(record.seq)
-            case True, _:
-                self._waits.add(record.seq)
-            case _, AlreadyDone(entry) if before is not None:
-                self._actor.freeze_as_sent(record, before)
-                entry = await self._actor.complete(record, facts, entry)
-                left = await self._left_names.look(record, facts, acted=False)
-                found = Found(digest_seen(seen, decision.entry))
-                await self._committer.commit(record, facts, entry, found=found, left=left)
-            case _, Conflict() as conflict:
-                await self._parking.conflict(record, facts, conflict)
-            case _, RefusedDecision(code, reason):
-                await self._parking.refused(record, facts, code, reason)
-            case _:
-                raise AssertionError(decision)
 
     def _is_directory(self, node: NodeId) -> bool:
         found = self._store.nodes.get(node)

@@ -11,7 +11,6 @@ import asyncio
 import errno
 import logging
 import os
-from collections.abc import Iterable
 
 from msgspec import structs
 from msgspec.structs import replace
@@ -19,7 +18,7 @@ from msgspec.structs import replace
 from awayfs.core.decide import Apply, Facts
 from awayfs.core.errors import NotFound, Refused, Unreachable
 from awayfs.core.facts import mode_set_there
-from awayfs.core.records import Record, RecordKind, RecordState
+from awayfs.core.records import Record, RecordKind
 from awayfs.core.types import (
     ABSENT,
     Committed,
@@ -36,15 +35,15 @@ from awayfs.volume.context import Context
 from awayfs.volume.displaced import Displaced
 from awayfs.volume.fault import fault
 from awayfs.volume.fetch import Fetcher
-from awayfs.volume.journaling import Journaling
+from awayfs.volume.freezing import Freezer
 from awayfs.volume.meter import Way
 from awayfs.volume.op_ids import move_op, own_op
 from awayfs.volume.places import Places
+from awayfs.volume.puts import Load, Puts
 from awayfs.volume.relinking import Relinker
 from awayfs.volume.replay_facts import FactFinder
 from awayfs.volume.rest import gaps_come_from
 from awayfs.volume.sent_attributes import SentAttributes
-from awayfs.volume.small_contents import Small, SmallContents
 from awayfs.volume.suspects import digest_soon
 from awayfs.volume.together import Together
 from awayfs.volume.uploading import Uploads, is_begun
@@ -69,16 +68,16 @@ class Actor:
         self._together = together
         self._context = context
         self._store = context.store
-        self._journaling = Journaling(context)
         self._fetcher = fetcher
         self._finder = finder
         self._client = client
         self.relinker = Relinker(context, finder, client)
         self._attributes = SentAttributes(context)
+        self.freezer = Freezer(context, finder.meanwhile, together)
+        self.puts = Puts(context, self.freezer, self._attributes, client, together)
         self._displaced = Displaced(context, finder.meanwhile.is_decided)
         self._uploads = Uploads(context.link, context.store.intents)
         self._versions = Versions(context)
-        self._small = SmallContents(context, self._attributes)
 
     def op_id(self, record: Record) -> str:
         """The operation id of a record: the same at every try, unlike any other client's."""
@@ -112,79 +111,6 @@ class Actor:
             case RecordKind.SETXATTR:
                 return await self._set_xattr(record, places, decision)
 
-    async def freeze(
-        self, record: Record, intent: Intent, stage: str, sent: Version | None = None
-    ) -> None:
-        """The record goes out now: never again merged, and what it wants is on record.
-
-        ``Torn`` when the content is not the one that was ``sent`` any more.
-        """
-        await self._together.do(lambda: self._freeze(record, intent, stage, sent))
-        fault("replay.frozen")
-
-    def _freeze(self, record: Record, intent: Intent, stage: str, sent: Version | None) -> None:
-        torn = sent is not None and self._versions.of(record.node) != sent
-        if torn or self._finder.meanwhile.is_decided(record):
-            raise Torn
-        with self._store.transaction():
-            self._store.intents.set(record.seq, intent, stage)
-            self._set_states((record, *self._stores(record)), RecordState.FROZEN)
-            self._follow_mapped(record)
-
-    def _set_states(self, records: Iterable[Record], state: RecordState) -> None:
-        self._store.journal.set_states((one.seq for one in records), state)
-
-    def thaw(self, record: Record) -> None:
-        """What went out unseen found the server changed, and did nothing, which is settled."""
-        with self._store.transaction():
-            self._store.intents.clear(record.seq)
-            self._set_states((record, *self.carried(record)), RecordState.PENDING)
-
-    def freeze_as_sent(self, record: Record, before: Version) -> None:
-        """What stands on the server is found to be what is here; what follows is new.
-
-        ``before`` is the content that was compared. ``Torn`` when it has changed since: the
-        record then still stands for what the server does not have.
-        """
-        if record.kind not in (RecordKind.STORE, RecordKind.CREATE):
-            return
-        known = self._store.journal.get(record.seq)
-        if known is None or known.state is RecordState.FROZEN:
-            return
-        if self._versions.of(record.node) != before:
-            raise Torn
-        with self._store.transaction():
-            self._set_states((record, *self._stores(record)), RecordState.FROZEN)
-            self._follow_mapped(record)
-
-    def _follow_mapped(self, record: Record) -> None:
-        """What a program writes through a mapping is not seen: another record tells of it.
-
-        It is there before anything is sent, so that a daemon that dies leaves it.
-        """
-        if record.kind not in (RecordKind.STORE, RecordKind.CREATE):
-            return
-        opened = self._context.opened.get(record.node)
-        if opened is not None and opened.mappers and self._store.nodes.names(record.node):
-            self._journaling.store(record.node)
-
-    def carried(self, record: Record) -> list[Record]:
-        """Records that the upload of a CREATE settles along with it: the stores until then.
-
-        They were frozen with it. A later one is about a write that came while it was away.
-        """
-        return [one for one in self._stores(record) if one.state is RecordState.FROZEN]
-
-    def _stores(self, record: Record) -> list[Record]:
-        """The stores that go out with a CREATE."""
-        if record.kind is not RecordKind.CREATE:
-            return []
-        return [
-            other
-            for other in self._store.journal.of_node(record.node)
-            if other.kind is RecordKind.STORE and other.state is not RecordState.PARKED
-        ]
-
     async def _store_content(
         self, record: Record, path: bytes, facts: Facts, decision: Apply
     ) -> Outcome:
@@ -213,14 +139,14 @@ class Actor:
         self, record: Record, path: bytes, expected: Expected, mode: int | None = None
     ) -> Outcome:
         """``mode``: what it gets instead of the one that it has here."""
-        self._save_open(record.node)
+        self._context.opened.save_if_open(record.node)
         node = self._context.node(record.node)
         if node is None:
             raise OSError(errno.ESTALE, "nothing to send: the node is gone")
         if not self._store.content.covers(node.id, 0, node.size):
             await self._fetcher.whole_to_send(node.id)
-        if self._small.goes_at_once(record.seq, node):
-            return await self._put(record, path, expected, mode)
+        if self.puts.goes_at_once(record.seq, node):
+            return await self.puts.send(Load(record, path, expected, mode))
         op, directory = self.op_id(record), path.rpartition(b"/")[0]
         intent = Intent(op=op, path=path, expected=expected, sent=await self._sent(record, path))
         stage = REFUSED if self._store.intents.is_refused(record.seq) else "staging"
@@ -230,7 +156,7 @@ class Actor:
         fault("replay.staged")
         full = Intent(op, path, expected, staged=staged, staged_digest=digest)
         try:
-            await self.freeze(record, full, "replacing", sent)
+            await self.freezer.freeze(record, full, "replacing", sent)
         except Torn:
             self._uploads.forget(record.seq)
             await self._context.link.call(lambda remote: remote.discard_staged(op, directory))
@@ -238,29 +164,6 @@ class Actor:
         outcome = await self._context.link.call(lambda remote: remote.replace(op, path, expected))
         if isinstance(outcome, Mismatch):  # what we know, seen elsewhere, has moved (``adopt``)
             self._store.intents.set(record.seq, full, REFUSED)
-        return outcome
-
-    async def _put(
-        self, record: Record, path: bytes, expected: Expected, mode: int | None
-    ) -> Outcome:
-        """Content, attributes and name go in one call. What goes is what is there as it freezes."""
-        op = self.op_id(record)
-
-        def freeze() -> tuple[Small, Intent]:
-            self._save_open(record.node)
-            small = self._small.read(record.node, mode)
-            intent = Intent(op, path, expected, staged=small.entry, staged_digest=small.digest)
-            self._freeze(record, intent, "putting", None)  # it was compared just now
-            return small, intent
-
-        small, intent = await self._together.do(freeze)
-        fault("replay.frozen")
-        given = small.content, small.attributes, expected
-        with self._context.link.meter.moving(Way.UP) as moved:
-            outcome = await self._context.link.call(lambda r: r.put(op, path, *given))
-            moved.bytes = len(small.content)
-        if isinstance(outcome, Mismatch):
-            self._store.intents.set(record.seq, intent, REFUSED)
         return outcome
 
     def resumes(self, record: Record, intent: Intent) -> bool:
@@ -285,7 +188,7 @@ class Actor:
         """Upload to the staged name. The content's digest, where the entry has no id to know it by
         after a lost answer, and which content was there before: the file may have changed since.
         """
-        self._save_open(node_id)
+        self._context.opened.save_if_open(node_id)
         node = self._context.node(node_id)
         assert node is not None
         fd = self._store.content.open(node_id)
@@ -326,11 +229,6 @@ class Actor:
                 raise Unreachable(str(error)) from error
             log.warning("node %d is removed while it is open and partly here: %s", node, error)
 
-    def _save_open(self, node: NodeId) -> None:
-        """Size, time and ranges of a file that is open, as they are at this moment."""
-        if (opened := self._context.opened.get(node)) is not None:
-            self._context.opened.save(opened)
-
     async def complete(self, record: Record, facts: Facts, entry: Entry | None) -> Entry | None:
         """What remains to be done where the content, or the object, stands there already.
 
@@ -363,7 +261,7 @@ class Actor:
         target = places.target
         assert node is not None and target is not None
         op = self.op_id(record)
-        await self.freeze(record, Intent(op=op, path=target, expected=ABSENT), "making")
+        await self.freezer.freeze(record, Intent(op=op, path=target, expected=ABSENT), "making")
         return await self._context.link.call(
             lambda remote: remote.make(
                 op, target, node.kind, self._attributes.new(node), node.target or b"", node.rdev
@@ -374,14 +272,16 @@ class Actor:
         source, target = places.path, places.target
         assert source is not None and target is not None
         op = self.op_id(record)
-        await self.freeze(record, Intent(op=op, path=target, expected=ABSENT), "linking")
+        await self.freezer.freeze(record, Intent(op=op, path=target, expected=ABSENT), "linking")
         return await self._context.link.call(lambda remote: remote.link(op, source, target))
 
     async def _remove(self, record: Record, places: Places, decision: Apply) -> Outcome:
         path = places.path
         assert path is not None
         op = self.op_id(record)
-        await self.freeze(record, Intent(op=op, path=path, expected=decision.expected), "removing")
+        await self.freezer.freeze(
+            record, Intent(op=op, path=path, expected=decision.expected), "removing"
+        )
         return await self._context.link.call(
             lambda remote: remote.remove(op, path, decision.expected)
         )
@@ -400,7 +300,7 @@ class Actor:
         )
         if record.kind is RecordKind.EXCHANGE:
             return await self._exchange(record, intent, facts)
-        await self.freeze(record, intent, "moving")
+        await self.freezer.freeze(record, intent, "moving")
         return await self._context.link.call(
             lambda r: r.rename(op, source, target, decision.expected, decision.target)
         )
@@ -414,7 +314,7 @@ class Actor:
         able = self._context.link.capabilities
         in_one = able is not None and able.exchange
         begun = intent if in_one else replace(intent, crossing=Crossing.BACK)
-        await self.freeze(record, begun, "moving")
+        await self.freezer.freeze(record, begun, "moving")
         source, expected = intent.other_path, intent.other_expected
         assert source is not None and expected is not None
         outcome = await self._context.link.call(
@@ -452,7 +352,7 @@ class Actor:
         assert path is not None
         wanted = self._attributes.possible(decision.attributes or record.attributes)
         intent = Intent(op=self.op_id(record), path=path, expected=decision.expected)
-        await self.freeze(record, intent, "setting")
+        await self.freezer.freeze(record, intent, "setting")
         return await self._context.link.call(
             lambda remote: remote.set_attributes(path, wanted, decision.expected)
         )
@@ -461,7 +361,7 @@ class Actor:
         path, name, value = places.path, record.xattr_name, record.xattr_value
         assert path is not None
         intent = Intent(op=self.op_id(record), path=path, expected=decision.expected)
-        await self.freeze(record, intent, "setting")
+        await self.freezer.freeze(record, intent, "setting")
         return await self._context.link.call(
             lambda remote: remote.set_xattr(path, name, value, decision.expected)
         )

@@ -7,6 +7,7 @@ with oneself.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 
 from msgspec import Struct
@@ -24,10 +25,10 @@ from awayfs.volume.changes import Changes
 from awayfs.volume.context import Context
 from awayfs.volume.decided_meanwhile import DecidedMeanwhile
 from awayfs.volume.fault import fault
+from awayfs.volume.freezing import Freezer
 from awayfs.volume.left_names import Left, LeftNames
 from awayfs.volume.observe import Observer
 from awayfs.volume.removing import Remover
-from awayfs.volume.replay_act import Actor
 from awayfs.volume.together import Together
 
 LEAVING = (RecordKind.REMOVE, RecordKind.RENAME)
@@ -40,6 +41,20 @@ class Found(Struct, frozen=True):
     digest: bytes | None
 
 
+class Through(Struct, frozen=True):
+    """A record whose change stands on the server; ``entry`` is the node there.
+
+    ``found``: it stood there already, made by an earlier try or by somebody else.
+    ``left``: a file that lost a name to it and has others.
+    """
+
+    record: Record
+    facts: Facts
+    entry: Entry | None
+    found: Found | None = None
+    left: Left | None = None
+
+
 class Committer:
     """Commits outcomes of records."""
 
@@ -48,7 +63,7 @@ class Committer:
         context: Context,
         observer: Observer,
         changes: Changes,
-        actor: Actor,
+        freezer: Freezer,
         together: Together,
     ) -> None:
         self._together = together
@@ -58,7 +73,7 @@ class Committer:
         self._server = context.store.server
         self._observer = observer
         self._changes = changes
-        self._actor = actor
+        self._freezer = freezer
         self._adopter = Adopter(context)
         self._left_names = LeftNames(context)
         self._meanwhile = DecidedMeanwhile(context.store)
@@ -68,55 +83,48 @@ class Committer:
         """Drop a node that nothing refers to any more."""
         self._changes.discard_if_unused(node)
 
-    async def commit(
-        self,
-        record: Record,
-        facts: Facts,
-        entry: Entry | None,
-        *,
-        found: Found | None = None,
-        left: Left | None = None,
-    ) -> None:
-        """The record's change stands on the server; ``entry`` is the node there.
-
-        ``found``: it stood there already, made by an earlier try or by somebody else.
-        ``left``: a file that lost a name to it and has others.
-        """
-        await self._together.do(lambda: self._commit(record, facts, entry, found, left))
+    async def commit(self, *through: Through) -> None:
+        """Write these down."""
+        await self._together.do(lambda: self._commit(through))
         fault("replay.committed")
 
-    def _commit(
-        self,
-        record: Record,
-        facts: Facts,
-        entry: Entry | None,
-        found: Found | None,
-        left: Left | None,
-    ) -> None:
-        by_others = found is not None
-        if self._meanwhile.again(record):
-            self._observer.committed(*{record.parent, record.to_parent, ROOT} - {0})
-            return
-        carried = self._actor.carried(record) if self._carries(record, facts, by_others) else []
-        started = self._store.intents.get(record.seq)
+    def _commit(self, through: Sequence[Through]) -> None:
         with self._store.transaction():
-            self._store.journal.remove([record.seq, *(r.seq for r in carried)])
-            self._store.intents.clear(record.seq)  # it goes with the record, if that was there
-            self._outdate_times(carried)
-            self._apply(record, facts, entry, by_others, self._digest_of(entry, started, found))
-            if left is not None:
-                self._left_names.adopt(left)
-            elif record.kind is RecordKind.REMOVE:
-                self._take_for_new(record.node)
-            names = self._server.names(record.node)
-            for place in names:
-                self._server.seen(*place)
-            directories = {record.parent, record.to_parent, ROOT, *(name[0] for name in names)}
-            self._store.db.on_commit(lambda: self._tell(record.node, directories))
-            for node in {record.node, record.replaced} - {0}:
-                self._changes.discard_if_unused(node)
-            if record.kind in LEAVING:
-                self._remover.let_go_above(record.parent)
+            ours = [one for one in through if not self._goes_anew(one.record)]
+            started = {one.record.seq: self._store.intents.get(one.record.seq) for one in ours}
+            carried = {one.record.seq: self._carried(one) for one in ours}
+            also = [store.seq for stores in carried.values() for store in stores]
+            self._store.journal.remove([*started, *also])
+            self._store.intents.clear_all(started)  # they go with records that were there
+            for one in ours:
+                self._outdate_times(carried[one.record.seq])
+                self._note(one, started[one.record.seq])
+
+    def _goes_anew(self, record: Record) -> bool:
+        """Whether it was decided meanwhile that a record has to go again."""
+        if not self._meanwhile.again(record):
+            return False
+        self._observer.committed(*{record.parent, record.to_parent, ROOT} - {0})
+        return True
+
+    def _note(self, one: Through, started: tuple[Intent, str] | None) -> None:
+        """What the server has by one of them."""
+        record, by_others = one.record, one.found is not None
+        digest = self._digest_of(one.entry, started, one.found)
+        self._apply(record, one.facts, one.entry, by_others, digest)
+        if one.left is not None:
+            self._left_names.adopt(one.left)
+        elif record.kind is RecordKind.REMOVE:
+            self._take_for_new(record.node)
+        names = self._server.names(record.node)
+        for place in names:
+            self._server.seen(*place)
+        directories = {record.parent, record.to_parent, ROOT, *(name[0] for name in names)}
+        self._store.db.on_commit(lambda: self._tell(record.node, directories))
+        for node in {record.node, record.replaced} - {0}:
+            self._changes.discard_if_unused(node)
+        if record.kind in LEAVING:
+            self._remover.let_go_above(record.parent)
 
     def _tell(self, node: NodeId, directories: set[NodeId]) -> None:
         """It is committed at this moment: what was listed before is outdated."""
@@ -140,14 +148,16 @@ class Committer:
             else:
                 journal.remove([record.seq])
 
-    def _carries(self, record: Record, facts: Facts, by_others: bool) -> bool:
-        """Whether the content of a created file is on the server with it.
+    def _carried(self, one: Through) -> list[Record]:
+        """The stores whose content is on the server with the file that was created.
 
         Of a file that an earlier, cut-off try left empty it is not: its store goes out yet.
         """
+        record, facts = one.record, one.facts
         if record.kind is not RecordKind.CREATE or facts.kind is not Kind.FILE:
-            return False
-        return not by_others or facts.local_digest is not None or self._same_as_staged(facts)
+            return []
+        sent = one.found is None or facts.local_digest is not None or self._same_as_staged(facts)
+        return self._freezer.carried(record) if sent else []
 
     def _same_as_staged(self, facts: Facts) -> bool:
         there, ours = facts.target_current, facts.ours

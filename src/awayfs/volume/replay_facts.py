@@ -44,7 +44,18 @@ class FactFinder:
 
     def may_go_unseen(self, record: Record, earlier: tuple[Intent, str] | None) -> bool:
         """Whether a first try may do without a look at the server (``core.facts``)."""
-        node, retried = self._context.node(record.node), earlier is not None
+        return self._may_go_unseen(record, self.places(record), earlier is not None)
+
+    def unseen(self, record: Record) -> tuple[Facts, Places] | None:
+        """All that a first try needs to be decided on without any look; None where it takes one."""
+        places = self.places(record)
+        is_there = record.kind is RecordKind.CREATE and places.path is not None
+        if is_there or not self._may_go_unseen(record, places, retried=False):
+            return None
+        return self._unseen(record, places), places
+
+    def _may_go_unseen(self, record: Record, places: Places, retried: bool) -> bool:
+        node = self._context.node(record.node)
         if record.kind is RecordKind.CREATE:
             return node is not None and may_assume_free(record, node.kind, node.size, retried)
         able = self._context.link.capabilities
@@ -54,7 +65,7 @@ class FactFinder:
             node is None or node.size > able.put or not self.is_whole(node)
         ):
             return False
-        server, places = self._store.server, self.places(record)
+        server = self._store.server
         base, names = server.get(record.node), len(server.names(record.node))
         if places.path is None or places.path == places.target:
             return False

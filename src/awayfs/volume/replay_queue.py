@@ -6,12 +6,13 @@ whomever, through ``Journal.on_change``; what is appended is read when its turn 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from awayfs.core.claims import IsDirectory
 from awayfs.core.order import Order
-from awayfs.core.records import RecordState
+from awayfs.core.records import Record, RecordState
 from awayfs.core.sending import Choice
+from awayfs.core.types import NodeId
 from awayfs.store.journal import Journal
 from awayfs.volume.slices import Slices, in_slices
 
@@ -85,11 +86,17 @@ class Queue:
             await slices.pause()
         return []
 
-    async def read_ahead(self, may_go_on: Callable[[], bool]) -> None:
-        """Read the head of the journal while nothing is sent, that is, as long as it may go on."""
+    async def read_ahead(
+        self, may_go_on: Callable[[], bool], foresee: Callable[[Iterable[NodeId]], None]
+    ) -> None:
+        """Read the head of the journal while nothing is sent, that is, as long as it may go on.
+
+        ``foresee`` is told of the nodes that it is about.
+        """
         slices, until = Slices(), self._journal.last_seq()
         while may_go_on() and self._read_to < until and len(self._order) < AHEAD:
-            self._read_on(until)
+            read = self._read_on(until)
+            foresee({record.node for record in read})
             await slices.pause()
 
     async def _choose(self, choice: Choice, slices: Slices) -> None:
@@ -144,10 +151,11 @@ class Queue:
         else:
             self._order.put(record)
 
-    def _read_on(self, to: int) -> None:
+    def _read_on(self, to: int) -> list[Record]:
         """A few more, but no further than this seq."""
         read = self._journal.all(limit=BATCH, after=self._read_to)
         for record in read:
             if record.seq <= to:
                 self._order.put(record)
         self._read_to = min(read[-1].seq, to) if read else to
+        return read

@@ -31,7 +31,6 @@ SMALL = 8 << 20
 """So much is fetched before the first write to a file is answered."""
 PATIENCE_S = 2.0
 """A write waits no longer for it; the fetch goes on."""
-BATCH = 200
 
 
 class Rest:
@@ -83,14 +82,18 @@ class Rest:
                 return
 
     def _beginning(self) -> Generator[None, None, None]:
-        last = 0
-        while records := self._store.journal.all(limit=BATCH, after=last):
-            for record in records:
-                waits = record.state is not RecordState.PARKED
-                if record.kind is RecordKind.STORE and waits and self._is_partial(record.node):
-                    self.begin(record.node)
-                yield
-            last = records[-1].seq
+        for node, size in self._store.journal.sizes():
+            is_open = self._context.opened.get(node) is not None  # it may have grown
+            maybe = is_open or not self._store.content.covers(node, 0, size)
+            if maybe and self._is_to_be_sent(node) and self._is_partial(node):
+                self.begin(node)
+            yield
+
+    def _is_to_be_sent(self, node: NodeId) -> bool:
+        return any(
+            record.kind is RecordKind.STORE and record.state is not RecordState.PARKED
+            for record in self._store.journal.of_node(node)
+        )
 
     def _is_partial(self, node_id: NodeId) -> bool:
         node = self._context.node(node_id)

@@ -118,10 +118,9 @@ class Volume:
         actor = Actor(context, self.fetcher, finder, client, together)
         self.replay = Replay(
             context,
-            self.observer,
             finder,
             actor,
-            Committer(context, self.observer, self.changes, actor, together),
+            Committer(context, self.observer, self.changes, actor.freezer, together),
             Parking(context, finder, self.virtual.server_variants, moved),
             Reviver(context, self.observer, client),
         )
