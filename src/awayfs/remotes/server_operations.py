@@ -6,6 +6,7 @@ One is done when it has an ``answer``. The phases are those of a batch.
 # Runs on the server: see ``server_program``. No future annotations, no "|": Python 3.6 reads this.
 
 import errno
+import functools
 import os
 import stat
 import struct
@@ -16,16 +17,19 @@ from awayfs.remotes.server_steps import (  # it is sent before this one
     ABSENT,
     ASKED_DIGEST,
     ASKED_FENCE,
+    ASKED_MAKE,
     ASKED_PUT,
     ASKED_REMOVE,
     ASKED_RENAME,
     CREATE,
+    DIRECTORY,
     DONE,
     FAILED,
     FENCE,
     HEAD,
     INHERIT,
     KEEP,
+    MAKE,
     MISMATCH,
     NO,
     PUT,
@@ -40,6 +44,7 @@ from awayfs.remotes.server_steps import (  # it is sent before this one
     Fence,
     Unusual,
     Wanted,
+    allowed,
     back,
     begin_writeback,
     cut,
@@ -217,11 +222,8 @@ class Put(Operation):
         self.owner = owner or (-1, -1)
 
     def give(self, uid: int, gid: int) -> None:
-        """Another owner, where we may."""
-        try:
-            os.fchown(self.fd, uid, gid)
-        except OSError:
-            pass  # the content is worth having under another owner
+        """Another owner, where we may: the content is worth having under this one, too."""
+        allowed(os.fchown, self.fd, uid, gid)
 
     def sync(self) -> None:
         try:
@@ -421,6 +423,45 @@ class Rename(Operation):
         self.tell(DONE | flags, shown)
 
 
+class Make(Operation):
+    """A directory."""
+
+    def __init__(self, shared: Shared, number: int, body: bytes) -> None:
+        Operation.__init__(self, shared, number)
+        op, path, self.mode, self.uid, self.gid, self.mtime, self.atime = MAKE.unpack_from(body)
+        self.path = cut(body, MAKE.size, op, path)[1]
+
+    def act(self) -> None:
+        directory, name = self.at(self.path)
+        self.shared.go_on()
+        try:
+            # Its owner could not open what is not to be read.
+            os.mkdir(name, self.mode & 0o777 | stat.S_IRWXU, dir_fd=directory)
+        except FileExistsError:
+            return self.mismatch(directory, name)
+        reach("made")
+        self.half_done = True
+        self.changes(directory)
+        fd = os.open(name, DIRECTORY, dir_fd=directory)
+        try:
+            self.shared.learn(fd)
+            self.dress(fd)
+            found = os.fstat(fd)
+        finally:
+            os.close(fd)
+        return self.tell(DONE, entry(found))
+
+    def dress(self, fd: int) -> None:
+        """Its attributes: what is refused is left as it is."""
+        if self.uid >= 0 or self.gid >= 0:
+            allowed(os.fchown, fd, self.uid, self.gid)
+        if stat.S_IMODE(os.fstat(fd).st_mode) != self.mode:
+            allowed(os.fchmod, fd, self.mode)
+        if self.mtime >= 0:
+            times = self.atime * 1000000000, self.mtime * 1000000000
+            allowed(functools.partial(os.utime, ns=times), fd)
+
+
 class Digest(Operation):
     """The content of a file that is small enough."""
 
@@ -468,5 +509,6 @@ OPERATIONS = {
     ASKED_REMOVE: Remove,
     ASKED_RENAME: Rename,
     ASKED_DIGEST: Digest,
+    ASKED_MAKE: Make,
     ASKED_FENCE: MakeFence,
 }

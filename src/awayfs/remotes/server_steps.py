@@ -19,12 +19,13 @@ ENTRY = struct.Struct(">IQIII")  # mode, size, mtime, uid, gid
 PUT = struct.Struct(">BHHqqqqBBBB")
 REMOVE = struct.Struct(">BHBBB")
 RENAME = struct.Struct(">BHHBBB")
+MAKE = struct.Struct(">BHHqqqq")
 FENCE = struct.Struct(">BQQ")
 ROOT = struct.Struct(">I")
 SPENT = struct.Struct(">QI")
 OWNED = struct.Struct(">III")  # mode, uid, gid
 
-ASKED_PUT, ASKED_REMOVE, ASKED_RENAME, ASKED_DIGEST, ASKED_FENCE = range(1, 6)
+ASKED_PUT, ASKED_REMOVE, ASKED_RENAME, ASKED_DIGEST, ASKED_MAKE, ASKED_FENCE = range(1, 7)
 DONE, NO, MISMATCH, FAILED, ABSENT, UNKNOWN, BATCH = range(7)
 PUT_BACK, KEEP, SOURCE_BACK = 0x10, 0x20, 0x40
 """Beside a status: what lies at O is to be put back or kept, or put back to a rename's old name."""
@@ -384,6 +385,14 @@ def back(directory: int, aside: bytes, path: bytes) -> bool:
         return place(directory, aside, path)
     except OSError:
         return False
+
+
+def allowed(step: "Callable[..., None]", *given: int) -> None:
+    """Take a step that nothing depends on, if that may be."""
+    try:
+        step(*given)
+    except OSError:
+        pass
 
 
 def is_same(one: os.stat_result, other: os.stat_result) -> bool:

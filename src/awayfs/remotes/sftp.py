@@ -282,7 +282,12 @@ class SftpRemote:
         rdev: int = 0,
     ) -> Outcome:
         """See the port: directories and symlinks."""
-        async with self._at(path) as parts:
+        inside = self._at(path)
+        if kind is Kind.DIRECTORY:
+            made = await self._parts.by_program.make(op, path, attributes)
+            if made is not None:
+                return made
+        async with inside as parts:
             outcome = await parts.changes.make(op, path, kind, attributes, target)
             await parts.syncs.sync(parent(path))
             return outcome

@@ -99,6 +99,16 @@ class ByProgram:
         body = b"".join((head, op.encode(), path, token, rest, content))
         return await self._outcome(op, path, far.ASKED_PUT, body)
 
+    async def make(self, op: OpId, path: RemotePath, attributes: Attributes) -> Outcome | None:
+        """``Remote.make``, of a directory."""
+        if attributes.mode is None or len(path) > LONGEST_PATH:
+            return None
+        if not await self.program.may_ask():
+            return None
+        given = attributes.mode & 0o7777, *self._owner(attributes), *_times(attributes)
+        body = far.MAKE.pack(len(op), len(path), *given) + op.encode() + path
+        return await self._outcome(op, path, far.ASKED_MAKE, body)
+
     async def remove(self, op: OpId, path: RemotePath, expected: Expected) -> Outcome | None:
         """``Remote.remove``, of what is no directory."""
         wanted = self._wanted(path, expected) if await self.program.may_ask() else None
