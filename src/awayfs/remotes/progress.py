@@ -25,3 +25,21 @@ def tick(allow: float = 0.0) -> None:
     heard = listener.get()
     if heard is not None:
         heard(allow)
+
+
+def parts(count: int) -> list[Listener]:
+    """Listeners for steps that are taken at once within one call: as long as one of them may take,
+    the call may. A step is over with a last tick without seconds.
+    """
+    whole, allowed = listener.get(), [0.0] * count
+
+    def part(index: int) -> Listener:
+        def hear(allow: float) -> None:
+            if allow != KEEP:
+                allowed[index] = allow
+            if whole is not None:
+                whole(KEEP if allow == KEEP else max(allowed))
+
+        return hear
+
+    return [part(index) for index in range(count)]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from awayfs.core.types import Attributes, Expected, OpId, Outcome, RemotePath
 from awayfs.ports.remote import Put, Remote
+from awayfs.remotes import progress
 
 LARGEST_PUT = 32 << 10
 """So that what is under way fits into the memory of a small machine."""
@@ -38,10 +39,19 @@ async def put_in_steps(
 
 async def put_each(remote: Remote, puts: Sequence[Put]) -> list[Outcome | Exception]:
     """See ``Remote.put_many``."""
-    each = (remote.put(p.op, p.path, p.content, p.attributes, p.expected) for p in puts)
+    parts = zip(puts, progress.parts(len(puts)), strict=True)
+    each = (_put_as_part(remote, one, part) for one, part in parts)
     outcomes: list[Outcome | Exception] = []
     for outcome in await asyncio.gather(*each, return_exceptions=True):
         if isinstance(outcome, BaseException) and not isinstance(outcome, Exception):
             raise outcome
         outcomes.append(outcome)
     return outcomes
+
+
+async def _put_as_part(remote: Remote, put: Put, part: progress.Listener) -> Outcome:
+    progress.listener.set(part)  # in the context of a task of its own
+    try:
+        return await remote.put(put.op, put.path, put.content, put.attributes, put.expected)
+    finally:
+        progress.tick()
