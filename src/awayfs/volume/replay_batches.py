@@ -56,7 +56,7 @@ class Batches:
         alone: list[int] = []
         for seq in seqs:
             member: Member | None = None
-            with suppress(OSError):  # whoever sends it meets that again, and tells of it
+            with suppress(Exception):  # whoever sends it meets that again, and tells of it
                 member = self._member(seq)
             if member is None:
                 alone.append(seq)
