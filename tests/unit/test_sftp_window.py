@@ -11,6 +11,7 @@ from awayfs.remotes.sftp_window import (
     FIRST_WINDOW,
     LARGEST_AGAIN,
     LARGEST_FIRST,
+    QUEUED_MUCH_S,
     TELL_EVERY_S,
     Way,
     Window,
@@ -130,3 +131,24 @@ def test_it_begins_anew_with_half_of_what_the_link_bore_but_not_too_much(
     assert first_window(now, before) == begins
     assert first_window(now, None) == FIRST_WINDOW
     assert Window(ALL, begins).allowed == begins
+
+
+def test_what_was_hardly_used_tells_nothing_of_what_the_link_bears() -> None:
+    async def play() -> None:
+        window = Window(ALL, LARGEST_AGAIN)
+        async with window.room(50):  # the program's fence, at the beginning of each session
+            pass
+        assert not window.is_tried
+        await window.enter(window.allowed // 2 + 1)
+        assert window.is_tried, "though it is never answered, since the link died of it"
+
+    asyncio.run(play())
+
+
+def test_a_window_that_was_too_large_is_tried() -> None:
+    window = Window(ALL, LARGEST_AGAIN)
+    window.give(0, 0.0)
+    assert not window.is_tried
+    window.give(0, QUEUED_MUCH_S * 2)
+    assert window.is_tried
+    assert window.allowed == LARGEST_AGAIN // 2

@@ -67,6 +67,9 @@ class Window:
     the three seconds after which the server counts as gone. So the window follows the time
     that data waits beyond the link's own round trip: it grows below QUEUED_LITTLE_S and
     halves above QUEUED_MUCH_S. What somebody waits for goes before the rest that waits for room.
+
+    ``is_tried``: it was half full at least, answered or not, or too large. What a little question
+    tells of it is nothing.
     """
 
     def __init__(self, largest_io: int, first: int = FIRST_WINDOW) -> None:
@@ -108,7 +111,7 @@ class Window:
         """Hold ``count`` bytes, as soon as there is room; ``give`` has to follow."""
         ahead = self._first or (not first and self._waiting)
         if not ahead and not self._is_full(count):
-            self._used += count
+            self._hold(count)
             return
         one = _Waiting(count, asyncio.get_running_loop().create_future(), progress.listener.get())
         (self._first if first else self._waiting).append(one)
@@ -135,7 +138,7 @@ class Window:
         """Hold ``count`` bytes, if there is room at this moment; ``give`` has to follow."""
         if self._is_full(count):
             return False
-        self._used += count
+        self._hold(count)
         return True
 
     def give(self, count: int, took_s: float | None) -> None:
@@ -145,17 +148,21 @@ class Window:
         self._used -= count
         self._wake()
 
+    def _hold(self, count: int) -> None:
+        self._used += count
+        self.is_tried |= 2 * self._used >= self.allowed
+
     def _is_full(self, count: int) -> bool:
         return self._used > 0 and self._used + count > self.allowed
 
     def _learn(self, took_s: float, count: int) -> None:
         self._fastest_s = min(self._fastest_s, took_s)
-        self.is_tried = True
         queued = took_s - self._fastest_s
         if queued < QUEUED_LITTLE_S:
             self.allowed = min(LARGEST_WINDOW, self.allowed + count)
         elif queued > QUEUED_MUCH_S:
             self.allowed = max(SMALLEST_WINDOW, self.allowed // 2)
+            self.is_tried = True
 
     def _wake(self) -> None:
         """Give room to whom it fits, in order; the rest is told that something moves.
@@ -166,7 +173,7 @@ class Window:
             while waiting and (waiting[0].turn.done() or not self._is_full(waiting[0].count)):
                 one = waiting.popleft()
                 if not one.turn.done():
-                    self._used += one.count
+                    self._hold(one.count)
                     one.turn.set_result(None)
             if waiting:
                 break
