@@ -255,6 +255,29 @@ def test_one_that_is_written_to_at_the_wrong_moment_goes_later(
     played(tmp_path, play)
 
 
+def test_one_whose_record_is_gone_by_then_keeps_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play(world: World) -> None:
+        puts: Any = world.volume.replay.steps._actor.puts
+        send_all, journal = puts.send_all, world.store.journal
+
+        async def gone(loads: Any) -> Any:
+            monkeypatch.setattr(puts, "send_all", send_all)
+            journal.remove(journal.seqs_of(loads[1].record.node))
+            return await send_all(loads)
+
+        monkeypatch.setattr(puts, "send_all", gone)
+        world.volume.link.offline_by_hand()
+        nodes = made(world)
+        await back(world)
+        assert there(world) == {path: data for path, data in wanted().items() if path != "f1"}
+        assert not journal.count() and not world.store.intents.all()
+        assert not [node for node in nodes if world.volume.context.failures.of(node.id)]
+
+    played(tmp_path, play)
+
+
 @pytest.mark.parametrize("through", range(COUNT + 1))
 def test_a_link_that_is_cut_amid_a_batch_leaves_no_trace(
     through: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

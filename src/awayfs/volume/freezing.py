@@ -45,8 +45,8 @@ class Freezer:
         fault("replay.frozen")
 
     def require(self, record: Record) -> None:
-        """Raises ``Torn`` where a decision has made something else of a record meanwhile."""
-        if self._meanwhile.is_decided(record):
+        """Raises ``Torn`` where a record is gone, or a decision has made something else of it."""
+        if self._store.journal.get(record.seq) is None or self._meanwhile.is_decided(record):
             raise Torn
 
     def freeze_all(self, going: Sequence[tuple[Record, Intent]], stage: str) -> None:
