@@ -147,6 +147,8 @@ class Hooks:
         client = self._player.client
 
         def walk_and_write() -> None:
+            there = os.path.relpath(place, client.mountpoint)
+            _in_another_second(os.path.join(client.server.files, there))
             with ThreadPoolExecutor(1) as beside:
                 walk = beside.submit(client.awayfs, "hoard", root)
                 self._act_while(held, lambda: _write(place, content))
@@ -186,6 +188,12 @@ class Hooks:
         """The client went offline: what it must not have seen comes to the server."""
         while self._unseen:
             os.mkdir(self._unseen.pop())
+
+
+def _in_another_second(place: str) -> None:
+    """A change that only a digest would tell, in the second of the one before, no walk fetches."""
+    changed = os.stat(place).st_mtime
+    os.utime(place, (changed + 2, changed + 2))
 
 
 def _write(path: str, content: str) -> None:
