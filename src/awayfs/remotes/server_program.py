@@ -1,6 +1,6 @@
 """The program that does many small guarded changes on an SFTP server, under the user's account.
 
-``sftp_program`` sends this text, after ``server_steps`` and ``server_operations``, to a Python 3.6
+``sftp_program`` sends this text, after those of ``PARTS`` that come before it, to a Python 3.6
 or later over an SSH ``exec`` channel; nothing of awayfs is there, so they need the standard library
 alone. Frames come on stdin, answers go to stdout:
 
@@ -30,7 +30,8 @@ import select
 import sys
 import time
 
-from awayfs.remotes.server_operations import OPERATIONS, Shared
+from awayfs.remotes.server_batch import Shared
+from awayfs.remotes.server_operations import OPERATIONS
 from awayfs.remotes.server_steps import (
     AT_ONCE,
     BATCH,

@@ -401,7 +401,7 @@ class Program(asyncssh.SSHClientSession[bytes]):
             self._die("it ended")
 
 
-PARTS = ("server_steps", "server_operations", "server_program")
+PARTS = ("server_steps", "server_batch", "server_operations", "server_program")
 """Modules that the server is sent, in an order in which each can import those before it."""
 
 

@@ -14,24 +14,21 @@ from collections.abc import Callable, Collection, Container, Iterable
 from typing import Any, Final
 
 from awayfs.core.records import Record, RecordKind, RecordState
-from awayfs.core.types import Attributes, NodeId
+from awayfs.core.types import NodeId
 from awayfs.store.db import Database, Row
+from awayfs.store.journal_rows import FIELDS, KINDS, STATES, record_of, values_of
 from awayfs.store.names import missing
 from awayfs.store.remembered import Remembered
 
-_FIELDS: Final = (
-    "kind, node, parent, name, to_parent, to_name, replaced, set_mode, set_uid, set_gid,"
-    " set_mtime, set_atime, xattr_name, xattr_value, state, reason, at_ns"
-)
-_SELECT: Final = f"SELECT seq, {_FIELDS} FROM journal"  # noqa: S608
-_INSERT: Final = f"INSERT INTO journal ({_FIELDS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"  # noqa: S608
+_SELECT: Final = f"SELECT seq, {FIELDS} FROM journal"  # noqa: S608
+_INSERT: Final = f"INSERT INTO journal ({FIELDS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"  # noqa: S608
 _CREATED: Final = (
-    f"INSERT INTO journal ({_FIELDS})"  # noqa: S608
+    f"INSERT INTO journal ({FIELDS})"  # noqa: S608
     " VALUES ('create',?,?,?,0,x'',0,NULL,NULL,NULL,NULL,NULL,x'',NULL,'pending','',?)"
 )
 _AND_STORED: Final = ",('store',?,0,x'',0,x'',0,NULL,NULL,NULL,NULL,NULL,x'',NULL,'pending','',?)"
 _REPLACE: Final = (
-    f"UPDATE journal SET ({_FIELDS}) = (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) WHERE seq = ?"  # noqa: S608
+    f"UPDATE journal SET ({FIELDS}) = (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?) WHERE seq = ?"  # noqa: S608
 )
 _GET: Final = f"{_SELECT} WHERE seq = ?"
 _AFTER: Final = f"{_SELECT} WHERE seq > ? ORDER BY seq LIMIT ?"
@@ -47,7 +44,6 @@ _FIRST_SINCE: Final = (
     " WHERE seq > ? AND at_ns > ? AND at_ns <= ? AND state = ? ORDER BY seq LIMIT 1"
 )
 _MOVES: Final = f"{_SELECT} WHERE to_parent != 0 AND to_parent != parent ORDER BY seq"
-_KINDS: Final = {str(kind): kind for kind in RecordKind}
 _REMOVE: Final = "DELETE FROM journal WHERE seq = ?"
 _SET_STATE: Final = "UPDATE journal SET state = ?, reason = ? WHERE seq = ?"
 _DOUBT: Final = "DELETE FROM server_fingerprints WHERE directory = ?"
@@ -57,7 +53,6 @@ _INSIDE: Final = (
     " UNION SELECT seq FROM journal WHERE to_parent != 0 AND to_parent = ?"
 )
 _FROZEN: Final = "SELECT seq FROM journal WHERE state = ?"
-_STATES: Final = {str(state): state for state in RecordState}
 
 
 class Journal:
@@ -94,14 +89,14 @@ class Journal:
                 self._worked_in[directory] += 1
             if mtime is not None:
                 self._times_set[node] += 1
-            self._states[_STATES[state]] += 1
-            if _STATES[state] is RecordState.FROZEN and replaced:
+            self._states[STATES[state]] += 1
+            if STATES[state] is RecordState.FROZEN and replaced:
                 self._out_over.update((node, replaced))
             for of in {node, replaced} - {0}:
                 self._seqs.setdefault(of, []).append(seq)
-            if _KINDS[kind] == store:
+            if KINDS[kind] == store:
                 self._stores[node] = self._stores.get(node, 0) + 1
-                if _STATES[state] is RecordState.PENDING:
+                if STATES[state] is RecordState.PENDING:
                     self._open_stores[node] += 1
         for node, size in self._db.rows(
             "SELECT DISTINCT nodes.id, nodes.size FROM journal JOIN nodes ON nodes.id = node"
@@ -186,7 +181,7 @@ class Journal:
         row = self._db.row_now(_GET, (seq,))
         if row is None:
             return None
-        record = _record(row)
+        record = record_of(row)
         self._known.keep(seq, record)
         return record
 
@@ -197,7 +192,7 @@ class Journal:
     def there(self, seqs: Iterable[int]) -> list[Record]:
         """The same, in order, for many of which most may be gone."""
         rows = self._db.rows(_AMONG, (json.dumps(list(seqs)),))
-        return [_record(row) for row in rows]
+        return [record_of(row) for row in rows]
 
     def all(self, *, limit: int | None = None, after: int = 0) -> list[Record]:
         """Records with a seq above ``after``, in order, at most ``limit``."""
@@ -206,7 +201,7 @@ class Journal:
         for row in self._db.rows(_AFTER, (after, most)):
             record = self._known.get(row[0])
             if record is None:
-                record = _record(row)
+                record = record_of(row)
                 self._known.keep(record.seq, record)
             read.append(record)
         return read
@@ -224,7 +219,7 @@ class Journal:
             " ORDER BY seq",
             (parent, name, parent, name),
         )
-        return [_record(row) for row in rows]
+        return [record_of(row) for row in rows]
 
     def uses_name(self, parent: NodeId, name: bytes) -> bool:
         """Whether a record gives or takes this name."""
@@ -276,7 +271,7 @@ class Journal:
 
     def moves(self) -> list[Record]:
         """Records that take a name to another directory, in order."""
-        return [_record(row) for row in self._db.rows(_MOVES)]
+        return [record_of(row) for row in self._db.rows(_MOVES)]
 
     def inside(self, parent: NodeId) -> list[Record]:
         """Records whose name or new name is in this directory, in order."""
@@ -285,7 +280,7 @@ class Journal:
             f" UNION {_SELECT} WHERE to_parent != 0 AND to_parent = ? ORDER BY seq",
             (parent, parent),
         )
-        return [_record(row) for row in rows]
+        return [record_of(row) for row in rows]
 
     def seqs_inside(self, parent: NodeId) -> list[int]:
         """The seqs of the same."""
@@ -297,7 +292,7 @@ class Journal:
         """A new last record; ``fields`` are those of ``Record``."""
         record = Record(0, kind, node, **fields)
         with self._db.transaction():
-            seq = self._db.insert(_INSERT, _values(record))
+            seq = self._db.insert(_INSERT, values_of(record))
             record = Record(seq, kind, node, **fields)
             self._index(record)
         return record
@@ -346,7 +341,7 @@ class Journal:
             old = self._require(record.seq)
             self._tell(record.seq)
             self._known.forget(record.seq)
-            self._db.execute(_REPLACE, (*_values(record), record.seq))
+            self._db.execute(_REPLACE, (*values_of(record), record.seq))
             self._doubt_listings((old,))
             self._unindex(old)
             self._index(record)
@@ -474,31 +469,3 @@ class Journal:
             self._open_stores[record.node] += by
             if not self._open_stores[record.node]:
                 del self._open_stores[record.node]
-
-
-def _record(row: Row) -> Record:
-    mode, uid, gid, mtime_ns, atime_ns = row[8:13]
-    return Record(
-        seq=row[0],
-        kind=_KINDS[row[1]],
-        node=row[2],
-        parent=row[3],
-        name=row[4],
-        to_parent=row[5],
-        to_name=row[6],
-        replaced=row[7],
-        attributes=Attributes(mode, uid, gid, mtime_ns, atime_ns),
-        xattr_name=row[13],
-        xattr_value=row[14],
-        state=_STATES[row[15]],
-        reason=row[16],
-        at_ns=row[17],
-    )
-
-
-def _values(r: Record) -> Row:
-    a = r.attributes
-    names = (r.parent, r.name, r.to_parent, r.to_name, r.replaced)
-    attributes = (a.mode, a.uid, a.gid, a.mtime_ns, a.atime_ns)
-    rest = (r.xattr_name, r.xattr_value, str(r.state), r.reason, r.at_ns)
-    return (str(r.kind), r.node, *names, *attributes, *rest)
